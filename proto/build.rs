@@ -1,0 +1,24 @@
+//! Generates the wire types from `schema/` with a compiler written in Rust, so that nobody
+//! needs `protoc`.
+
+use std::{env, error::Error, fs, path::PathBuf};
+
+use prost::Message;
+
+const FILES: &[&str] = &[
+    "schema/mesh_lite/v1/workload_directory.proto",
+    "schema/mesh_lite/v1/authorization_policies.proto",
+    "schema/envoy/service/secret/v3/sds.proto",
+    "schema/envoy/extensions/transport_sockets/tls/v3/secret.proto",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=schema");
+    let descriptors = protox::compile(FILES, ["schema"])?;
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    tonic_prost_build::configure()
+        .build_transport(true)
+        .compile_fds(descriptors)?;
+    Ok(())
+}

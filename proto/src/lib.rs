@@ -1,0 +1,21 @@
+//! The contract: all that two processes of mesh-lite must agree on. No I/O, no tasks.
+//!
+//! ```text
+//!   identity ── svid ── trust_bundle        who a workload is, and how it proves it
+//!   secret_discovery                        how certificates are asked for and answered (SDS)
+//!   workload_directory                      who must answer at an address
+//!   authorization                           who may connect: documents, and one pure decision
+//!   tunnel                                  what two sidecars say inside TLS
+//!   sidecar                                 names and numbers
+//!   wire                                    generated messages; only conversions touch them
+//! ```
+
+pub mod authorization;
+pub mod identity;
+pub mod secret_discovery;
+pub mod sidecar;
+pub mod svid;
+pub mod trust_bundle;
+pub mod tunnel;
+pub mod wire;
+pub mod workload_directory;
