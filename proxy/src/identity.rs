@@ -1,0 +1,32 @@
+//! The workload's identity as the data path sees it: published whole, in one send.
+
+use std::sync::Arc;
+
+use mesh_lite_proto::{svid::LeafFacts, trust_bundle::TrustBundle};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use zeroize::Zeroizing;
+
+/// One leaf with its key, and whom to trust. Never half of a new one and half of an old one.
+pub struct Identity {
+    /// Grows by one with each change.
+    pub revision: u64,
+    pub leaf: LeafFacts,
+    /// Leaf first, then the issuing CA.
+    pub chain: Vec<CertificateDer<'static>>,
+    pub key: PrivateKey,
+    pub trust_bundle: Arc<TrustBundle>,
+}
+
+/// A private key, PKCS#8 DER. Wiped when dropped; has no `Debug`, and never leaves the process
+/// but in the state file.
+pub struct PrivateKey(Zeroizing<Vec<u8>>);
+
+impl PrivateKey {
+    pub fn from_pkcs8(der: Vec<u8>) -> Self {
+        Self(Zeroizing::new(der))
+    }
+
+    pub fn as_der(&self) -> PrivateKeyDer<'_> {
+        PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.0.as_slice()))
+    }
+}
