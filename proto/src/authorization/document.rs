@@ -1,0 +1,1 @@
+//! Reads `AuthorizationPolicy`, `PeerAuthentication` and `Eviction` documents.
