@@ -4,6 +4,7 @@
 //!   identity ── svid ── trust_bundle        who a workload is, and how it proves it
 //!   secret_discovery                        how certificates are asked for and answered (SDS)
 //!   workload_directory                      who must answer at an address
+//!   document                                YAML documents, each with file and line
 //!   authorization                           who may connect: documents, and one pure decision
 //!   tunnel                                  what two sidecars say inside TLS
 //!   sidecar                                 names and numbers
@@ -11,6 +12,7 @@
 //! ```
 
 pub mod authorization;
+pub mod document;
 pub mod identity;
 pub mod secret_discovery;
 pub mod sidecar;

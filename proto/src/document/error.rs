@@ -1,0 +1,121 @@
+//! What is wrong with a document: where, what, and what to do.
+
+use std::{fmt, sync::Arc};
+
+use serde_saphyr::{MessageFormatter, UserMessageFormatter};
+
+use super::Position;
+
+/// Beyond this many, one more error of the same file tells nobody anything.
+const MAX_ERRORS: usize = 50;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    pub file: Arc<str>,
+    pub at: Position,
+}
+
+impl Place {
+    #[must_use]
+    pub fn new(file: &Arc<str>, at: Position) -> Self {
+        Self {
+            file: Arc::clone(file),
+            at,
+        }
+    }
+}
+
+/// Shown as `file:line:column`.
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.file, self.at.line, self.at.column)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{place}: {problem}; {remedy}")]
+pub struct DocumentError {
+    pub place: Place,
+    pub problem: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
+impl DocumentError {
+    pub fn new(place: Place, problem: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self {
+            place,
+            problem: problem.into(),
+            remedy: remedy.into(),
+        }
+    }
+
+    /// `lines_before`: lines of the file before the text that was parsed.
+    pub(super) fn from_parser(
+        error: &serde_saphyr::Error,
+        file: &Arc<str>,
+        lines_before: u32,
+    ) -> Self {
+        let at = error
+            .location()
+            .map_or(Position { line: 1, column: 1 }, |location| {
+                Position::of(&location)
+            })
+            .below(lines_before);
+        let problem = UserMessageFormatter
+            .format_message(error.without_snippet())
+            .escape_debug()
+            .to_string();
+        Self::new(Place::new(file, at), problem, "correct the document")
+    }
+}
+
+/// All that is wrong with a document. Never empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DocumentErrors(Vec<DocumentError>);
+
+impl DocumentErrors {
+    /// `Ok(value)` if nothing is wrong.
+    ///
+    /// # Errors
+    /// The errors, if there are any.
+    pub fn check<T>(value: T, errors: Vec<DocumentError>) -> Result<T, Self> {
+        if errors.is_empty() {
+            Ok(value)
+        } else {
+            Err(Self(errors))
+        }
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &DocumentError> {
+        self.0.iter()
+    }
+
+    #[must_use]
+    pub const fn count(&self) -> usize {
+        self.0.len()
+    }
+}
+
+impl From<DocumentError> for DocumentErrors {
+    fn from(error: DocumentError) -> Self {
+        Self(vec![error])
+    }
+}
+
+/// One error a line.
+impl fmt::Display for DocumentErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut separator = "";
+        for error in self.0.iter().take(MAX_ERRORS) {
+            write!(f, "{separator}{error}")?;
+            separator = "\n";
+        }
+        match self.0.len().checked_sub(MAX_ERRORS) {
+            None | Some(0) => Ok(()),
+            Some(more) => write!(f, "\nand {more} more"),
+        }
+    }
+}
+
+impl std::error::Error for DocumentErrors {}
