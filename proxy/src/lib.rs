@@ -11,4 +11,17 @@
 //!   readiness, drain, admin, metrics, access_log     what operators hold on to
 //! ```
 
+pub mod authorization;
+pub mod capture;
+pub mod clock;
+pub mod dial;
+pub mod forward;
 pub mod identity;
+pub mod limits;
+pub mod listener;
+pub mod live_connections;
+pub mod metrics;
+pub mod original_destination;
+mod socket;
+pub mod tls;
+pub mod tunnel;

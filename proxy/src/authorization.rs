@@ -1,0 +1,3 @@
+//! Who may connect: policy as it arrives, and every connection held to it.
+
+pub mod enforcement;

@@ -1,0 +1,102 @@
+//! Opening connections: to the application, to another sidecar, to the outside.
+
+use std::{
+    collections::HashSet,
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use rustix::io::Errno;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout_at},
+};
+
+use crate::socket;
+
+/// Our own connections, by their local address: one that comes back to us is a loop.
+#[derive(Clone, Default)]
+pub struct OwnConnections(Arc<Mutex<HashSet<SocketAddr>>>);
+
+impl OwnConnections {
+    /// Whether the peer of an accepted connection is ourselves.
+    pub fn contains(&self, peer: SocketAddr) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&peer)
+    }
+
+    fn enter(&self, local: SocketAddr) -> OwnConnection {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(local);
+        OwnConnection { local, all: self.clone() }
+    }
+}
+
+struct OwnConnection {
+    local: SocketAddr,
+    all: OwnConnections,
+}
+
+impl Drop for OwnConnection {
+    fn drop(&mut self) {
+        self.all.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.local);
+    }
+}
+
+/// A connection that we opened. Known as our own until it is dropped.
+pub struct Dialled {
+    pub socket: TcpStream,
+    _own: OwnConnection,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DialError {
+    #[error("{0} did not accept the connection: {1}")]
+    Refused(SocketAddr, io::Error),
+    #[error("{0} did not answer in time: is it there, and does a NetworkPolicy let us reach this port?")]
+    Timeout(SocketAddr),
+    /// See `net.ipv4.ip_local_port_range` and `net.ipv4.tcp_tw_reuse`.
+    #[error("no local port is free for another connection to {0}: widen net.ipv4.ip_local_port_range or set net.ipv4.tcp_tw_reuse=1")]
+    NoLocalPort(SocketAddr),
+}
+
+/// # Errors
+/// If `target` does not accept until `deadline`.
+pub async fn dial(
+    target: SocketAddr,
+    deadline: Instant,
+    own: &OwnConnections,
+) -> Result<Dialled, DialError> {
+    let refused = |error: io::Error| match Errno::from_io_error(&error) {
+        Some(Errno::ADDRNOTAVAIL) => DialError::NoLocalPort(target),
+        Some(Errno::TIMEDOUT) => DialError::Timeout(target),
+        _ => DialError::Refused(target, error),
+    };
+    let (stream, own) = begin(target, own).map_err(refused)?;
+    timeout_at(deadline, stream.writable())
+        .await
+        .map_err(|_| DialError::Timeout(target))?
+        .map_err(refused)?;
+    match stream.take_error() {
+        Ok(None) => Ok(Dialled { socket: stream, _own: own }),
+        Ok(Some(error)) | Err(error) => Err(refused(error)),
+    }
+}
+
+/// Begins to connect and registers the local address at once: if capture does not exempt us,
+/// the connection may be back before it is established.
+fn begin(target: SocketAddr, own: &OwnConnections) -> io::Result<(TcpStream, OwnConnection)> {
+    let connecting =
+        Socket::new(Domain::for_address(target), Type::STREAM, Some(Protocol::TCP))?;
+    connecting.set_nonblocking(true)?;
+    match connecting.connect(&target.into()) {
+        Ok(()) => {}
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::INPROGRESS) => {}
+        Err(error) => return Err(error),
+    }
+    let stream = TcpStream::from_std(connecting.into())?;
+    let entry = own.enter(stream.local_addr()?);
+    socket::prepare(&stream)?;
+    Ok((stream, entry))
+}

@@ -1,0 +1,350 @@
+//! Moving bytes between the application and the far side until both directions have ended.
+//!
+//! One task per connection drives both directions. Nothing is buffered per connection while it
+//! flows: each thread has two buffers, large so that bulk costs few system calls, and a
+//! connection gets memory of its own only for what a slow reader has not taken yet. While
+//! anything waits for a reader, nothing more is read for it: the kernel's windows do the rest.
+//!
+//! A direction that ends properly (FIN from the application, close_notify from a tunnel) ends
+//! the same direction on the other side and nothing else. Anything else resets both sides, so
+//! that what was cut short never looks whole.
+
+use std::{
+    cell::RefCell,
+    future::poll_fn,
+    io::{self, ErrorKind},
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use mesh_lite_proto::tunnel::Status;
+use tokio::{
+    net::TcpStream,
+    time::{Instant, Sleep, sleep_until},
+};
+
+use crate::{
+    live_connections::{Cut, CutReason},
+    metrics::ConnectionMeter,
+    socket::{self, Nonblocking},
+    tls::session::{Opened, RecordError, Session},
+};
+
+mod half;
+
+use half::{Half, Step};
+
+/// Measured: below this a bulk transfer pays more in system calls, above it in cache misses.
+const BUFFER: usize = 256 * 1024;
+/// Turns of one connection before the others of its thread have theirs.
+const TURNS: usize = 16;
+/// One direction has ended and nothing moves in the other: nobody is there any more.
+const HALF_CLOSED_IDLE: Duration = Duration::from_secs(3600);
+
+thread_local! {
+    /// What was just read.
+    static INCOMING: RefCell<Box<[u8]>> = RefCell::new(vec![0; BUFFER].into_boxed_slice());
+    /// What the records just read held.
+    static OPENED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// How a connection ended, if not as both sides wished.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Broken {
+    #[error("the application's side broke: {0}")]
+    Application(io::Error),
+    #[error("the far side broke: {0}")]
+    Far(io::Error),
+    #[error("the far side's connection ended without close_notify: what came may be cut short")]
+    Truncated,
+    #[error("{0}")]
+    Records(#[from] RecordError),
+    #[error("the far sidecar answered {}", .0.as_str())]
+    Status(Status),
+    #[error("the far sidecar's answer is not one: {0:#04x}")]
+    UnknownStatus(u8),
+    #[error("the far sidecar did not answer in time")]
+    NoStatus,
+    #[error("one direction had ended and the other was idle for an hour")]
+    HalfClosedIdle,
+    #[error("cut by this sidecar")]
+    Cut(CutReason),
+}
+
+/// The far side: a tunnel, or plaintext that was allowed by name.
+pub enum Far<'a> {
+    Tunnel { socket: &'a TcpStream, session: &'a mut Session },
+    Plain(&'a TcpStream),
+}
+
+pub struct Forward<'a> {
+    pub application: &'a TcpStream,
+    pub far: Far<'a>,
+    pub meter: &'a ConnectionMeter,
+    pub cut: &'a Cut,
+    /// Bytes for the application that came with the header.
+    pub early: Vec<u8>,
+    /// The first byte from the far side is its answer, due then.
+    pub status_due: Option<Instant>,
+}
+
+impl Forward<'_> {
+    /// Runs until both directions have ended properly.
+    ///
+    /// # Errors
+    /// Says which side broke and how. Both sockets will then be reset when they are dropped.
+    pub async fn run(self) -> Result<(), Broken> {
+        let (application, far_socket) = (self.application, self.far_socket());
+        let mut running = Running {
+            to_application: Half::new(self.early),
+            to_far: Half::new(Vec::new()),
+            timer: self.status_due.map(|due| Box::pin(sleep_until(due))),
+            awaiting_status: self.status_due.is_some(),
+            far_write_error: None,
+            forward: ForwardParts {
+                application: self.application,
+                far: self.far,
+                meter: self.meter,
+                cut: self.cut,
+            },
+        };
+        poll_fn(|context| running.poll(context)).await?;
+        socket::end_cleanly(application);
+        socket::end_cleanly(far_socket);
+        Ok(())
+    }
+}
+
+impl<'a> Forward<'a> {
+    fn far_socket(&self) -> &'a TcpStream {
+        match &self.far {
+            Far::Tunnel { socket, .. } | Far::Plain(socket) => socket,
+        }
+    }
+}
+
+struct ForwardParts<'a> {
+    application: &'a TcpStream,
+    far: Far<'a>,
+    meter: &'a ConnectionMeter,
+    cut: &'a Cut,
+}
+
+struct Running<'a> {
+    forward: ForwardParts<'a>,
+    to_application: Half,
+    to_far: Half,
+    /// The answer's deadline first, later the half-closed limit. Most connections have none.
+    timer: Option<Pin<Box<Sleep>>>,
+    awaiting_status: bool,
+    /// A write failed before the answer came: the answer may still be there to be read.
+    far_write_error: Option<io::Error>,
+}
+
+impl Running<'_> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        if let Poll::Ready(reason) = self.forward.cut.poll_cut(context) {
+            return Poll::Ready(Err(Broken::Cut(reason)));
+        }
+        let mut moved = false;
+        for _ in 0..TURNS {
+            let to_far = self.turn_to_far(context)?;
+            let to_application = self.turn_to_application(context)?;
+            moved |= to_far == Step::Moved || to_application == Step::Moved;
+            match (to_far, to_application) {
+                (Step::Done, Step::Done) => return Poll::Ready(Ok(())),
+                (Step::Moved, _) | (_, Step::Moved) => {}
+                _ => return self.poll_timer(context, moved),
+            }
+        }
+        // the rest of this thread's connections come first
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn poll_timer(&mut self, context: &mut Context<'_>, moved: bool) -> Poll<Result<(), Broken>> {
+        if !self.awaiting_status {
+            match (self.to_far.is_done() || self.to_application.is_done(), &mut self.timer) {
+                (false, _) => self.timer = None,
+                (true, Some(timer)) if moved => {
+                    timer.as_mut().reset(Instant::now() + HALF_CLOSED_IDLE);
+                }
+                (true, Some(_)) => {}
+                (true, timer @ None) => {
+                    *timer = Some(Box::pin(sleep_until(Instant::now() + HALF_CLOSED_IDLE)));
+                }
+            }
+        }
+        let Some(timer) = &mut self.timer else { return Poll::Pending };
+        ready!(timer.as_mut().poll(context));
+        Poll::Ready(Err(match (self.awaiting_status, self.far_write_error.take()) {
+            (true, Some(error)) => Broken::Far(error),
+            (true, None) => Broken::NoStatus,
+            (false, _) => Broken::HalfClosedIdle,
+        }))
+    }
+
+    fn turn_to_far(&mut self, context: &mut Context<'_>) -> Result<Step, Broken> {
+        let ForwardParts { application, far, meter, .. } = &mut self.forward;
+        match far {
+            Far::Plain(far) => {
+                let sent = |bytes| meter.sent(bytes);
+                self.to_far
+                    .turn(context, application, far, sent)
+                    .map_err(|error| error.blame(Broken::Application, Broken::Far))
+            }
+            Far::Tunnel { .. } if self.far_write_error.is_some() => Ok(Step::Waiting),
+            Far::Tunnel { socket, session } => {
+                let turned = seal_turn(&mut self.to_far, context, application, socket, session);
+                match turned {
+                    Ok((step, bytes)) => {
+                        meter.sent(bytes);
+                        Ok(step)
+                    }
+                    Err(Broken::Far(error)) if self.awaiting_status => {
+                        self.far_write_error = Some(error);
+                        Ok(Step::Waiting)
+                    }
+                    Err(error) => Err(error),
+                }
+            }
+        }
+    }
+
+    fn turn_to_application(&mut self, context: &mut Context<'_>) -> Result<Step, Broken> {
+        let ForwardParts { application, far, meter, .. } = &mut self.forward;
+        let half = &mut self.to_application;
+        match far {
+            Far::Plain(far) => {
+                let received = |bytes| meter.received(bytes);
+                half.turn(context, far, application, received)
+                    .map_err(|error| error.blame(Broken::Far, Broken::Application))
+            }
+            Far::Tunnel { socket, session } => {
+                match half.settle(context, application).map_err(Broken::Application)? {
+                    Some(step) => return Ok(step),
+                    None => {}
+                }
+                let opened = OPENED.with_borrow_mut(|plaintext| {
+                    plaintext.clear();
+                    let Some(state) = open_turn(context, socket, session, plaintext)? else {
+                        return Ok(Step::Waiting);
+                    };
+                    let mut bytes = plaintext.as_slice();
+                    if self.awaiting_status && take_status(&mut bytes)? {
+                        self.awaiting_status = false;
+                        self.timer = None;
+                    }
+                    meter.received(bytes.len() as u64);
+                    half.deliver(application, bytes).map_err(Broken::Application)?;
+                    if state == Opened::Ended {
+                        if self.awaiting_status {
+                            return Err(Broken::Truncated);
+                        }
+                        half.end();
+                    }
+                    Ok(Step::Moved)
+                });
+                match (opened, self.far_write_error.take()) {
+                    (Err(Broken::Truncated), Some(error)) => Err(Broken::Far(error)),
+                    (result, error) => {
+                        self.far_write_error = error;
+                        result
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Takes the answer from the front of what came first. False if nothing has come.
+fn take_status(bytes: &mut &[u8]) -> Result<bool, Broken> {
+    let Some((status, rest)) = bytes.split_first() else { return Ok(false) };
+    match Status::decode(*status) {
+        Some(Status::Ok) => {
+            *bytes = rest;
+            Ok(true)
+        }
+        Some(refusal) => Err(Broken::Status(refusal)),
+        None => Err(Broken::UnknownStatus(*status)),
+    }
+}
+
+/// One read from the application, sealed; and as much sent as the socket takes.
+fn seal_turn(
+    half: &mut Half,
+    context: &mut Context<'_>,
+    application: &TcpStream,
+    socket: &TcpStream,
+    session: &mut Session,
+) -> Result<(Step, u64), Broken> {
+    while session.has_records() {
+        if socket.poll_write_ready(context).map_err(Broken::Far)?.is_pending() {
+            return Ok((Step::Waiting, 0));
+        }
+        match session.send_records(&mut Nonblocking(socket)) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => return Err(Broken::Far(error)),
+        }
+    }
+    if half.is_ending() {
+        half.done();
+        return Ok((Step::Done, 0));
+    }
+    if half.is_done() {
+        return Ok((Step::Done, 0));
+    }
+    let read = INCOMING.with_borrow_mut(|buffer| {
+        half::read(context, application, buffer).map(|read| {
+            if let Some(bytes) = read.and_then(|length| buffer.get(..length)) {
+                if bytes.is_empty() { session.seal_end() } else { session.seal(bytes) }
+            }
+            read
+        })
+    });
+    match read.map_err(Broken::Application)? {
+        None => Ok((Step::Waiting, 0)),
+        Some(0) => {
+            half.end();
+            Ok((Step::Moved, 0))
+        }
+        Some(length) => {
+            match session.send_records(&mut Nonblocking(socket)) {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => return Err(Broken::Far(error)),
+            }
+            Ok((Step::Moved, length as u64))
+        }
+    }
+}
+
+/// One read from the tunnel, opened. `None` if there is nothing to read yet.
+fn open_turn(
+    context: &mut Context<'_>,
+    socket: &TcpStream,
+    session: &mut Session,
+    plaintext: &mut Vec<u8>,
+) -> Result<Option<Opened>, Broken> {
+    // records that came with the handshake or the header are opened without a read
+    let state = session.open(&[], plaintext)?;
+    if state == Opened::Ended || !plaintext.is_empty() {
+        return Ok(Some(state));
+    }
+    INCOMING.with_borrow_mut(|buffer| {
+        match half::read(context, socket, buffer).map_err(Broken::Far)? {
+            None => Ok(None),
+            Some(0) => Err(Broken::Truncated),
+            Some(length) => {
+                let records = buffer.get(..length).unwrap_or_default();
+                Ok(Some(session.open(records, plaintext)?))
+            }
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests;
