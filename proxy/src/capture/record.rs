@@ -1,0 +1,191 @@
+//! What `redirect` proved about this network namespace, left for the sidecar to demand.
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// Name of the record inside the state directory.
+pub const FILE_NAME: &str = "capture.json";
+/// A record has about 300 bytes; a file beyond this is not one.
+const MAX_RECORD: u64 = 4096;
+const FORMAT: u32 = 1;
+
+/// Written once by `redirect`, after the proof.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Record {
+    format: u32,
+    /// Inode of the network namespace that has the rules.
+    pub network_namespace: u64,
+    /// `nft`, `iptables` or `iptables-legacy`.
+    pub backend: String,
+    /// The user that the rules exempt.
+    pub proxy_uid: u32,
+    /// SHA-256 of the rule texts, lower-case hex.
+    pub rules_sha256: String,
+    pub ipv4: FamilyProof,
+    pub ipv6: FamilyProof,
+}
+
+/// What was seen of one address family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FamilyProof {
+    /// A connection to an unrouted address arrived at the outbound port.
+    Captured,
+    /// No route or no such family: nothing can leave by it.
+    Unreachable,
+}
+
+impl fmt::Display for FamilyProof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Captured => "captured",
+            Self::Unreachable => "unreachable",
+        })
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecordError {
+    #[error(
+        "{path} is not there: `mesh-lite redirect` has not captured this pod (or wrote to \
+         another --state-dir)"
+    )]
+    Missing { path: PathBuf },
+    #[error("could not read {path}")]
+    Read { path: PathBuf, source: io::Error },
+    #[error("could not write {path}")]
+    Write { path: PathBuf, source: io::Error },
+    #[error("{path} is longer than {MAX_RECORD} bytes, which no record is; run `mesh-lite redirect` again")]
+    TooLong { path: PathBuf },
+    #[error("{path} is no record of this version; run `mesh-lite redirect` of the same version")]
+    Invalid { path: PathBuf, source: serde_json::Error },
+    #[error("{path} has format {found}, this version reads {FORMAT}; run `mesh-lite redirect` of the same version")]
+    Format { path: PathBuf, found: u32 },
+    #[error("could not tell the own network namespace from /proc/self/ns/net")]
+    NetworkNamespace(#[source] io::Error),
+}
+
+impl Record {
+    pub(crate) fn new(
+        network_namespace: u64,
+        backend: &str,
+        proxy_uid: u32,
+        rules_sha256: String,
+        (ipv4, ipv6): (FamilyProof, FamilyProof),
+    ) -> Self {
+        let backend = backend.to_owned();
+        Self { format: FORMAT, network_namespace, backend, proxy_uid, rules_sha256, ipv4, ipv6 }
+    }
+
+    /// # Errors
+    /// There is none, or it cannot be understood.
+    pub fn read(state_dir: &Path) -> Result<Self, RecordError> {
+        let path = state_dir.join(FILE_NAME);
+        let failed = |source: io::Error| match source.kind() {
+            io::ErrorKind::NotFound => RecordError::Missing { path: path.clone() },
+            _ => RecordError::Read { path: path.clone(), source },
+        };
+        let mut text = Vec::new();
+        let file = File::open(&path).map_err(failed)?;
+        file.take(MAX_RECORD + 1).read_to_end(&mut text).map_err(failed)?;
+        if text.len() as u64 > MAX_RECORD {
+            return Err(RecordError::TooLong { path });
+        }
+        let record: Self = serde_json::from_slice(&text)
+            .map_err(|source| RecordError::Invalid { path: path.clone(), source })?;
+        if record.format != FORMAT {
+            return Err(RecordError::Format { path, found: record.format });
+        }
+        Ok(record)
+    }
+
+    /// Writes the whole record or none.
+    ///
+    /// # Errors
+    /// The directory cannot be written to.
+    pub(crate) fn write(&self, state_dir: &Path) -> Result<PathBuf, RecordError> {
+        let path = state_dir.join(FILE_NAME);
+        let failed = |source| RecordError::Write { path: path.clone(), source };
+        let text = serde_json::to_vec_pretty(self).map_err(|error| failed(error.into()))?;
+        let unfinished = state_dir.join(format!("{FILE_NAME}.unfinished"));
+        // The sidecar runs as another user and must be able to read it.
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o644)
+            .open(&unfinished)
+            .map_err(failed)?;
+        file.write_all(&text).and_then(|()| file.sync_all()).map_err(failed)?;
+        fs::rename(&unfinished, &path).map_err(failed)?;
+        Ok(path)
+    }
+
+    /// An earlier record must not outlive a call that may fail.
+    pub(crate) fn remove(state_dir: &Path) -> Result<(), RecordError> {
+        let path = state_dir.join(FILE_NAME);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(RecordError::Write { path, source: error })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Inode of the network namespace of this process.
+///
+/// # Errors
+/// No procfs.
+pub fn own_network_namespace() -> Result<u64, RecordError> {
+    let metadata = fs::metadata("/proc/self/ns/net").map_err(RecordError::NetworkNamespace)?;
+    Ok(metadata.ino())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> Record {
+        let seen = (FamilyProof::Captured, FamilyProof::Unreachable);
+        Record::new(4_026_531_840, "nft", 15008, "ab".repeat(32), seen)
+    }
+
+    #[test]
+    fn reads_back_what_was_written() {
+        let state_dir = tempfile::tempdir().unwrap();
+        record().write(state_dir.path()).unwrap();
+        assert_eq!(Record::read(state_dir.path()).unwrap(), record());
+        Record::remove(state_dir.path()).unwrap();
+        Record::remove(state_dir.path()).unwrap();
+    }
+
+    #[test]
+    fn a_missing_record_says_who_should_have_written_it() {
+        let state_dir = tempfile::tempdir().unwrap();
+        let error = Record::read(state_dir.path()).unwrap_err();
+        assert!(matches!(error, RecordError::Missing { .. }));
+        assert!(error.to_string().contains("mesh-lite redirect"), "{error}");
+    }
+
+    #[test]
+    fn hostile_records_are_refused() {
+        let good = serde_json::to_string(&record()).unwrap();
+        let unknown_field = good.replacen('{', "{\"extra\":1,", 1);
+        let other_format = good.replace("\"format\":1", "\"format\":2");
+        let cut = &good[..good.len() - 1];
+        let endless = " ".repeat(5000);
+        for bad in ["", "null", "[]", cut, &unknown_field, &other_format, &endless] {
+            let state_dir = tempfile::tempdir().unwrap();
+            fs::write(state_dir.path().join(FILE_NAME), bad).unwrap();
+            Record::read(state_dir.path()).unwrap_err();
+        }
+    }
+}
