@@ -12,6 +12,7 @@ use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc};
 use serde::de::DeserializeOwned;
 pub use serde_saphyr::Spanned;
 
+pub(crate) use self::header::text_map;
 pub use self::{
     error::{DocumentError, DocumentErrors, Place},
     node::{Entry, Node, Position, Value},
