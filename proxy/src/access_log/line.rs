@@ -1,0 +1,240 @@
+//! Records as lines of JSON. Field names are ztunnel's where it has them.
+
+use std::{
+    fmt::{self, Display, Write},
+    time::{Duration, SystemTime},
+};
+
+use mesh_lite_proto::authorization::Decision;
+
+use super::record::{CloseRecord, OpenRecord, OriginalDestination, Outcome, Peer};
+
+/// Appends the line of an opened, denied or refused connection.
+pub(super) fn opened(out: &mut String, record: &OpenRecord) {
+    let mut line = Line::start(out, "open", record.at);
+    line.text("conn_id", record.connection);
+    line.text("direction", record.direction.as_str());
+    line.peer(["src.addr", "src.identity", "src.serial"], &record.source);
+    if let Some(destination) = &record.destination {
+        line.peer(["dst.addr", "dst.identity", "dst.serial"], destination);
+    }
+    match record.original_destination {
+        Some(OriginalDestination::Known(address)) => line.text("original_dst", address),
+        Some(OriginalDestination::Claimed(address)) => {
+            line.text("original_dst_claimed", address);
+        }
+        None => {}
+    }
+    if let Some(tls) = record.tls {
+        line.text("tls.version", tls.version);
+        line.text("tls.group", tls.group);
+    }
+    line.outcome(&record.outcome);
+    if !record.trace_id.as_str().is_empty() {
+        line.text("trace_id_claimed", record.trace_id.as_str());
+    }
+    line.end();
+}
+
+/// Appends the line of an ended connection.
+pub(super) fn closed(out: &mut String, record: &CloseRecord) {
+    let mut line = Line::start(out, "close", record.at);
+    line.text("conn_id", record.connection);
+    line.text("direction", record.direction.as_str());
+    line.number("bytes_sent", record.bytes_sent);
+    line.number("bytes_recv", record.bytes_received);
+    line.number("duration_ms", record.duration.as_millis());
+    line.text("end", record.end.as_str());
+    if let Some(error) = &record.error {
+        line.text("error", error);
+    }
+    line.end();
+}
+
+/// Appends the line that says how many lines are missing before it.
+pub(super) fn dropped(out: &mut String, at: SystemTime, lines: u64) {
+    let mut line = Line::start(out, "dropped", at);
+    line.number("lines", lines);
+    line.end();
+}
+
+/// One JSON object in the making.
+struct Line<'a>(&'a mut String);
+
+impl<'a> Line<'a> {
+    fn start(out: &'a mut String, event: &'static str, at: SystemTime) -> Self {
+        let mut line = Line(out);
+        line.push(format_args!("{{\"time\":\"{}\"", Utc(at)));
+        line.text("event", event);
+        line
+    }
+
+    fn end(self) {
+        self.0.push_str("}\n");
+    }
+
+    fn text(&mut self, name: &str, value: impl Display) {
+        self.push(format_args!(",\"{name}\":\""));
+        // what goes into a `String` can't fail
+        let _ = write!(Escaped(self.0), "{value}");
+        self.0.push('"');
+    }
+
+    fn number(&mut self, name: &str, value: impl Display) {
+        self.push(format_args!(",\"{name}\":{value}"));
+    }
+
+    fn peer(&mut self, [address, identity, serial]: [&str; 3], peer: &Peer) {
+        self.text(address, peer.address);
+        if let Some(id) = &peer.identity {
+            self.text(identity, id);
+        }
+        if let Some(number) = &peer.serial {
+            self.text(serial, number);
+        }
+    }
+
+    fn outcome(&mut self, outcome: &Outcome) {
+        match outcome {
+            Outcome::Decided(decision) => self.decision(decision),
+            Outcome::Refused(refusal, detail) => {
+                self.text("decision", "refuse");
+                self.text("reason", refusal.as_str());
+                if let Some(detail) = detail {
+                    self.text("error", detail);
+                }
+            }
+            Outcome::Passed => self.text("decision", "pass"),
+            Outcome::PassedPlaintext(reason) => {
+                self.text("decision", "pass");
+                self.text("plaintext", reason.as_str());
+            }
+        }
+    }
+
+    fn decision(&mut self, decision: &Decision) {
+        self.text(
+            "decision",
+            if decision.is_allowed() {
+                "allow"
+            } else {
+                "deny"
+            },
+        );
+        self.text("step", decision.step);
+        if let Some(policy) = &decision.policy {
+            self.text("policy", &policy.document);
+            self.text(
+                "policy_source",
+                format_args!("{}:{}", policy.file, policy.line),
+            );
+        }
+        if let Some(rule) = decision.rule {
+            self.number("rule", rule);
+        }
+        self.text("reason", decision.reason());
+        if !decision.recorded.is_empty() {
+            self.recorded(decision);
+        }
+    }
+
+    /// What dry-run and AUDIT policies would have done.
+    fn recorded(&mut self, decision: &Decision) {
+        self.0.push_str(",\"recorded\":[");
+        for (at, recorded) in decision.recorded.iter().enumerate() {
+            self.0.push_str(if at == 0 {
+                "{\"action\":\""
+            } else {
+                ",{\"action\":\""
+            });
+            self.0.push_str(recorded.action.as_str());
+            self.0.push('"');
+            self.text("policy", &recorded.policy.document);
+            let place = format_args!("{}:{}", recorded.policy.file, recorded.policy.line);
+            self.text("policy_source", place);
+            self.number("rule", recorded.rule);
+            self.number("dry_run", recorded.dry_run);
+            self.0.push('}');
+        }
+        self.0.push(']');
+    }
+
+    fn push(&mut self, parts: fmt::Arguments<'_>) {
+        // what goes into a `String` can't fail
+        let _ = self.0.write_fmt(parts);
+    }
+}
+
+/// The inside of a JSON string: nothing that goes through it ends the string or the line, or
+/// steers a terminal.
+struct Escaped<'a>(&'a mut String);
+
+impl Write for Escaped<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let plain = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\';
+        if text.bytes().all(plain) {
+            self.0.push_str(text);
+            return Ok(());
+        }
+        text.chars().try_for_each(|c| match c {
+            '"' | '\\' => {
+                self.0.push('\\');
+                self.0.push(c);
+                Ok(())
+            }
+            // all of them lie below U+10000: one unit of UTF-16
+            c if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') => {
+                write!(self.0, "\\u{:04x}", u32::from(c))
+            }
+            c => {
+                self.0.push(c);
+                Ok(())
+            }
+        })
+    }
+}
+
+/// A point in time as RFC 3339 has it, UTC, milliseconds.
+struct Utc(SystemTime);
+
+impl Display for Utc {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let since_1970 = self
+            .0
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or(Duration::ZERO);
+        let seconds = since_1970.as_secs();
+        let (year, month, day) = civil(seconds / 86_400);
+        let (hour, minute) = (seconds / 3_600 % 24, seconds / 60 % 60);
+        let (second, millis) = (seconds % 60, since_1970.subsec_millis());
+        write!(
+            f,
+            "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z"
+        )
+    }
+}
+
+/// Year, month and day of a day counted from 1970-01-01.
+///
+/// Counts in years that start in March, so that the leap day is a year's last, and in eras of
+/// 400 years, which all have 146,097 days.
+fn civil(days: u64) -> (u64, u64, u64) {
+    // 1970-01-01 is 719,468 days after 0000-03-01
+    let days = days.saturating_add(719_468);
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    // months from March on have 31, 30, 31, 30, 31 days, twice over
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 {
+        month_from_march + 3
+    } else {
+        month_from_march - 9
+    };
+    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
+}
+
+#[cfg(test)]
+mod tests;

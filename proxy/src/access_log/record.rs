@@ -1,0 +1,168 @@
+//! What is known of a connection when it opens and when it ends, as it is handed to the log.
+
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use mesh_lite_proto::{
+    authorization::Decision, identity::WorkloadId, svid::Serial, tunnel::TraceId,
+};
+
+use crate::metrics::{Direction, Plaintext, Refusal, Termination};
+
+/// Ties the two lines of a connection together. Shown as 16 hex digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionId(u64);
+
+impl fmt::Display for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// Gives every connection of this process an id. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct ConnectionIds(Arc<AtomicU64>);
+
+impl ConnectionIds {
+    /// `started`, the time of the process's start, keeps ids of a restarted sidecar apart from
+    /// those that its log already holds.
+    pub fn new(started: SystemTime) -> Self {
+        let seconds = started
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or(Duration::ZERO);
+        // 2^28 connections a second would reach the ids of a start one second later
+        Self(Arc::new(AtomicU64::new(seconds.as_secs() << 28)))
+    }
+
+    pub fn next_id(&self) -> ConnectionId {
+        ConnectionId(self.0.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// One end of a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    pub address: SocketAddr,
+    /// What it proved, or what we are; `None`: nothing was proved.
+    pub identity: Option<WorkloadId>,
+    pub serial: Option<Serial>,
+}
+
+/// What the application had dialled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OriginalDestination {
+    /// The kernel says so.
+    Known(SocketAddr),
+    /// The other sidecar says so, and might lie.
+    Claimed(IpAddr),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TlsFacts {
+    pub version: &'static str,
+    /// Of the key exchange.
+    pub group: &'static str,
+}
+
+/// What became of a new connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// Policy allowed or denied it.
+    Decided(Decision),
+    /// Refused without policy; the text is the error's, if there is more to say.
+    Refused(Refusal, Option<Box<str>>),
+    /// Went out, and is for the other side to decide on.
+    Passed,
+    /// Went out in plaintext.
+    PassedPlaintext(Plaintext),
+}
+
+impl Outcome {
+    pub(super) fn is_let_through(&self) -> bool {
+        match self {
+            Self::Decided(decision) => decision.is_allowed(),
+            Self::Refused(..) => false,
+            Self::Passed | Self::PassedPlaintext(_) => true,
+        }
+    }
+}
+
+/// A connection was decided on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenRecord {
+    pub at: SystemTime,
+    pub connection: ConnectionId,
+    pub direction: Direction,
+    pub source: Peer,
+    /// `None`: it never became known.
+    pub destination: Option<Peer>,
+    pub original_destination: Option<OriginalDestination>,
+    pub tls: Option<TlsFacts>,
+    pub outcome: Outcome,
+    /// The dialler's claim.
+    pub trace_id: TraceId,
+}
+
+/// How a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum End {
+    /// Both sides said that they are done.
+    Complete,
+    /// Who dialled us gave up.
+    DownstreamReset,
+    /// Whom we dialled gave up.
+    UpstreamReset,
+    /// TCP ended inside TLS without its end having been announced.
+    Truncated,
+    /// Half closed, and nothing came for an hour.
+    IdleTimeout,
+    /// No answer to keepalive probes.
+    Unreachable,
+    /// The sidecar ended.
+    Drained,
+    /// It was allowed once, and no longer is.
+    Terminated(Termination),
+    /// Anything else; the record's error says what.
+    Failed,
+}
+
+impl End {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::DownstreamReset => "downstream_reset",
+            Self::UpstreamReset => "upstream_reset",
+            Self::Truncated => "truncated",
+            Self::IdleTimeout => "idle_timeout",
+            Self::Unreachable => "unreachable",
+            Self::Drained => "drained",
+            Self::Terminated(reason) => reason.as_str(),
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// A connection that had been let through has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CloseRecord {
+    pub at: SystemTime,
+    pub connection: ConnectionId,
+    pub direction: Direction,
+    /// Came back to the caller.
+    pub bytes_sent: u64,
+    /// Came from the caller.
+    pub bytes_received: u64,
+    pub duration: Duration,
+    pub end: End,
+    /// What more is to be said: the error, or the decision that ended it.
+    pub error: Option<Box<str>>,
+}
