@@ -6,6 +6,15 @@ use mesh_lite_proto::{svid::LeafFacts, trust_bundle::TrustBundle};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use zeroize::Zeroizing;
 
+pub mod issued_chain;
+pub mod issuer_client;
+pub mod key_and_csr;
+pub(crate) mod owner;
+pub mod renewal;
+pub(crate) mod secret_stream;
+pub mod state_file;
+pub mod trust_bundle_file;
+
 /// One leaf with its key, and whom to trust. Never half of a new one and half of an old one.
 pub struct Identity {
     /// Grows by one with each change.
@@ -28,5 +37,15 @@ impl PrivateKey {
 
     pub fn as_der(&self) -> PrivateKeyDer<'_> {
         PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.0.as_slice()))
+    }
+
+    /// For the state file and the arithmetic on keys.
+    fn secret_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// A key outlives the identity it came with when only the trust bundle changes.
+    pub(crate) fn copy(&self) -> Self {
+        Self(self.0.clone())
     }
 }

@@ -11,17 +11,29 @@
 //!   readiness, drain, admin, metrics, access_log     what operators hold on to
 //! ```
 
+pub mod access_log;
+mod account;
+pub mod admin;
 pub mod authorization;
+mod back_off;
 pub mod capture;
 pub mod clock;
+pub mod control;
+pub mod control_plane_client;
+pub mod data_path;
 pub mod dial;
+pub mod directory;
+pub mod drain;
 pub mod forward;
 pub mod identity;
+pub mod inbound;
 pub mod limits;
 pub mod listener;
 pub mod live_connections;
 pub mod metrics;
 pub mod original_destination;
+pub mod readiness;
 mod socket;
+mod spread;
 pub mod tls;
 pub mod tunnel;

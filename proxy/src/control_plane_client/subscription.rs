@@ -1,0 +1,233 @@
+//! Keeping one stream with the control plane open for ever: opened again when it ends, moved to
+//! a new channel when the identity changes (the new stream first, then the old one goes).
+//!
+//! What a stream means is its [`Subscription`]'s business; what it taught is kept there, so
+//! nothing is forgotten while no stream is open.
+
+use std::{future::Future, time::Duration};
+
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming, transport::Channel};
+
+use super::in_words;
+use crate::back_off::BackOff;
+
+/// From the call to the server's response headers, connection included.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+/// A server that takes no request for this long is treated as gone.
+const SEND_TIMEOUT: Duration = Duration::from_secs(10);
+/// Requests of one stream that wait for the server to take them.
+const QUEUED_REQUESTS: usize = 64;
+/// A stream that lived this long and ends is opened again at once: servers end connections for
+/// good reasons. A shorter one waits, or a confused server would be hammered.
+const LONG_LIFE: Duration = Duration::from_secs(10);
+
+/// One kind of stream.
+pub(crate) trait Subscription: Send + 'static {
+    type Request: Clone + Send + 'static;
+    type Response: Send + 'static;
+
+    /// Opens it on a channel.
+    fn open(
+        channel: Channel,
+        requests: ReceiverStream<Self::Request>,
+    ) -> impl Future<Output = Result<Streaming<Self::Response>, Status>> + Send + 'static;
+
+    /// What a new stream begins with, at most [`MAX_FIRST_REQUESTS`].
+    fn first_requests(&mut self) -> Vec<Self::Request>;
+
+    /// Takes what the server sent; returns what to answer.
+    fn received(&mut self, response: Self::Response) -> Vec<Self::Request>;
+
+    /// Waits until this side has something to ask. Dropping the future loses nothing. Polled
+    /// without a stream, too: what it returns then is not sent, [`Self::first_requests`] is.
+    fn next_requests(&mut self) -> impl Future<Output = Vec<Self::Request>> + Send;
+
+    /// The stream is open and the server has answered.
+    fn connected(&mut self);
+
+    /// There is no stream, for this reason.
+    fn disconnected(&mut self, reason: &str);
+}
+
+/// Half of what a stream may hold back: room stays for what is asked while it opens.
+pub(crate) const MAX_FIRST_REQUESTS: usize = QUEUED_REQUESTS / 2;
+
+struct Live<S: Subscription> {
+    requests: mpsc::Sender<S::Request>,
+    responses: Streaming<S::Response>,
+    opened: Instant,
+    answered: bool,
+    /// The server takes no more requests.
+    clogged: bool,
+}
+
+/// Runs until the sender of `channels` is gone. `None` there: no channel yet.
+pub(crate) async fn keep_open<S: Subscription>(
+    mut subscription: S,
+    mut channels: watch::Receiver<Option<Channel>>,
+    mut back_off: BackOff,
+) {
+    let mut live: Option<Live<S>> = None;
+    // when to open a stream, if one is wanted: at start, after an end, for a new channel
+    let mut open_at = Some(Instant::now());
+    loop {
+        let channel = channels.borrow_and_update().clone();
+        if let (Some(channel), Some(at)) = (&channel, open_at)
+            && at <= Instant::now()
+        {
+            match open(&mut subscription, channel.clone(), live.as_ref()).await {
+                Ok(opened) => {
+                    live = Some(opened);
+                    open_at = None;
+                }
+                Err(reason) => {
+                    if live.is_none() {
+                        subscription.disconnected(&reason);
+                    }
+                    open_at = Some(Instant::now() + back_off.after_failure());
+                }
+            }
+            continue;
+        }
+        match next_event(&mut subscription, &mut live, &mut channels, open_at).await {
+            Event::Response(response) => {
+                let answers = subscription.received(response);
+                if let Some(stream) = live.as_mut() {
+                    if !std::mem::replace(&mut stream.answered, true) {
+                        subscription.connected();
+                    }
+                    if stream.opened.elapsed() >= LONG_LIFE {
+                        back_off.succeeded();
+                    }
+                }
+                send(&mut live, answers).await;
+            }
+            Event::Requests(requests) => send(&mut live, requests).await,
+            Event::Ended(reason) => {
+                let lived = live.take().filter(|ended| ended.opened.elapsed() >= LONG_LIFE);
+                subscription.disconnected(&reason);
+                let wait =
+                    if lived.is_some() { Duration::ZERO } else { back_off.after_failure() };
+                open_at = Some(Instant::now() + wait);
+            }
+            Event::ChannelChanged => {
+                back_off.succeeded();
+                open_at = Some(Instant::now());
+            }
+            Event::TimeToOpen => {}
+            Event::Over => return,
+        }
+    }
+}
+
+enum Event<S: Subscription> {
+    Response(S::Response),
+    Requests(Vec<S::Request>),
+    Ended(String),
+    ChannelChanged,
+    TimeToOpen,
+    Over,
+}
+
+async fn next_event<S: Subscription>(
+    subscription: &mut S,
+    live: &mut Option<Live<S>>,
+    channels: &mut watch::Receiver<Option<Channel>>,
+    open_at: Option<Instant>,
+) -> Event<S> {
+    // without a channel there is nothing to open: only a change of channels helps
+    let open_at = open_at.filter(|_| channels.borrow().is_some());
+    let response = async {
+        match live {
+            Some(live) => response(live).await,
+            None => std::future::pending().await,
+        }
+    };
+    let open = async {
+        match open_at {
+            Some(at) => tokio::time::sleep_until(at).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        event = response => event,
+        requests = subscription.next_requests() => Event::Requests(requests),
+        changed = channels.changed() => match changed {
+            Ok(()) => Event::ChannelChanged,
+            Err(_) => Event::Over,
+        },
+        () = open => Event::TimeToOpen,
+    }
+}
+
+async fn response<S: Subscription>(live: &mut Live<S>) -> Event<S> {
+    let next = live.responses.message();
+    let next = if live.clogged {
+        // most often the stream has ended and the reason is on its way
+        match tokio::time::timeout(Duration::from_secs(1), next).await {
+            Ok(next) => next,
+            Err(_) => return Event::Ended("the control plane takes no more requests".to_owned()),
+        }
+    } else {
+        next.await
+    };
+    match next {
+        Ok(Some(response)) => Event::Response(response),
+        Ok(None) => Event::Ended("the control plane ended the stream".to_owned()),
+        Err(status) => Event::Ended(in_words(&status)),
+    }
+}
+
+/// Opens a stream while the old one, if any, still carries what is asked meanwhile.
+async fn open<S: Subscription>(
+    subscription: &mut S,
+    channel: Channel,
+    old: Option<&Live<S>>,
+) -> Result<Live<S>, String> {
+    let (requests, waiting) = mpsc::channel(QUEUED_REQUESTS);
+    for request in subscription.first_requests() {
+        // there is room: the channel is new
+        let _ = requests.try_send(request);
+    }
+    let mut opening = Box::pin(tokio::time::timeout(
+        OPEN_TIMEOUT,
+        S::open(channel, ReceiverStream::new(waiting)),
+    ));
+    let responses = loop {
+        tokio::select! {
+            opened = &mut opening => match opened {
+                Ok(Ok(opened)) => break opened,
+                Ok(Err(status)) => return Err(in_words(&status)),
+                Err(_) => return Err(format!("no answer from the control plane within {OPEN_TIMEOUT:?}")),
+            },
+            asked = subscription.next_requests() => for request in asked {
+                if let Some(old) = old {
+                    // if the new stream fails, the old one stays and must know of it
+                    let _ = old.requests.try_send(request.clone());
+                }
+                if requests.try_send(request).is_err() {
+                    return Err("the control plane is slow to take requests".to_owned());
+                }
+            },
+        }
+    };
+    Ok(Live { requests, responses, opened: Instant::now(), answered: false, clogged: false })
+}
+
+async fn send<S: Subscription>(live: &mut Option<Live<S>>, requests: Vec<S::Request>) {
+    let Some(stream) = live else { return };
+    for request in requests {
+        if stream.requests.send_timeout(request, SEND_TIMEOUT).await.is_err() {
+            stream.clogged = true;
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

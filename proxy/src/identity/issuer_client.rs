@@ -1,0 +1,252 @@
+//! Asking the control plane for a certificate: one call, one key, one leaf.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use mesh_lite_proto::{
+    identity::WorkloadId,
+    secret_discovery::{DEFAULT_SVID, SECRET_TYPE_URL},
+    sidecar::{CSR_METADATA_KEY, MAX_GRPC_MESSAGE},
+    svid::LeafFacts,
+    trust_bundle::TrustBundle,
+    wire::envoy::{
+        config::core::v3::{DataSource, Node, data_source::Specifier},
+        extensions::transport_sockets::tls::v3::{Secret, secret},
+        service::{
+            discovery::v3::{DiscoveryRequest, DiscoveryResponse},
+            secret::v3::secret_discovery_service_client::SecretDiscoveryServiceClient,
+        },
+    },
+};
+use prost::Message;
+use prost_types::{Struct, Value, value::Kind};
+use rustls_pki_types::{CertificateDer, pem::PemObject};
+use tonic::{Code, Request, Status, metadata::MetadataValue, transport::Channel};
+use zeroize::Zeroizing;
+
+use super::{
+    PrivateKey,
+    issued_chain::{UnusableChain, check_chain},
+    key_and_csr::{KeyAndRequest, KeyError},
+    trust_bundle_file::TrustBundleFileError,
+};
+use crate::{
+    clock::Clock,
+    control_plane_client::{ClockSkew, in_words},
+    metrics::Renewal,
+    tls::context::UnusableIdentity,
+};
+
+/// A join token has under 100 bytes, a projected service-account token about 1,500.
+const MAX_TOKEN: u64 = 16 * 1024;
+/// A chain is a leaf, its issuer and perhaps two more; the fifth would be refused anyway.
+const MAX_CERTIFICATES: usize = 5;
+
+/// How the caller proves who it is.
+#[derive(Debug, Clone)]
+pub enum Credential {
+    /// The file's content, read anew for each attempt.
+    TokenFile(PathBuf),
+    /// The client certificate of the channel.
+    Svid,
+}
+
+/// What must hold of the answer.
+pub struct Expected<'a> {
+    pub trust_bundle: &'a Arc<TrustBundle>,
+    /// Who we were before; `None` at first issuance.
+    pub before: Option<&'a WorkloadId>,
+}
+
+/// A chain that was checked, and its key.
+pub struct Issued {
+    pub leaf: LeafFacts,
+    /// Leaf first.
+    pub chain: Vec<CertificateDer<'static>>,
+    pub key: PrivateKey,
+    /// By the date of the answer, where it had one.
+    pub clock_skew: Option<ClockSkew>,
+}
+
+/// Makes a key, has a certificate issued for it, and checks what comes back.
+///
+/// # Errors
+/// In words, with what to do next. Nothing of a failed attempt is kept.
+pub async fn issue(
+    channel: Channel,
+    node_id: &str,
+    credential: &Credential,
+    expected: Expected<'_>,
+    deadline: Duration,
+    clock: Clock,
+) -> Result<Issued, IssueError> {
+    let KeyAndRequest { key, request: csr } = KeyAndRequest::generate()?;
+    let request = request(node_id, csr, credential)?;
+    let mut client = SecretDiscoveryServiceClient::new(channel)
+        .max_decoding_message_size(MAX_GRPC_MESSAGE);
+    let answer = tokio::time::timeout(deadline, client.fetch_secrets(request))
+        .await
+        .map_err(|_| IssueError::Timeout { after: deadline })?
+        .map_err(|status| refused(&status, credential))?;
+    let now = clock();
+    let clock_skew = ClockSkew::measured(answer.metadata(), now);
+    let chain = chain_of(answer.into_inner())?;
+    let leaf = check_chain(&chain, &key, expected.trust_bundle, expected.before, now)
+        .map_err(|reason| IssueError::Chain { hint: clock_hint(&reason, clock_skew), reason })?;
+    Ok(Issued { leaf, chain, key, clock_skew })
+}
+
+fn request(
+    node_id: &str,
+    csr: String,
+    credential: &Credential,
+) -> Result<Request<DiscoveryRequest>, IssueError> {
+    let csr = Value { kind: Some(Kind::StringValue(csr)) };
+    let metadata = Struct { fields: BTreeMap::from([(CSR_METADATA_KEY.to_owned(), csr)]) };
+    let node = Node { id: node_id.to_owned(), metadata: Some(metadata), ..Node::default() };
+    let mut request = Request::new(DiscoveryRequest {
+        node: Some(node),
+        resource_names: vec![DEFAULT_SVID.to_owned()],
+        type_url: SECRET_TYPE_URL.to_owned(),
+        ..DiscoveryRequest::default()
+    });
+    if let Credential::TokenFile(path) = credential {
+        let token = read_token(path)?;
+        let mut bearer = MetadataValue::try_from(format!("Bearer {}", token.as_str()))
+            .map_err(|_| IssueError::TokenText { path: path.clone() })?;
+        bearer.set_sensitive(true);
+        request.metadata_mut().insert("authorization", bearer);
+    }
+    Ok(request)
+}
+
+fn read_token(path: &Path) -> Result<Zeroizing<String>, IssueError> {
+    use std::io::Read as _;
+    let unreadable = |source| IssueError::TokenFile { path: path.to_owned(), source };
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    let mut text = Zeroizing::new(String::new());
+    file.take(MAX_TOKEN.saturating_add(1)).read_to_string(&mut text).map_err(unreadable)?;
+    let token = text.trim();
+    let fits = u64::try_from(token.len()).is_ok_and(|length| length <= MAX_TOKEN);
+    if token.is_empty() || !fits || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(IssueError::TokenText { path: path.to_owned() });
+    }
+    Ok(Zeroizing::new(token.to_owned()))
+}
+
+fn refused(status: &Status, credential: &Credential) -> IssueError {
+    let words = in_words(status);
+    match (status.code(), credential) {
+        (Code::Unauthenticated, Credential::TokenFile(path)) => {
+            IssueError::TokenRefused { path: path.clone(), words }
+        }
+        (Code::Unauthenticated | Code::PermissionDenied | Code::InvalidArgument, _) => {
+            IssueError::Refused { words }
+        }
+        _ => IssueError::Unreachable { words },
+    }
+}
+
+fn chain_of(answer: DiscoveryResponse) -> Result<Vec<CertificateDer<'static>>, IssueError> {
+    let [resource] = answer.resources.as_slice() else {
+        return Err(IssueError::Answer(InvalidAnswer::Secrets(answer.resources.len())));
+    };
+    let secret = Secret::decode(resource.value.as_slice())
+        .map_err(|error| IssueError::Answer(InvalidAnswer::Secret(error.to_string())))?;
+    let Some(secret::Type::TlsCertificate(certificate)) = secret.r#type else {
+        return Err(IssueError::Answer(InvalidAnswer::NoCertificate));
+    };
+    let pem = match certificate.certificate_chain {
+        Some(DataSource { specifier: Some(Specifier::InlineBytes(pem)) }) => pem,
+        _ => return Err(IssueError::Answer(InvalidAnswer::NoCertificate)),
+    };
+    CertificateDer::pem_slice_iter(&pem)
+        .take(MAX_CERTIFICATES)
+        .collect::<Result<_, _>>()
+        .map_err(|error| IssueError::Answer(InvalidAnswer::Pem(error.to_string())))
+}
+
+fn clock_hint(reason: &UnusableChain, skew: Option<ClockSkew>) -> String {
+    match skew {
+        Some(skew) if reason.is_about_time() => format!(" ({skew}: set the clock of this host)"),
+        None if reason.is_about_time() => " (is the clock of this host right?)".to_owned(),
+        _ => String::new(),
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum IssueError {
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    #[error("the token file {} can't be read: {source}", path.display())]
+    TokenFile { path: PathBuf, source: std::io::Error },
+    #[error(
+        "the token file {} holds no token: one line of visible characters, at most {MAX_TOKEN} bytes",
+        path.display()
+    )]
+    TokenText { path: PathBuf },
+    #[error(
+        "no identity yet, and no token to ask for one with: make one with \
+         `mesh-lite token create NAMESPACE/NAME` and name its file"
+    )]
+    NoCredential,
+    #[error("the control plane did not answer within {after:?}")]
+    Timeout { after: Duration },
+    #[error("the control plane can't issue now: {words}")]
+    Unreachable { words: String },
+    #[error(
+        "the control plane does not accept the token in {}: {words}; a join token works once and \
+         not for long: make a new one with `mesh-lite token create NAMESPACE/NAME`",
+        path.display()
+    )]
+    TokenRefused { path: PathBuf, words: String },
+    #[error("the control plane refuses to issue: {words}")]
+    Refused { words: String },
+    #[error("the control plane's answer can't be used: {0}")]
+    Answer(#[from] InvalidAnswer),
+    #[error("the issued chain can't be used: {reason}{hint}")]
+    Chain { reason: UnusableChain, hint: String },
+    #[error(transparent)]
+    TrustBundle(#[from] TrustBundleFileError),
+    #[error("no connection with the control plane can be made: {reason}")]
+    Tls { reason: UnusableIdentity },
+}
+
+impl IssueError {
+    /// How metrics count it.
+    pub fn outcome(&self) -> Renewal {
+        match self {
+            Self::Timeout { .. } | Self::Unreachable { .. } => Renewal::Unreachable,
+            Self::TokenRefused { .. } | Self::Refused { .. } => Renewal::Refused,
+            Self::Key(_)
+            | Self::TokenFile { .. }
+            | Self::TokenText { .. }
+            | Self::NoCredential
+            | Self::Answer(_)
+            | Self::Chain { .. }
+            | Self::TrustBundle(_)
+            | Self::Tls { .. } => Renewal::Invalid,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidAnswer {
+    #[error("it holds {0} secrets; one was asked for")]
+    Secrets(usize),
+    #[error("its secret can't be parsed: {0}")]
+    Secret(String),
+    #[error("its secret holds no certificate chain")]
+    NoCertificate,
+    #[error("its certificate chain is not PEM: {0}")]
+    Pem(String),
+}
+
+#[cfg(test)]
+mod tests;

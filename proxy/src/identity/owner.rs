@@ -1,0 +1,383 @@
+//! The one task that owns the identity: issues, renews, rotates, follows the trust bundle, and
+//! publishes each change in one send.
+
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use mesh_lite_proto::{identity::WorkloadId, svid::LeafFacts, trust_bundle::TrustBundle};
+use rustls_pki_types::CertificateDer;
+use spiffe::TrustDomain;
+use tokio::{sync::watch, task::JoinHandle, time::Instant};
+use tonic::transport::Channel;
+
+use super::{
+    Identity, PrivateKey,
+    issued_chain::{check_chain, issuer_key_id},
+    issuer_client::{Credential, Expected, Issued, IssueError, issue},
+    renewal::{Schedule, attempt_deadline, retry_delay},
+    secret_stream::Announced,
+    trust_bundle_file,
+};
+use crate::{
+    back_off::BackOff,
+    clock::Clock,
+    control::status::Reporter,
+    control_plane_client::ControlPlaneClient,
+    metrics::{BreakageCause, CertificateKind, Metrics, Renewal},
+};
+
+/// Clocks are set and machines sleep: no wait for a time on the wall is longer than this.
+const LONGEST_NAP: Duration = Duration::from_secs(30);
+
+/// What stays the same for the life of the process.
+pub(crate) struct OwnerSettings {
+    pub(crate) client: ControlPlaneClient,
+    pub(crate) trust_domain: TrustDomain,
+    pub(crate) trust_bundle_file: PathBuf,
+    pub(crate) join_token_file: Option<PathBuf>,
+    pub(crate) pod_uid: String,
+}
+
+/// Where changes go.
+pub(crate) struct OwnerOutputs {
+    pub(crate) identities: watch::Sender<Option<Arc<Identity>>>,
+    /// Channels that show the identity; `None` until there is one.
+    pub(crate) channels: watch::Sender<Option<Channel>>,
+    /// Digest of the bundle in the trust bundle file.
+    pub(crate) bundle_file: watch::Sender<String>,
+    pub(crate) reporter: Reporter,
+    pub(crate) metrics: Metrics,
+}
+
+/// A leaf with its key, from the control plane or from the state file; checked.
+pub(crate) struct Leaf {
+    pub(crate) leaf: LeafFacts,
+    pub(crate) chain: Vec<CertificateDer<'static>>,
+    pub(crate) key: PrivateKey,
+}
+
+pub(crate) struct IdentityOwner {
+    settings: OwnerSettings,
+    outputs: OwnerOutputs,
+    announced: watch::Receiver<Announced>,
+    clock: Clock,
+    schedule: Schedule,
+    back_off: BackOff,
+    bundle: Option<Arc<TrustBundle>>,
+    bundle_generation: u64,
+    revision: u64,
+    /// Who we are, from the first certificate on: no later one may say otherwise.
+    own_id: Option<WorkloadId>,
+    /// When the next certificate is due; in the past without an identity.
+    renew_at: SystemTime,
+    /// After a failure: not sooner than this.
+    retry_at: Instant,
+    attempt: Option<JoinHandle<Result<Issued, IssueError>>>,
+    /// The last attempt with our SVID was refused: the next one tries the token.
+    svid_refused: bool,
+    /// The announced authority that a rotation was already tried for.
+    followed_authority: Option<Arc<str>>,
+}
+
+enum Wake {
+    Announced(bool),
+    Attempted(Result<Issued, IssueError>),
+    Timer,
+}
+
+impl IdentityOwner {
+    pub(crate) fn new(
+        settings: OwnerSettings,
+        outputs: OwnerOutputs,
+        announced: watch::Receiver<Announced>,
+        clock: Clock,
+    ) -> Self {
+        Self {
+            schedule: Schedule::new(&settings.pod_uid),
+            back_off: BackOff::new(&settings.pod_uid),
+            settings,
+            outputs,
+            announced,
+            clock,
+            bundle: None,
+            bundle_generation: 0,
+            revision: 0,
+            own_id: None,
+            renew_at: SystemTime::UNIX_EPOCH,
+            retry_at: Instant::now(),
+            attempt: None,
+            svid_refused: false,
+            followed_authority: None,
+        }
+    }
+
+    /// Starts from what the state file and the trust bundle file gave.
+    pub(crate) fn start_from(&mut self, bundle: Option<Arc<TrustBundle>>, leaf: Option<Leaf>) {
+        if let Some(bundle) = bundle {
+            self.set_bundle(bundle);
+        }
+        if let Some(leaf) = leaf {
+            // when it came is not known: its whole life counts
+            self.renew_at = self.schedule.renewal_point(leaf.leaf.not_before, &leaf.leaf);
+            self.publish(leaf);
+        }
+    }
+
+    /// Runs until nobody announces any more, which is when the sidecar ends.
+    pub(crate) async fn run(mut self) {
+        loop {
+            let now = (self.clock)();
+            self.drop_ended_identity(now);
+            if self.attempt.is_none() && self.renew_at <= now && self.retry_at <= Instant::now() {
+                self.begin_attempt(now);
+            }
+            match self.wait(now).await {
+                Wake::Announced(true) => self.follow_announcement(),
+                Wake::Announced(false) => return,
+                Wake::Attempted(result) => {
+                    self.attempt = None;
+                    let result = result.and_then(|issued| self.recheck(issued));
+                    match result {
+                        Ok(issued) => self.issued(issued),
+                        Err(error) => self.attempt_failed(&error),
+                    }
+                }
+                Wake::Timer => {}
+            }
+        }
+    }
+
+    async fn wait(&mut self, now: SystemTime) -> Wake {
+        let nap = self.nap(now);
+        let attempt = async {
+            match &mut self.attempt {
+                Some(attempt) => attempt.await.unwrap_or_else(|_| {
+                    Err(IssueError::Unreachable { words: "the attempt was broken off".to_owned() })
+                }),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            changed = self.announced.changed() => Wake::Announced(changed.is_ok()),
+            result = attempt => Wake::Attempted(result),
+            () = tokio::time::sleep(nap) => Wake::Timer,
+        }
+    }
+
+    fn nap(&self, now: SystemTime) -> Duration {
+        let due = self
+            .renew_at
+            .duration_since(now)
+            .unwrap_or_default()
+            .max(self.retry_at.saturating_duration_since(Instant::now()));
+        // while an attempt is under way, only the leaf's end matters
+        let due = if self.attempt.is_some() { LONGEST_NAP } else { due };
+        let end = self.left(now).unwrap_or(LONGEST_NAP);
+        due.min(end).min(LONGEST_NAP).max(Duration::from_millis(1))
+    }
+
+    fn current(&self) -> Option<Arc<Identity>> {
+        self.outputs.identities.borrow().clone()
+    }
+
+    /// What is left of the leaf in use.
+    fn left(&self, now: SystemTime) -> Option<Duration> {
+        self.current().map(|it| it.leaf.not_after.duration_since(now).unwrap_or_default())
+    }
+
+    fn drop_ended_identity(&mut self, now: SystemTime) {
+        let ended = self.current().is_some_and(|identity| identity.leaf.not_after <= now);
+        if ended {
+            tracing::error!("our certificate has ended: nothing is accepted or dialled until a new one is issued");
+            self.outputs.identities.send_replace(None);
+        }
+    }
+
+    fn begin_attempt(&mut self, now: SystemTime) {
+        match self.attempt(now) {
+            Ok(attempt) => self.attempt = Some(attempt),
+            Err(error) => self.attempt_failed(&error),
+        }
+    }
+
+    fn attempt(
+        &mut self,
+        now: SystemTime,
+    ) -> Result<JoinHandle<Result<Issued, IssueError>>, IssueError> {
+        if self.bundle.is_none() {
+            self.read_bundle_file()?;
+        }
+        let bundle = self.bundle.clone().ok_or(IssueError::NoCredential)?;
+        let identity = self.current();
+        let token = self.settings.join_token_file.clone();
+        let (credential, shown) = match (&identity, token) {
+            (Some(identity), None) => (Credential::Svid, Some(identity)),
+            (Some(identity), Some(_)) if !self.svid_refused => (Credential::Svid, Some(identity)),
+            (_, Some(path)) => (Credential::TokenFile(path), None),
+            (None, None) => return Err(IssueError::NoCredential),
+        };
+        let shared = self.outputs.channels.borrow().clone();
+        let channel = match (shown, shared) {
+            (Some(_), Some(channel)) => channel,
+            (shown, _) => self
+                .settings
+                .client
+                .channel(&bundle, shown.map(Arc::as_ref))
+                .map_err(|reason| IssueError::Tls { reason })?,
+        };
+        let deadline = attempt_deadline(self.left(now));
+        let (node_id, clock) = (self.settings.pod_uid.clone(), self.clock);
+        let before = self.own_id.clone();
+        Ok(tokio::spawn(async move {
+            let expected = Expected { trust_bundle: &bundle, before: before.as_ref() };
+            issue(channel, &node_id, &credential, expected, deadline, clock).await
+        }))
+    }
+
+    /// The bundle may have changed while the certificate was being issued.
+    fn recheck(&self, issued: Issued) -> Result<Issued, IssueError> {
+        let Some(bundle) = &self.bundle else { return Ok(issued) };
+        check_chain(&issued.chain, &issued.key, bundle, None, (self.clock)())
+            .map_err(|reason| IssueError::Chain { reason, hint: String::new() })?;
+        Ok(issued)
+    }
+
+    fn issued(&mut self, issued: Issued) {
+        let now = (self.clock)();
+        if let Some(skew) = issued.clock_skew {
+            self.outputs.metrics.clock_skew(-(skew.seconds as f64));
+        }
+        self.back_off.succeeded();
+        self.svid_refused = false;
+        self.renew_at = self.schedule.renewal_point(now, &issued.leaf);
+        self.outputs.metrics.renewal(Renewal::Issued);
+        self.outputs.metrics.breakage_at(BreakageCause::LeafExpiry, None);
+        self.outputs.reporter.contact();
+        self.outputs.reporter.fine();
+        tracing::info!(id = %issued.leaf.id, serial = %issued.leaf.serial, "certificate issued");
+        self.publish(Leaf { leaf: issued.leaf, chain: issued.chain, key: issued.key });
+    }
+
+    fn attempt_failed(&mut self, error: &IssueError) {
+        let now = (self.clock)();
+        let left = self.left(now);
+        self.outputs.metrics.renewal(error.outcome());
+        self.outputs.reporter.disconnected(&error.to_string());
+        if let Some(identity) = self.current() {
+            let end = Some(identity.leaf.not_after);
+            self.outputs.metrics.breakage_at(BreakageCause::LeafExpiry, end);
+        }
+        self.svid_refused =
+            matches!(error, IssueError::Refused { .. }) && !self.svid_refused;
+        self.retry_at = Instant::now() + retry_delay(self.back_off.after_failure(), left);
+        // the operator may have replaced the bundle because nothing works
+        if let Err(error) = self.read_bundle_file() {
+            tracing::debug!(%error, "trust bundle file");
+        }
+    }
+
+    /// Adopts the bundle file if it changed since it was last read.
+    fn read_bundle_file(&mut self) -> Result<(), IssueError> {
+        let path = &self.settings.trust_bundle_file;
+        let read = trust_bundle_file::read(path, &self.settings.trust_domain)?;
+        let digest = read.digest();
+        if *self.outputs.bundle_file.borrow() == digest {
+            return Ok(());
+        }
+        self.outputs.bundle_file.send_replace(digest);
+        self.set_bundle(Arc::new(read));
+        self.republish_with_bundle();
+        Ok(())
+    }
+
+    fn follow_announcement(&mut self) {
+        let Announced { trust_bundle, active_authority } =
+            self.announced.borrow_and_update().clone();
+        if let Some(bundle) = trust_bundle
+            && self.bundle.as_ref() != Some(&bundle)
+        {
+            self.set_bundle(bundle);
+            self.republish_with_bundle();
+        }
+        if let Some(active) = active_authority {
+            self.follow_authority(active);
+        }
+    }
+
+    /// Asks for a certificate of the authority in use, once for each that is announced.
+    fn follow_authority(&mut self, active: Arc<str>) {
+        let Some(identity) = self.current() else { return };
+        let ours = identity.chain.first().and_then(issuer_key_id);
+        if ours.as_deref() == Some(&*active) || self.followed_authority.as_ref() == Some(&active) {
+            return;
+        }
+        tracing::info!(authority = %active, "another issuing CA is in use: rotating");
+        self.followed_authority = Some(active);
+        let point = self.schedule.rotation_point((self.clock)(), &identity.leaf);
+        self.renew_at = self.renew_at.min(point);
+        self.retry_at = Instant::now();
+    }
+
+    fn set_bundle(&mut self, bundle: Arc<TrustBundle>) {
+        self.bundle_generation = self.bundle_generation.saturating_add(1);
+        self.outputs.metrics.bundle_generation(self.bundle_generation);
+        let ends = bundle.authorities().iter().filter_map(|root| certificate_end(root)).max();
+        if let Some(end) = ends {
+            self.outputs.metrics.certificate_expires(CertificateKind::Root, end);
+            self.outputs.metrics.breakage_at(BreakageCause::RootExpiry, Some(end));
+        }
+        tracing::info!(roots = bundle.authorities().len(), digest = bundle.digest(), "trust bundle");
+        self.bundle = Some(bundle);
+    }
+
+    /// The same leaf with another bundle. If the bundle no longer proves our own leaf, a new one
+    /// is due at once: peers will refuse this one.
+    fn republish_with_bundle(&mut self) {
+        let (Some(identity), Some(bundle)) = (self.current(), &self.bundle) else { return };
+        let now = (self.clock)();
+        if let Err(reason) = check_chain(&identity.chain, &identity.key, bundle, None, now) {
+            tracing::warn!(%reason, "the new trust bundle does not prove our own certificate");
+            self.renew_at = now;
+            self.retry_at = Instant::now();
+        }
+        self.publish(Leaf {
+            leaf: identity.leaf.clone(),
+            chain: identity.chain.clone(),
+            key: identity.key.copy(),
+        });
+    }
+
+    fn publish(&mut self, leaf: Leaf) {
+        let Some(bundle) = self.bundle.clone() else { return };
+        self.revision = self.revision.saturating_add(1);
+        self.own_id = Some(leaf.leaf.id.clone());
+        let metrics = &self.outputs.metrics;
+        metrics.certificate_expires(CertificateKind::Leaf, leaf.leaf.not_after);
+        if let Some(end) = leaf.chain.get(1).and_then(certificate_end) {
+            metrics.certificate_expires(CertificateKind::IssuingCa, end);
+            metrics.breakage_at(BreakageCause::IssuingCaExpiry, Some(end));
+        }
+        let identity = Arc::new(Identity {
+            revision: self.revision,
+            leaf: leaf.leaf,
+            chain: leaf.chain,
+            key: leaf.key,
+            trust_bundle: bundle,
+        });
+        match self.settings.client.channel(&identity.trust_bundle, Some(&identity)) {
+            Ok(channel) => drop(self.outputs.channels.send_replace(Some(channel))),
+            Err(reason) => self.outputs.reporter.wrong(&reason.to_string()),
+        }
+        self.outputs.identities.send_replace(Some(identity));
+    }
+}
+
+fn certificate_end(der: &CertificateDer<'_>) -> Option<SystemTime> {
+    use x509_parser::prelude::{FromDer, X509Certificate};
+    let (_, certificate) = X509Certificate::from_der(der).ok()?;
+    let end = u64::try_from(certificate.validity().not_after.timestamp()).ok()?;
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(end))
+}
