@@ -3,7 +3,7 @@
 //! ```text
 //!   YAML documents ── document ──┐
 //!                                ├─ PolicySnapshot ── decide(snapshot, facts) ── Decision
-//!   wire messages ─ wire_conversion                   └─ peer_match              └─ explain
+//!   wire messages ── from_wire ──┘                    └─ peer_match              └─ explain
 //! ```
 
 use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc, time::SystemTime};
@@ -12,20 +12,22 @@ use spiffe::TrustDomain;
 
 pub use self::{
     decide::decide,
+    document::{AuthorizationPolicy, PeerAuthentication, Selector},
     explain::{Decision, FailedField, FieldRef, NearestMiss, Recorded, Step, Verdict},
+    from_wire::InvalidSnapshot,
     pattern::{InvalidMatch, Pattern, ServiceAccountMatch},
     peer_match::{FieldName, OperationMatch, PeerMatch},
-    wire_conversion::InvalidSnapshot,
 };
 use crate::{identity::WorkloadId, svid::Serial};
 
 pub mod decide;
 pub mod document;
 pub mod explain;
+pub mod from_wire;
 mod nearest_miss;
 pub mod pattern;
 pub mod peer_match;
-pub mod wire_conversion;
+mod to_wire;
 
 /// Everything that decides who may connect to one workload. It is replaced whole, never edited.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,13 +66,16 @@ pub struct SourceRef {
     /// `namespace/name` of the document.
     pub document: Arc<str>,
     pub file: Arc<str>,
-    /// Counted from 1.
+    /// Counted from 1; 0 of what stands in no line.
     pub line: u32,
 }
 
-/// Shown as `namespace/name (file:line)`.
+/// Shown as `namespace/name (file:line)`; line 0 is no line, as of what is built in.
 impl fmt::Display for SourceRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.line == 0 {
+            return write!(f, "{} ({})", self.document, self.file);
+        }
         write!(f, "{} ({}:{})", self.document, self.file, self.line)
     }
 }

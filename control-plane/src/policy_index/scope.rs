@@ -1,0 +1,55 @@
+//! For whom a document is.
+
+use std::sync::Arc;
+
+use mesh_lite_proto::authorization::document::Selector;
+
+use super::Selected;
+
+/// From narrow to wide.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Level {
+    Workload,
+    Namespace,
+    Mesh,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Scope {
+    /// `None`: all of them.
+    namespace: Option<Arc<str>>,
+    selector: Selector,
+}
+
+impl Scope {
+    pub(super) fn everything() -> Self {
+        Self {
+            namespace: None,
+            selector: Selector::default(),
+        }
+    }
+
+    /// Of a document in this namespace; the mesh's own stands for all.
+    pub(super) fn of(namespace: &Arc<str>, mesh_namespace: &str, selector: Selector) -> Self {
+        let namespace = (**namespace != *mesh_namespace).then(|| Arc::clone(namespace));
+        Self {
+            namespace,
+            selector,
+        }
+    }
+
+    pub(super) fn covers(&self, workload: Selected<'_>) -> bool {
+        self.namespace
+            .as_deref()
+            .is_none_or(|namespace| namespace == workload.namespace)
+            && self.selector.selects(workload.labels)
+    }
+
+    pub(super) fn level(&self) -> Level {
+        match (self.selector.is_everybody(), &self.namespace) {
+            (false, _) => Level::Workload,
+            (true, Some(_)) => Level::Namespace,
+            (true, None) => Level::Mesh,
+        }
+    }
+}
