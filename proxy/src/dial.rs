@@ -23,30 +23,50 @@ pub struct OwnConnections(Arc<Mutex<HashSet<SocketAddr>>>);
 impl OwnConnections {
     /// Whether the peer of an accepted connection is ourselves.
     pub fn contains(&self, peer: SocketAddr) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&peer)
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(&peer)
     }
 
     fn enter(&self, local: SocketAddr) -> OwnConnection {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(local);
-        OwnConnection { local, all: self.clone() }
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(local);
+        OwnConnection {
+            local,
+            all: self.clone(),
+        }
     }
 }
 
-struct OwnConnection {
+/// Keeps a connection known as our own.
+pub struct OwnConnection {
     local: SocketAddr,
     all: OwnConnections,
 }
 
 impl Drop for OwnConnection {
     fn drop(&mut self) {
-        self.all.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.local);
+        self.all
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.local);
     }
 }
 
 /// A connection that we opened. Known as our own until it is dropped.
 pub struct Dialled {
     pub socket: TcpStream,
-    _own: OwnConnection,
+    own: OwnConnection,
+}
+
+impl Dialled {
+    pub fn into_parts(self) -> (TcpStream, OwnConnection) {
+        (self.socket, self.own)
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -54,10 +74,14 @@ pub struct Dialled {
 pub enum DialError {
     #[error("{0} did not accept the connection: {1}")]
     Refused(SocketAddr, io::Error),
-    #[error("{0} did not answer in time: is it there, and does a NetworkPolicy let us reach this port?")]
+    #[error(
+        "{0} did not answer in time: is it there, and does a NetworkPolicy let us reach this port?"
+    )]
     Timeout(SocketAddr),
     /// See `net.ipv4.ip_local_port_range` and `net.ipv4.tcp_tw_reuse`.
-    #[error("no local port is free for another connection to {0}: widen net.ipv4.ip_local_port_range or set net.ipv4.tcp_tw_reuse=1")]
+    #[error(
+        "no local port is free for another connection to {0}: widen net.ipv4.ip_local_port_range or set net.ipv4.tcp_tw_reuse=1"
+    )]
     NoLocalPort(SocketAddr),
 }
 
@@ -79,7 +103,10 @@ pub async fn dial(
         .map_err(|_| DialError::Timeout(target))?
         .map_err(refused)?;
     match stream.take_error() {
-        Ok(None) => Ok(Dialled { socket: stream, _own: own }),
+        Ok(None) => Ok(Dialled {
+            socket: stream,
+            own,
+        }),
         Ok(Some(error)) | Err(error) => Err(refused(error)),
     }
 }
@@ -87,8 +114,11 @@ pub async fn dial(
 /// Begins to connect and registers the local address at once: if capture does not exempt us,
 /// the connection may be back before it is established.
 fn begin(target: SocketAddr, own: &OwnConnections) -> io::Result<(TcpStream, OwnConnection)> {
-    let connecting =
-        Socket::new(Domain::for_address(target), Type::STREAM, Some(Protocol::TCP))?;
+    let connecting = Socket::new(
+        Domain::for_address(target),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     connecting.set_nonblocking(true)?;
     match connecting.connect(&target.into()) {
         Ok(()) => {}

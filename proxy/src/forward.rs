@@ -26,7 +26,7 @@ use tokio::{
 
 use crate::{
     live_connections::{Cut, CutReason},
-    metrics::ConnectionMeter,
+    metrics::{ConnectionMeter, Direction},
     socket::{self, Nonblocking},
     tls::session::{Opened, RecordError, Session},
 };
@@ -75,14 +75,17 @@ pub enum Broken {
 
 /// The far side: a tunnel, or plaintext that was allowed by name.
 pub enum Far<'a> {
-    Tunnel { socket: &'a TcpStream, session: &'a mut Session },
+    Tunnel {
+        socket: &'a TcpStream,
+        session: &'a mut Session,
+    },
     Plain(&'a TcpStream),
 }
 
 pub struct Forward<'a> {
     pub application: &'a TcpStream,
     pub far: Far<'a>,
-    pub meter: &'a ConnectionMeter,
+    pub count: Count<'a>,
     pub cut: &'a Cut,
     /// Bytes for the application that came with the header.
     pub early: Vec<u8>,
@@ -106,7 +109,7 @@ impl Forward<'_> {
             forward: ForwardParts {
                 application: self.application,
                 far: self.far,
-                meter: self.meter,
+                count: self.count,
                 cut: self.cut,
             },
         };
@@ -128,8 +131,31 @@ impl<'a> Forward<'a> {
 struct ForwardParts<'a> {
     application: &'a TcpStream,
     far: Far<'a>,
-    meter: &'a ConnectionMeter,
+    count: Count<'a>,
     cut: &'a Cut,
+}
+
+/// Counts bytes as the caller sees them: received from it, sent back to it.
+#[derive(Clone, Copy)]
+pub struct Count<'a> {
+    pub direction: Direction,
+    pub meter: &'a ConnectionMeter,
+}
+
+impl Count<'_> {
+    fn to_far(self, bytes: u64) {
+        match self.direction {
+            Direction::Inbound => self.meter.sent(bytes),
+            Direction::Outbound => self.meter.received(bytes),
+        }
+    }
+
+    fn to_application(self, bytes: u64) {
+        match self.direction {
+            Direction::Inbound => self.meter.received(bytes),
+            Direction::Outbound => self.meter.sent(bytes),
+        }
+    }
 }
 
 struct Running<'a> {
@@ -166,7 +192,10 @@ impl Running<'_> {
 
     fn poll_timer(&mut self, context: &mut Context<'_>, moved: bool) -> Poll<Result<(), Broken>> {
         if !self.awaiting_status {
-            match (self.to_far.is_done() || self.to_application.is_done(), &mut self.timer) {
+            match (
+                self.to_far.is_done() || self.to_application.is_done(),
+                &mut self.timer,
+            ) {
                 (false, _) => self.timer = None,
                 (true, Some(timer)) if moved => {
                     timer.as_mut().reset(Instant::now() + HALF_CLOSED_IDLE);
@@ -177,20 +206,29 @@ impl Running<'_> {
                 }
             }
         }
-        let Some(timer) = &mut self.timer else { return Poll::Pending };
+        let Some(timer) = &mut self.timer else {
+            return Poll::Pending;
+        };
         ready!(timer.as_mut().poll(context));
-        Poll::Ready(Err(match (self.awaiting_status, self.far_write_error.take()) {
-            (true, Some(error)) => Broken::Far(error),
-            (true, None) => Broken::NoStatus,
-            (false, _) => Broken::HalfClosedIdle,
-        }))
+        Poll::Ready(Err(
+            match (self.awaiting_status, self.far_write_error.take()) {
+                (true, Some(error)) => Broken::Far(error),
+                (true, None) => Broken::NoStatus,
+                (false, _) => Broken::HalfClosedIdle,
+            },
+        ))
     }
 
     fn turn_to_far(&mut self, context: &mut Context<'_>) -> Result<Step, Broken> {
-        let ForwardParts { application, far, meter, .. } = &mut self.forward;
+        let ForwardParts {
+            application,
+            far,
+            count,
+            ..
+        } = &mut self.forward;
         match far {
             Far::Plain(far) => {
-                let sent = |bytes| meter.sent(bytes);
+                let sent = |bytes| count.to_far(bytes);
                 self.to_far
                     .turn(context, application, far, sent)
                     .map_err(|error| error.blame(Broken::Application, Broken::Far))
@@ -200,7 +238,7 @@ impl Running<'_> {
                 let turned = seal_turn(&mut self.to_far, context, application, socket, session);
                 match turned {
                     Ok((step, bytes)) => {
-                        meter.sent(bytes);
+                        count.to_far(bytes);
                         Ok(step)
                     }
                     Err(Broken::Far(error)) if self.awaiting_status => {
@@ -214,18 +252,25 @@ impl Running<'_> {
     }
 
     fn turn_to_application(&mut self, context: &mut Context<'_>) -> Result<Step, Broken> {
-        let ForwardParts { application, far, meter, .. } = &mut self.forward;
+        let ForwardParts {
+            application,
+            far,
+            count,
+            ..
+        } = &mut self.forward;
         let half = &mut self.to_application;
         match far {
             Far::Plain(far) => {
-                let received = |bytes| meter.received(bytes);
+                let received = |bytes| count.to_application(bytes);
                 half.turn(context, far, application, received)
                     .map_err(|error| error.blame(Broken::Far, Broken::Application))
             }
             Far::Tunnel { socket, session } => {
-                match half.settle(context, application).map_err(Broken::Application)? {
-                    Some(step) => return Ok(step),
-                    None => {}
+                if let Some(step) = half
+                    .settle(context, application)
+                    .map_err(Broken::Application)?
+                {
+                    return Ok(step);
                 }
                 let opened = OPENED.with_borrow_mut(|plaintext| {
                     plaintext.clear();
@@ -237,8 +282,9 @@ impl Running<'_> {
                         self.awaiting_status = false;
                         self.timer = None;
                     }
-                    meter.received(bytes.len() as u64);
-                    half.deliver(application, bytes).map_err(Broken::Application)?;
+                    count.to_application(bytes.len() as u64);
+                    half.deliver(application, bytes)
+                        .map_err(Broken::Application)?;
                     if state == Opened::Ended {
                         if self.awaiting_status {
                             return Err(Broken::Truncated);
@@ -261,7 +307,9 @@ impl Running<'_> {
 
 /// Takes the answer from the front of what came first. False if nothing has come.
 fn take_status(bytes: &mut &[u8]) -> Result<bool, Broken> {
-    let Some((status, rest)) = bytes.split_first() else { return Ok(false) };
+    let Some((status, rest)) = bytes.split_first() else {
+        return Ok(false);
+    };
     match Status::decode(*status) {
         Some(Status::Ok) => {
             *bytes = rest;
@@ -281,7 +329,11 @@ fn seal_turn(
     session: &mut Session,
 ) -> Result<(Step, u64), Broken> {
     while session.has_records() {
-        if socket.poll_write_ready(context).map_err(Broken::Far)?.is_pending() {
+        if socket
+            .poll_write_ready(context)
+            .map_err(Broken::Far)?
+            .is_pending()
+        {
             return Ok((Step::Waiting, 0));
         }
         match session.send_records(&mut Nonblocking(socket)) {
@@ -300,7 +352,11 @@ fn seal_turn(
     let read = INCOMING.with_borrow_mut(|buffer| {
         half::read(context, application, buffer).map(|read| {
             if let Some(bytes) = read.and_then(|length| buffer.get(..length)) {
-                if bytes.is_empty() { session.seal_end() } else { session.seal(bytes) }
+                if bytes.is_empty() {
+                    session.seal_end()
+                } else {
+                    session.seal(bytes)
+                }
             }
             read
         })

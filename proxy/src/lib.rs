@@ -12,7 +12,7 @@
 //! ```
 
 pub mod access_log;
-mod account;
+pub mod account;
 pub mod admin;
 pub mod authorization;
 mod back_off;
@@ -30,9 +30,13 @@ pub mod inbound;
 pub mod limits;
 pub mod listener;
 pub mod live_connections;
+pub mod memory_limit;
 pub mod metrics;
 pub mod original_destination;
+pub mod outbound;
 pub mod readiness;
+pub mod route;
+pub mod sidecar;
 mod socket;
 mod spread;
 pub mod tls;

@@ -3,17 +3,14 @@
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
-    sync::{
-        Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     task::{Context, Poll},
 };
 
 use futures::task::AtomicWaker;
 use mesh_lite_proto::authorization::Decision;
 
-use crate::{metrics::Direction, tls::peer_verifier::PeerIdentity};
+use crate::{access_log::ConnectionId, metrics::Direction, tls::peer_verifier::PeerIdentity};
 
 /// What must stay true of a connection for as long as it lives.
 #[derive(Debug, Clone)]
@@ -69,7 +66,10 @@ impl Cut {
         }
         self.waker.register(context.waker());
         // it may have been cut between the look and the registration
-        self.reason.get().cloned().map_or(Poll::Pending, Poll::Ready)
+        self.reason
+            .get()
+            .cloned()
+            .map_or(Poll::Pending, Poll::Ready)
     }
 }
 
@@ -78,12 +78,11 @@ pub struct LiveConnections(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
-    open: Mutex<HashMap<u64, Arc<Live>>>,
-    next: AtomicU64,
+    open: Mutex<HashMap<ConnectionId, Arc<Live>>>,
 }
 
 pub struct Live {
-    pub id: u64,
+    pub id: ConnectionId,
     pub subject: Subject,
     pub cut: Cut,
 }
@@ -97,15 +96,17 @@ pub struct Registered {
 impl LiveConnections {
     /// Enters a connection. Do this before deciding on it: a change of policy after the decision
     /// then finds the connection here.
-    pub fn register(&self, id: u64, subject: Subject) -> Registered {
-        let live = Arc::new(Live { id, subject, cut: Cut::default() });
+    pub fn register(&self, id: ConnectionId, subject: Subject) -> Registered {
+        let live = Arc::new(Live {
+            id,
+            subject,
+            cut: Cut::default(),
+        });
         self.open().insert(id, Arc::clone(&live));
-        Registered { live, all: self.clone() }
-    }
-
-    /// A number that no other connection of this process has.
-    pub fn next_id(&self) -> u64 {
-        self.0.next.fetch_add(1, Ordering::Relaxed)
+        Registered {
+            live,
+            all: self.clone(),
+        }
     }
 
     pub fn count(&self) -> usize {
@@ -117,13 +118,13 @@ impl LiveConnections {
         self.open().values().cloned().collect()
     }
 
-    fn open(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Arc<Live>>> {
+    fn open(&self) -> std::sync::MutexGuard<'_, HashMap<ConnectionId, Arc<Live>>> {
         self.0.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Registered {
-    pub fn id(&self) -> u64 {
+    pub fn id(&self) -> ConnectionId {
         self.live.id
     }
 

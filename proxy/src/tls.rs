@@ -5,5 +5,7 @@ pub mod acceptor;
 pub mod chain_cache;
 pub mod connector;
 pub mod context;
+#[cfg(test)]
+pub(crate) mod fixture;
 pub mod peer_verifier;
 pub mod session;

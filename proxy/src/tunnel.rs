@@ -9,6 +9,7 @@ use tokio::{
 };
 
 use crate::{
+    dial::OwnConnection,
     socket::{self, Nonblocking},
     tls::session::Session,
 };
@@ -22,6 +23,8 @@ const DISCARD_TIME: Duration = Duration::from_secs(1);
 pub struct Tunnel {
     pub socket: TcpStream,
     pub session: Session,
+    /// If we dialled it: keeps its local address known as ours.
+    _own: Option<OwnConnection>,
 }
 
 /// A tunnel's header, and application bytes that came with it.
@@ -44,17 +47,39 @@ pub enum HeaderError {
 }
 
 impl Tunnel {
+    pub fn new(socket: TcpStream, session: Session) -> Self {
+        Self {
+            socket,
+            session,
+            _own: None,
+        }
+    }
+
+    /// Ties the registration of a dialled connection to the tunnel's life.
+    #[must_use]
+    pub fn owned_by(self, own: OwnConnection) -> Self {
+        Self {
+            _own: Some(own),
+            ..self
+        }
+    }
+
     /// # Errors
     /// If no valid header is here by `deadline`.
     pub async fn read_header(&mut self, deadline: Instant) -> Result<Request, HeaderError> {
-        timeout_at(deadline, self.header()).await.map_err(|_| HeaderError::Timeout)?
+        timeout_at(deadline, self.header())
+            .await
+            .map_err(|_| HeaderError::Timeout)?
     }
 
     async fn header(&mut self) -> Result<Request, HeaderError> {
         let mut buffer = [0; MAX_HEADER];
         let mut filled = 0;
         loop {
-            match self.session.read_plaintext(buffer.get_mut(filled..).unwrap_or_default()) {
+            match self
+                .session
+                .read_plaintext(buffer.get_mut(filled..).unwrap_or_default())
+            {
                 Ok(0) => return Err(HeaderError::Closed),
                 Ok(read) => filled = filled.saturating_add(read),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -91,7 +116,10 @@ impl Tunnel {
     pub async fn refuse(mut self, status: Status) {
         self.session.seal(&[status.encode()]);
         self.session.seal_end();
-        if timeout(DISCARD_TIME, self.flush_and_discard()).await.is_ok_and(|done| done.is_ok()) {
+        if timeout(DISCARD_TIME, self.flush_and_discard())
+            .await
+            .is_ok_and(|done| done.is_ok())
+        {
             socket::end_cleanly(&self.socket);
         }
     }

@@ -1,6 +1,9 @@
 //! Deciding on a connection, and holding it to what is decided later.
 
-use std::{sync::Arc, time::{Duration, SystemTime}};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use mesh_lite_proto::authorization::{
     Caller, Decision, Facts, MutualTlsMode, PolicySnapshot, decide,
@@ -10,7 +13,7 @@ use tokio::{sync::watch, time::interval};
 use crate::{
     clock::Clock,
     live_connections::{CutReason, LiveConnections, Registered, Subject},
-    metrics::{Direction, Metrics, Ruling, Termination},
+    metrics::{Direction, Metrics, Termination},
     tls::context::TlsContext,
 };
 
@@ -39,7 +42,9 @@ pub enum Denial {
     Evicted(String),
     #[error("the root that the peer was proved by is not in the trust bundle")]
     Untrusted,
-    #[error("plaintext to port {0}, which takes mutual TLS only: put the caller into the mesh, or set PeerAuthentication to PERMISSIVE for this port")]
+    #[error(
+        "plaintext to port {0}, which takes mutual TLS only: put the caller into the mesh, or set PeerAuthentication to PERMISSIVE for this port"
+    )]
     PlaintextToStrict(u16),
     #[error("{}", .0.reason())]
     Policy(Box<Decision>),
@@ -73,7 +78,13 @@ impl Enforcement {
         metrics: Metrics,
         clock: Clock,
     ) -> Self {
-        Self { policy, tls, live, metrics, clock }
+        Self {
+            policy,
+            tls,
+            live,
+            metrics,
+            clock,
+        }
     }
 
     pub fn live(&self) -> &LiveConnections {
@@ -97,7 +108,12 @@ impl Enforcement {
     /// The denial.
     pub fn may_talk_to(&self, registered: &Registered) -> Result<(), Denial> {
         let (snapshot, tls) = self.facts()?;
-        check_peer(registered.subject(), &snapshot, tls.as_deref(), (self.clock)())
+        check_peer(
+            registered.subject(),
+            &snapshot,
+            tls.as_deref(),
+            (self.clock)(),
+        )
     }
 
     fn judge(&self, subject: &Subject) -> Result<Decision, Denial> {
@@ -111,16 +127,10 @@ impl Enforcement {
     }
 
     fn count(&self, judged: &Result<Decision, Denial>) {
-        let (ruling, decision) = match judged {
-            Ok(decision) => (Ruling::Allow, decision),
-            Err(Denial::Policy(decision)) => (Ruling::Deny, &**decision),
-            Err(_) => return,
-        };
-        let policy = decision.policy.as_ref().map(|source| &*source.document);
-        self.metrics.decided(ruling, policy, decision.rule);
-        for recorded in &decision.recorded {
-            let policy = Some(&*recorded.policy.document);
-            self.metrics.decided(Ruling::Audit, policy, Some(recorded.rule));
+        match judged {
+            Ok(decision) => self.metrics.decided(decision),
+            Err(Denial::Policy(decision)) => self.metrics.decided(decision),
+            Err(_) => {}
         }
     }
 
@@ -134,7 +144,9 @@ impl Enforcement {
                 changed = self.tls.changed() => if changed.is_err() { return },
                 _ = again.tick() => {}
             }
-            let Some(snapshot) = self.policy.borrow_and_update().clone() else { continue };
+            let Some(snapshot) = self.policy.borrow_and_update().clone() else {
+                continue;
+            };
             let tls = self.tls.borrow_and_update().clone();
             let now = (self.clock)();
             for live in self.live.all() {
@@ -185,8 +197,19 @@ fn judge(
         }
         None => Caller::Plaintext,
     };
-    let decision = decide(snapshot, &Facts { caller, source: subject.source, port });
-    if decision.is_allowed() { Ok(decision) } else { Err(Denial::Policy(Box::new(decision))) }
+    let decision = decide(
+        snapshot,
+        &Facts {
+            caller,
+            source: subject.source,
+            port,
+        },
+    );
+    if decision.is_allowed() {
+        Ok(decision)
+    } else {
+        Err(Denial::Policy(Box::new(decision)))
+    }
 }
 
 fn check_peer(
@@ -195,7 +218,9 @@ fn check_peer(
     tls: Option<&TlsContext>,
     now: SystemTime,
 ) -> Result<(), Denial> {
-    let Some(peer) = &subject.peer else { return Ok(()) };
+    let Some(peer) = &subject.peer else {
+        return Ok(());
+    };
     if let Some(eviction) = snapshot.evicted(peer.id(), &peer.leaf.serial, now) {
         return Err(Denial::Evicted(eviction.source.to_string()));
     }

@@ -56,7 +56,11 @@ impl HalfError {
 
 impl Half {
     pub(super) fn new(early: Vec<u8>) -> Self {
-        Self { waiting: early, taken: 0, state: State::Open }
+        Self {
+            waiting: early,
+            taken: 0,
+            state: State::Open,
+        }
     }
 
     pub(super) fn is_done(&self) -> bool {
@@ -106,7 +110,11 @@ impl Half {
         context: &mut Context<'_>,
         to: &TcpStream,
     ) -> io::Result<Option<Step>> {
-        while let Some(bytes) = self.waiting.get(self.taken..).filter(|bytes| !bytes.is_empty()) {
+        while let Some(bytes) = self
+            .waiting
+            .get(self.taken..)
+            .filter(|bytes| !bytes.is_empty())
+        {
             if to.poll_write_ready(context)?.is_pending() {
                 return Ok(Some(Step::Waiting));
             }

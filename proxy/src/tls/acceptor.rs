@@ -5,7 +5,10 @@ use std::{io, sync::Arc};
 use mesh_lite_proto::tunnel;
 use rustls::{CommonState, Connection};
 use rustls_pki_types::UnixTime;
-use tokio::{net::TcpStream, time::{Instant, timeout_at}};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout_at},
+};
 use tokio_rustls::TlsAcceptor;
 
 use super::{
@@ -59,7 +62,11 @@ pub async fn authenticate(
     let (socket, connection) = stream.into_inner();
     let (peer, tls) = check(&connection, context.verifier(), Role::Client, now)?;
     let session = Session::new(Connection::Server(connection));
-    Ok(Authenticated { tunnel: Tunnel { socket, session }, peer, tls })
+    Ok(Authenticated {
+        tunnel: Tunnel::new(socket, session),
+        peer,
+        tls,
+    })
 }
 
 /// What both sides check once the handshake is over, whatever the verifier did during it.
@@ -72,7 +79,9 @@ pub(super) fn check(
     if connection.alpn_protocol() != Some(tunnel::ALPN) {
         return Err(HandshakeError::Protocol);
     }
-    let chain = connection.peer_certificates().ok_or(PeerRefused::NoCertificate)?;
+    let chain = connection
+        .peer_certificates()
+        .ok_or(PeerRefused::NoCertificate)?;
     let peer = verifier.verify(chain, role, now)?;
     let group = connection
         .negotiated_key_exchange_group()

@@ -43,7 +43,10 @@ impl ChainCache {
     /// Who the chain proves, if it was verified before and is valid at `now`.
     pub(super) fn find(&self, key: &Key, now: SystemTime) -> Option<Arc<PeerIdentity>> {
         let chains = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        chains.get(key).filter(|peer| peer.is_valid_at(now)).cloned()
+        chains
+            .get(key)
+            .filter(|peer| peer.is_valid_at(now))
+            .cloned()
     }
 
     pub(super) fn insert(&self, key: Key, peer: Arc<PeerIdentity>, now: SystemTime) {

@@ -5,7 +5,10 @@ use std::{io::Write, net::SocketAddr, sync::Arc};
 use mesh_lite_proto::{identity::WorkloadId, tunnel::EncodedHeader};
 use rustls::Connection;
 use rustls_pki_types::{ServerName, UnixTime};
-use tokio::{net::TcpStream, time::{Instant, timeout_at}};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout_at},
+};
 use tokio_rustls::TlsConnector;
 
 use super::{
@@ -44,10 +47,18 @@ pub async fn connect(
     let (peer, tls) = check(&connection, context.verifier(), Role::Server, now)?;
     if peer.id() != expected {
         let found = peer.id().clone();
-        return Err(PeerRefused::NotTheExpected { found, expected: expected.clone() }.into());
+        return Err(PeerRefused::NotTheExpected {
+            found,
+            expected: expected.clone(),
+        }
+        .into());
     }
     let session = Session::new(Connection::Client(connection));
-    Ok(Authenticated { tunnel: Tunnel { socket, session }, peer: Arc::clone(&peer), tls })
+    Ok(Authenticated {
+        tunnel: Tunnel::new(socket, session),
+        peer: Arc::clone(&peer),
+        tls,
+    })
 }
 
 impl HandshakeError {

@@ -11,7 +11,7 @@ use rustls::{
     ClientConfig, Error as TlsError, ServerConfig,
     client::{ResolvesClientCert, Resumption},
     crypto::{CryptoProvider, aws_lc_rs as provider},
-    server::{NoServerSessionStorage, ResolvesServerCert, ClientHello},
+    server::{ClientHello, NoServerSessionStorage, ResolvesServerCert},
     sign::CertifiedKey,
     version::TLS13,
 };
@@ -70,7 +70,13 @@ impl TlsContext {
             Arc::new(OneKey(Arc::clone(&certified_key))),
             tunnel::ALPN,
         )?;
-        Ok(Self { identity, verifier, certified_key, server, clients: Mutex::default() })
+        Ok(Self {
+            identity,
+            verifier,
+            certified_key,
+            server,
+            clients: Mutex::default(),
+        })
     }
 
     pub fn identity(&self) -> &Arc<Identity> {
@@ -117,7 +123,9 @@ pub fn client_config(
 }
 
 fn certified_key(identity: &Identity) -> Result<Arc<CertifiedKey>, UnusableIdentity> {
-    let key = provider().key_provider.load_private_key(identity.key.as_der().clone_key())?;
+    let key = provider()
+        .key_provider
+        .load_private_key(identity.key.as_der().clone_key())?;
     let certified_key = CertifiedKey::new(identity.chain.clone(), key);
     certified_key.keys_match()?;
     Ok(Arc::new(certified_key))

@@ -75,11 +75,19 @@ impl PeerVerifier {
             .map(|(index, authority)| {
                 anchor_from_trusted_cert(authority)
                     .map(|anchor| anchor.to_owned())
-                    .map_err(|reason| UnusableRoot { index: index.saturating_add(1), reason })
+                    .map_err(|reason| UnusableRoot {
+                        index: index.saturating_add(1),
+                        reason,
+                    })
             })
             .collect::<Result<_, _>>()?;
         let algorithms = super::context::provider().signature_verification_algorithms;
-        Ok(Self { bundle, roots, algorithms, verified: ChainCache::default() })
+        Ok(Self {
+            bundle,
+            roots,
+            algorithms,
+            verified: ChainCache::default(),
+        })
     }
 
     pub fn bundle(&self) -> &Arc<TrustBundle> {
@@ -88,7 +96,9 @@ impl PeerVerifier {
 
     /// Whether the root that a peer was proved by is still trusted.
     pub fn trusts_root_of(&self, peer: &PeerIdentity) -> bool {
-        self.roots.iter().any(|root| root.subject_public_key_info.as_ref() == &*peer.root)
+        self.roots
+            .iter()
+            .any(|root| root.subject_public_key_info.as_ref() == &*peer.root)
     }
 
     /// Who the holder of `chain` (leaf first) is. Cheap for a chain that was verified before.
@@ -132,14 +142,26 @@ impl PeerVerifier {
             Role::Server => KeyUsage::server_auth(),
         };
         let path = end_entity
-            .verify_for_usage(self.algorithms.all, &self.roots, intermediates, now, usage, None, None)
+            .verify_for_usage(
+                self.algorithms.all,
+                &self.roots,
+                intermediates,
+                now,
+                usage,
+                None,
+                None,
+            )
             .map_err(PeerRefused::Chain)?;
         let mut chain_ends = facts.not_after;
         for intermediate in path.intermediate_certificates() {
             chain_ends = chain_ends.min(issuer_end(&intermediate.der())?);
         }
         let root = path.anchor().subject_public_key_info.as_ref().into();
-        Ok(PeerIdentity { leaf: facts, root, chain_ends })
+        Ok(PeerIdentity {
+            leaf: facts,
+            root,
+            chain_ends,
+        })
     }
 }
 
@@ -157,7 +179,9 @@ fn issuer_end(der: &CertificateDer<'_>) -> Result<SystemTime, PeerRefused> {
 
 impl fmt::Debug for PeerVerifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PeerVerifier").field("roots", &self.roots.len()).finish_non_exhaustive()
+        f.debug_struct("PeerVerifier")
+            .field("roots", &self.roots.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -184,7 +208,10 @@ pub enum PeerRefused {
     #[error("a certificate in the peer's chain may not sign certificates")]
     IssuerMayNotSign,
     #[error("the peer is {found}, not {expected}, who must answer there")]
-    NotTheExpected { found: WorkloadId, expected: WorkloadId },
+    NotTheExpected {
+        found: WorkloadId,
+        expected: WorkloadId,
+    },
 }
 
 impl From<PeerRefused> for TlsError {
@@ -216,7 +243,11 @@ fn whole_chain<'a>(
     leaf: &CertificateDer<'a>,
     intermediates: &[CertificateDer<'a>],
 ) -> Vec<CertificateDer<'a>> {
-    std::iter::once(leaf).chain(intermediates).take(MAX_CHAIN + 1).cloned().collect()
+    std::iter::once(leaf)
+        .chain(intermediates)
+        .take(MAX_CHAIN + 1)
+        .cloned()
+        .collect()
 }
 
 impl ServerCertVerifier for ExactPeer {
@@ -228,12 +259,18 @@ impl ServerCertVerifier for ExactPeer {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, TlsError> {
-        let peer = self.verifier.verify(&whole_chain(leaf, intermediates), Role::Server, now)?;
+        let peer = self
+            .verifier
+            .verify(&whole_chain(leaf, intermediates), Role::Server, now)?;
         if *peer.id() == self.expected {
             return Ok(ServerCertVerified::assertion());
         }
         let found = peer.id().clone();
-        Err(PeerRefused::NotTheExpected { found, expected: self.expected.clone() }.into())
+        Err(PeerRefused::NotTheExpected {
+            found,
+            expected: self.expected.clone(),
+        }
+        .into())
     }
 
     fn verify_tls12_signature(
@@ -270,7 +307,8 @@ impl ClientCertVerifier for AnyPeer {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, TlsError> {
-        self.0.verify(&whole_chain(leaf, intermediates), Role::Client, now)?;
+        self.0
+            .verify(&whole_chain(leaf, intermediates), Role::Client, now)?;
         Ok(ClientCertVerified::assertion())
     }
 

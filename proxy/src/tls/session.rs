@@ -68,7 +68,11 @@ impl Session {
     ///
     /// # Errors
     /// If the records are not right: the tunnel can only be aborted.
-    pub fn open(&mut self, mut records: &[u8], plaintext: &mut Vec<u8>) -> Result<Opened, RecordError> {
+    pub fn open(
+        &mut self,
+        mut records: &[u8],
+        plaintext: &mut Vec<u8>,
+    ) -> Result<Opened, RecordError> {
         let mut state = self.drain(plaintext)?;
         while !records.is_empty() && state == Opened::Open {
             self.0.read_tls(&mut records).map_err(RecordError::Buffer)?;

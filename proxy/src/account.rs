@@ -1,0 +1,205 @@
+//! What is told of one connection: to the metrics, and to the access log.
+
+use std::net::SocketAddr;
+
+use mesh_lite_proto::{authorization::Decision, tunnel::TraceId};
+use tokio::time::Instant;
+
+use crate::{
+    access_log::{
+        AccessLog, CloseRecord, ConnectionId, End, OpenRecord, OriginalDestination, Outcome, Peer,
+        TlsFacts,
+    },
+    authorization::enforcement::Denial,
+    clock::Clock,
+    forward::Broken,
+    live_connections::CutReason,
+    metrics::{ConnectionLabels, ConnectionMeter, Direction, Metrics, Refusal, Termination},
+};
+
+/// Why a connection does not come about.
+#[derive(Debug)]
+pub struct Refused {
+    pub refusal: Refusal,
+    /// The error's own words.
+    pub text: Option<Box<str>>,
+    /// Policy's decision, if it was policy.
+    pub decision: Option<Box<Decision>>,
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        Self {
+            refusal,
+            text: None,
+            decision: None,
+        }
+    }
+}
+
+impl Refused {
+    pub fn because(refusal: Refusal, error: impl ToString) -> Self {
+        Self {
+            refusal,
+            text: Some(error.to_string().into()),
+            decision: None,
+        }
+    }
+}
+
+impl From<Denial> for Refused {
+    fn from(denial: Denial) -> Self {
+        let refusal = match &denial {
+            Denial::NoPolicy => Refusal::NotReady,
+            Denial::Evicted(_) => Refusal::Evicted,
+            Denial::Untrusted => Refusal::Untrusted,
+            Denial::PlaintextToStrict(_) => Refusal::PlaintextToStrict,
+            Denial::Policy(decision) => {
+                let decision = Some(decision.clone());
+                return Self {
+                    refusal: Refusal::DeniedByPeer,
+                    text: None,
+                    decision,
+                };
+            }
+        };
+        Self::because(refusal, denial)
+    }
+}
+
+/// Gathers what becomes known of a connection, stage by stage.
+pub struct Account {
+    pub id: ConnectionId,
+    pub direction: Direction,
+    pub source: Peer,
+    pub destination: Option<Peer>,
+    pub original_destination: Option<OriginalDestination>,
+    pub tls: Option<TlsFacts>,
+    pub trace_id: TraceId,
+    started: Instant,
+    metrics: Metrics,
+    log: AccessLog,
+    clock: Clock,
+}
+
+impl Account {
+    pub(crate) fn open(
+        id: ConnectionId,
+        direction: Direction,
+        source: SocketAddr,
+        (metrics, log, clock): (&Metrics, &AccessLog, Clock),
+    ) -> Self {
+        Self {
+            id,
+            direction,
+            source: Peer {
+                address: source,
+                identity: None,
+                serial: None,
+            },
+            destination: None,
+            original_destination: None,
+            tls: None,
+            trace_id: TraceId::NONE,
+            started: Instant::now(),
+            metrics: metrics.clone(),
+            log: log.clone(),
+            clock,
+        }
+    }
+
+    pub fn refused(&self, refused: Refused) {
+        match refused.decision {
+            Some(decision) => self.opened(Outcome::Decided(*decision)),
+            None => {
+                self.metrics.refused(refused.refusal);
+                self.opened(Outcome::Refused(refused.refusal, refused.text));
+            }
+        }
+    }
+
+    /// The connection is let through: from here on it has a meter.
+    pub fn let_through(&self, outcome: Outcome) -> ConnectionMeter {
+        if let Outcome::PassedPlaintext(reason) = &outcome {
+            self.metrics.plaintext(*reason);
+        }
+        self.opened(outcome);
+        self.metrics.connection(&ConnectionLabels {
+            direction: self.direction,
+            source: self.source.identity.clone(),
+            destination: self
+                .destination
+                .as_ref()
+                .and_then(|peer| peer.identity.clone()),
+            mutual_tls: self.tls.is_some(),
+        })
+    }
+
+    fn opened(&self, outcome: Outcome) {
+        if !self.log.is_on() {
+            return;
+        }
+        self.log.opened(OpenRecord {
+            at: (self.clock)(),
+            connection: self.id,
+            direction: self.direction,
+            source: self.source.clone(),
+            destination: self.destination.clone(),
+            original_destination: self.original_destination,
+            tls: self.tls,
+            outcome,
+            trace_id: self.trace_id,
+        });
+    }
+
+    pub fn closed(&self, meter: &ConnectionMeter, result: Result<(), Broken>) {
+        if let Err(Broken::Status(_) | Broken::UnknownStatus(_) | Broken::NoStatus) = &result {
+            self.metrics.refused(Refusal::RefusedByPeer);
+        }
+        if !self.log.is_on() {
+            return;
+        }
+        let (end, error) = match result {
+            Ok(()) => (End::Complete, None),
+            Err(broken) => (self.end_of(&broken), Some(words_for(&broken))),
+        };
+        self.log.closed(CloseRecord {
+            at: (self.clock)(),
+            connection: self.id,
+            direction: self.direction,
+            bytes_sent: meter.bytes_sent(),
+            bytes_received: meter.bytes_received(),
+            duration: self.started.elapsed(),
+            end,
+            error,
+        });
+    }
+
+    fn end_of(&self, broken: &Broken) -> End {
+        match (broken, self.direction) {
+            (Broken::Application(_), Direction::Outbound)
+            | (Broken::Far(_), Direction::Inbound) => End::DownstreamReset,
+            (Broken::Application(_), Direction::Inbound)
+            | (Broken::Far(_), Direction::Outbound) => End::UpstreamReset,
+            (Broken::Truncated, _) => End::Truncated,
+            (Broken::HalfClosedIdle, _) => End::IdleTimeout,
+            (Broken::Cut(reason), _) => match reason {
+                CutReason::Policy(_) | CutReason::PlaintextToStrict => {
+                    End::Terminated(Termination::PolicyChanged)
+                }
+                CutReason::Evicted(_) => End::Terminated(Termination::Evicted),
+                CutReason::TrustChanged => End::Terminated(Termination::TrustChanged),
+                CutReason::Draining => End::Drained,
+            },
+            _ => End::Failed,
+        }
+    }
+}
+
+fn words_for(broken: &Broken) -> Box<str> {
+    match broken {
+        Broken::Cut(CutReason::Policy(decision)) => decision.reason().into(),
+        Broken::Cut(CutReason::Evicted(document)) => format!("evicted by {document}").into(),
+        other => other.to_string().into(),
+    }
+}

@@ -1,0 +1,324 @@
+//! Connections to our application. Read from top to bottom, this is the design:
+//!
+//! ```text
+//! tunnel     accepted -> authenticated -> requested -> permitted -> dialled -> forwarded
+//! plaintext  accepted -> intercepted                -> permitted -> dialled -> forwarded
+//! ```
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use mesh_lite_proto::{sidecar::METRICS_PORT, tunnel::Status};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout_at},
+};
+
+use crate::{
+    access_log::{OriginalDestination, Outcome, Peer, TlsFacts},
+    account::{Account, Refused},
+    authorization::enforcement::Permit,
+    data_path::DataPath,
+    dial::{self, Dialled},
+    forward::{Broken, Count, Far, Forward},
+    listener::Accepted,
+    live_connections::{Registered, Subject},
+    metrics::{Direction, Plaintext, Refusal},
+    original_destination::original_destination,
+    tls::acceptor::{self, Authenticated, HandshakeError},
+    tunnel::{HeaderError, Request, Tunnel},
+};
+
+/// From accept to the end of the handshake, waiting for a turn included.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// From the end of the handshake to a whole header.
+const HEADER: Duration = Duration::from_secs(5);
+/// The application is in this pod: it accepts at once or it is in trouble.
+const DIAL: Duration = Duration::from_secs(10);
+
+/// Which ports of the application a peer may ask for, and where the application listens.
+#[derive(Debug, Clone)]
+pub enum Served {
+    /// Every port but the sidecar's own, on the address that was dialled.
+    Captured { own_ports: Vec<u16> },
+    /// Only these, on loopback.
+    Explicit { ports: Vec<u16> },
+}
+
+impl Served {
+    fn address(&self, dialled: IpAddr, port: u16) -> Result<SocketAddr, Refused> {
+        match self {
+            Self::Captured { own_ports } if own_ports.contains(&port) && port != METRICS_PORT => {
+                Err(Refused::because(
+                    Refusal::OwnPort,
+                    format!("port {port} is the sidecar's own"),
+                ))
+            }
+            Self::Captured { .. } => Ok(SocketAddr::new(dialled, port)),
+            Self::Explicit { ports } if ports.contains(&port) => {
+                Ok(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port))
+            }
+            Self::Explicit { .. } => Err(Refused::because(
+                Refusal::NotCaptured,
+                format!("port {port} is not among --inbound-ports"),
+            )),
+        }
+    }
+}
+
+pub struct Inbound {
+    pub path: DataPath,
+    pub served: Served,
+}
+
+/// A connection that is allowed, and its other end.
+struct Established {
+    registered: Registered,
+    permit: Permit,
+    application: Dialled,
+}
+
+impl Inbound {
+    /// One tunnel, from accept to its end.
+    pub async fn serve_tunnel(self: Arc<Self>, accepted: Accepted) {
+        let mut account = self.path.account(Direction::Inbound, &accepted);
+        let Some(_place) = self.path.limits.connection() else {
+            return account.refused(Refusal::Limit.into());
+        };
+        let local = accepted.local;
+        let authenticated = match self.authenticate(accepted, &mut account).await {
+            Ok(authenticated) => authenticated,
+            Err(refused) => return account.refused(refused),
+        };
+        let Authenticated {
+            mut tunnel, peer, ..
+        } = authenticated;
+        let request = match self.request(&mut tunnel, &mut account).await {
+            Ok(request) => request,
+            Err(refused) => return refuse(tunnel, refused, &account).await,
+        };
+        let subject = Subject {
+            direction: Direction::Inbound,
+            peer: Some(peer),
+            source: account.source.address.ip(),
+            destination: SocketAddr::new(local.ip(), request.header.port),
+        };
+        match self.establish(subject, &mut account).await {
+            Ok(established) => forward_tunnel(tunnel, request.early, established, &account).await,
+            Err(refused) => refuse(tunnel, refused, &account).await,
+        }
+    }
+
+    /// One captured plaintext connection, from accept to its end.
+    pub async fn serve_plaintext(self: Arc<Self>, accepted: Accepted) {
+        let mut account = self.path.account(Direction::Inbound, &accepted);
+        let Some(_place) = self.path.limits.connection() else {
+            return account.refused(Refusal::Limit.into());
+        };
+        let Some(_stranger) = self.path.limits.stranger(accepted.peer.ip()) else {
+            return account.refused(Refusal::UnauthenticatedLimit.into());
+        };
+        match self.intercepted(&accepted, &mut account) {
+            Err(refused) => account.refused(refused),
+            Ok(subject) => match self.establish(subject, &mut account).await {
+                Err(refused) => account.refused(refused),
+                Ok(established) => forward_plain(&accepted.socket, established, &account).await,
+            },
+        }
+    }
+
+    async fn authenticate(
+        &self,
+        accepted: Accepted,
+        account: &mut Account,
+    ) -> Result<Authenticated, Refused> {
+        let _stranger = self
+            .path
+            .limits
+            .stranger(accepted.peer.ip())
+            .ok_or(Refused::from(Refusal::UnauthenticatedLimit))?;
+        let context = self.path.context()?;
+        let deadline = accepted.at + HANDSHAKE;
+        let _turn = timeout_at(deadline, self.path.limits.handshake())
+            .await
+            .map_err(|_| Refused::from(Refusal::HandshakeTimeout))?;
+        let now = self.path.unix_now();
+        let authenticated =
+            acceptor::authenticate(accepted.socket, &context, deadline, now).await?;
+        account.source.identity = Some(authenticated.peer.id().clone());
+        account.source.serial = Some(authenticated.peer.leaf.serial.clone());
+        account.tls = Some(TlsFacts {
+            version: "TLSv1.3",
+            group: authenticated.tls.group,
+        });
+        let own = &context.identity().leaf;
+        account.destination = Some(Peer {
+            address: accepted.local,
+            identity: Some(own.id.clone()),
+            serial: Some(own.serial.clone()),
+        });
+        Ok(authenticated)
+    }
+
+    async fn request(
+        &self,
+        tunnel: &mut Tunnel,
+        account: &mut Account,
+    ) -> Result<Request, Refused> {
+        let request = tunnel.read_header(Instant::now() + HEADER).await?;
+        account.trace_id = request.header.trace_id;
+        let claimed = request.header.original_destination.to_canonical();
+        account.original_destination = Some(OriginalDestination::Claimed(claimed));
+        if let Some(destination) = &mut account.destination {
+            destination.address.set_port(request.header.port);
+        }
+        Ok(request)
+    }
+
+    fn intercepted(&self, accepted: &Accepted, account: &mut Account) -> Result<Subject, Refused> {
+        let original = original_destination(accepted)
+            .map_err(|error| Refused::because(Refusal::NotCaptured, error))?;
+        account.original_destination = Some(OriginalDestination::Known(original));
+        self.path.check_loop(accepted)?;
+        let destination = SocketAddr::new(accepted.local.ip(), original.port());
+        account.destination = Some(Peer {
+            address: destination,
+            identity: None,
+            serial: None,
+        });
+        Ok(Subject {
+            direction: Direction::Inbound,
+            peer: None,
+            source: accepted.peer.ip(),
+            destination,
+        })
+    }
+
+    /// Registers first and decides then: whatever changes afterwards finds the connection.
+    async fn establish(
+        &self,
+        subject: Subject,
+        account: &mut Account,
+    ) -> Result<Established, Refused> {
+        let target = self
+            .served
+            .address(subject.destination.ip(), subject.destination.port())?;
+        if self.path.is_draining() {
+            return Err(Refusal::Draining.into());
+        }
+        let registered = self.path.enforcement.live().register(account.id, subject);
+        let permit = self.path.enforcement.permit(&registered)?;
+        let application = self.dial(&permit, target).await?;
+        Ok(Established {
+            registered,
+            permit,
+            application,
+        })
+    }
+
+    /// Dials the application: nobody without a permit gets here.
+    async fn dial(&self, _permit: &Permit, target: SocketAddr) -> Result<Dialled, Refused> {
+        let deadline = Instant::now() + DIAL;
+        Ok(dial::dial(target, deadline, &self.path.own).await?)
+    }
+}
+
+async fn forward_tunnel(
+    mut tunnel: Tunnel,
+    early: Vec<u8>,
+    established: Established,
+    account: &Account,
+) {
+    let Established {
+        registered,
+        permit,
+        application,
+    } = established;
+    let meter = account.let_through(Outcome::Decided(permit.decision().clone()));
+    tunnel.answer_ok();
+    let ended = Forward {
+        application: &application.socket,
+        far: Far::Tunnel {
+            socket: &tunnel.socket,
+            session: &mut tunnel.session,
+        },
+        count: Count {
+            direction: Direction::Inbound,
+            meter: &meter,
+        },
+        cut: registered.cut(),
+        early,
+        status_due: None,
+    }
+    .run()
+    .await;
+    account.closed(&meter, ended);
+}
+
+async fn forward_plain(downstream: &TcpStream, established: Established, account: &Account) {
+    let Established {
+        registered,
+        permit: _permit,
+        application,
+    } = established;
+    let meter = account.let_through(Outcome::PassedPlaintext(Plaintext::InboundPermissive));
+    let ended: Result<(), Broken> = Forward {
+        application: &application.socket,
+        far: Far::Plain(downstream),
+        count: Count {
+            direction: Direction::Inbound,
+            meter: &meter,
+        },
+        cut: registered.cut(),
+        early: Vec::new(),
+        status_due: None,
+    }
+    .run()
+    .await;
+    account.closed(&meter, ended);
+}
+
+async fn refuse(tunnel: Tunnel, refused: Refused, account: &Account) {
+    let status = status_for(&refused);
+    account.refused(refused);
+    tunnel.refuse(status).await;
+}
+
+/// What a peer is told. It learns no more than it needs to act: the reason is in our log.
+fn status_for(refused: &Refused) -> Status {
+    if refused.decision.is_some() {
+        return Status::Denied;
+    }
+    match refused.refusal {
+        Refusal::Evicted | Refusal::Untrusted | Refusal::PlaintextToStrict => Status::Denied,
+        Refusal::BadHeader | Refusal::HeaderTimeout => Status::BadHeader,
+        Refusal::ConnectTimeout => Status::ConnectTimeout,
+        Refusal::Draining => Status::Draining,
+        Refusal::AddressesExhausted | Refusal::Limit | Refusal::NotReady => Status::Overloaded,
+        _ => Status::Refused,
+    }
+}
+
+impl From<HandshakeError> for Refused {
+    fn from(error: HandshakeError) -> Self {
+        let refusal = match &error {
+            HandshakeError::Timeout => Refusal::HandshakeTimeout,
+            error if error.is_identity_mismatch() => Refusal::IdentityMismatch,
+            _ => Refusal::HandshakeFailed,
+        };
+        Self::because(refusal, error)
+    }
+}
+
+impl From<HeaderError> for Refused {
+    fn from(error: HeaderError) -> Self {
+        let refusal = match &error {
+            HeaderError::Timeout => Refusal::HeaderTimeout,
+            _ => Refusal::BadHeader,
+        };
+        Self::because(refusal, error)
+    }
+}

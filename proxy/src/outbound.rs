@@ -1,0 +1,383 @@
+//! Connections of our application. Read from top to bottom, this is the design:
+//!
+//! ```text
+//! accepted -> intercepted -> routed (directory: who must answer there?) -> connected -> forwarded
+//! ```
+//!
+//! A workload in the mesh gets mutual TLS or nothing, whatever fails. Plaintext leaves only for
+//! destinations that were allowed by name, and is counted by that name.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use mesh_lite_proto::{
+    tunnel::{Header, Status, TraceId},
+    workload_directory::{Meshed, Name, ServiceName},
+};
+use tokio::{net::TcpStream, time::Instant};
+
+use crate::{
+    access_log::{OriginalDestination, Outcome, Peer, TlsFacts},
+    account::{Account, Refused},
+    data_path::DataPath,
+    dial::{self, Dialled},
+    directory::{Directory, pick::Picker},
+    forward::{Broken, Count, Far, Forward},
+    listener::Accepted,
+    live_connections::{Registered, Subject},
+    metrics::{Direction, Plaintext, Refusal},
+    original_destination::original_destination,
+    route::{Hop, Route, Router},
+    tls::connector,
+    tunnel::Tunnel,
+};
+
+/// Everything until the other sidecar has proved itself, all attempts together: the application
+/// believes that it is connected already.
+const CONNECT: Duration = Duration::from_secs(10);
+/// One endpoint of several.
+const ATTEMPT: Duration = Duration::from_secs(4);
+/// The other sidecar dials its application for up to 10 s before it answers.
+const ANSWER: Duration = Duration::from_secs(11);
+/// Endpoints of one service that one connection tries.
+const MAX_ATTEMPTS: usize = 3;
+
+pub struct Outbound {
+    pub path: DataPath,
+    pub router: Router,
+    pub directory: Directory,
+    pub picker: Picker,
+}
+
+/// What an explicit listener stands for: a service and its port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upstream {
+    pub service: ServiceName,
+    pub port: u16,
+}
+
+/// A connection whose other side has proved itself, or was allowed to be plaintext.
+enum Connected {
+    Tunnel {
+        tunnel: Tunnel,
+        registered: Registered,
+    },
+    Plain {
+        upstream: Dialled,
+        registered: Registered,
+        reason: Plaintext,
+    },
+}
+
+/// What the application wants, as far as it concerns a connection.
+struct Wanted {
+    client: IpAddr,
+    port: u16,
+    /// What the application dialled, for the other side's log.
+    original: IpAddr,
+}
+
+impl Outbound {
+    /// One captured connection, from accept to its end.
+    pub async fn serve_captured(self: Arc<Self>, accepted: Accepted) {
+        let mut account = self.path.account(Direction::Outbound, &accepted);
+        let Some(_place) = self.path.limits.connection() else {
+            return account.refused(Refusal::Limit.into());
+        };
+        let original = match self.intercepted(&accepted) {
+            Ok(original) => original,
+            Err(refused) => return account.refused(refused),
+        };
+        account.original_destination = Some(OriginalDestination::Known(original));
+        let wanted = Wanted {
+            client: accepted.peer.ip(),
+            port: original.port(),
+            original: original.ip(),
+        };
+        self.serve(
+            &accepted.socket,
+            Name::Address(original.ip()),
+            wanted,
+            &mut account,
+        )
+        .await;
+    }
+
+    /// One connection to an explicit upstream's listener, from accept to its end.
+    pub async fn serve_upstream(self: Arc<Self>, accepted: Accepted, upstream: Arc<Upstream>) {
+        let mut account = self.path.account(Direction::Outbound, &accepted);
+        let Some(_place) = self.path.limits.connection() else {
+            return account.refused(Refusal::Limit.into());
+        };
+        let wanted = Wanted {
+            client: accepted.peer.ip(),
+            port: upstream.port,
+            original: accepted.local.ip(),
+        };
+        let name = Name::Service(upstream.service.clone());
+        self.serve(&accepted.socket, name, wanted, &mut account)
+            .await;
+    }
+
+    fn intercepted(&self, accepted: &Accepted) -> Result<SocketAddr, Refused> {
+        let original = original_destination(accepted)
+            .map_err(|error| Refused::because(Refusal::NotCaptured, error))?;
+        self.path.check_loop(accepted)?;
+        Ok(original)
+    }
+
+    async fn serve(
+        &self,
+        application: &TcpStream,
+        name: Name,
+        wanted: Wanted,
+        account: &mut Account,
+    ) {
+        let mut tried = Vec::new();
+        // a second turn only if the other side was going away and no byte had been taken
+        for last in [false, true] {
+            let deadline = Instant::now() + CONNECT;
+            let connected = match self
+                .connect(&name, &wanted, &mut tried, deadline, account)
+                .await
+            {
+                Ok(connected) => connected,
+                Err(refused) => return account.refused(refused),
+            };
+            match forward(application, connected, account, last).await {
+                Ended::Over => return,
+                Ended::TryAnother => {}
+            }
+        }
+    }
+
+    /// Tries the endpoints of the route until one has proved itself.
+    async fn connect(
+        &self,
+        name: &Name,
+        wanted: &Wanted,
+        tried: &mut Vec<IpAddr>,
+        deadline: Instant,
+        account: &mut Account,
+    ) -> Result<Connected, Refused> {
+        let mut refreshed = false;
+        loop {
+            let route = self
+                .router
+                .route(&self.directory, name, wanted.port)
+                .await?;
+            let (hop, last, _outstanding) = match route {
+                Route::One(hop) => (hop, true, None),
+                Route::Service { service, port } => {
+                    let picked = self
+                        .picker
+                        .pick(&service, wanted.client, tried)
+                        .ok_or_else(|| no_endpoint(&service.name, tried))?;
+                    let hop = self.router.hop(&self.directory, &picked.endpoint, port)?;
+                    let last = tried.len().saturating_add(1) >= MAX_ATTEMPTS;
+                    (hop, last, Some(picked))
+                }
+            };
+            let attempt = if last {
+                deadline
+            } else {
+                deadline.min(Instant::now() + ATTEMPT)
+            };
+            let address = hop.address();
+            let refused = match self.reach(hop, wanted, attempt, account).await {
+                Ok(connected) => return Ok(connected),
+                Err(refused) => refused,
+            };
+            self.picker.failed(address.ip(), Instant::now());
+            tried.push(address.ip());
+            // the address may have a new owner of which the directory has told us meanwhile
+            let stale = refused.refusal == Refusal::IdentityMismatch && !refreshed;
+            refreshed |= stale;
+            if (last && !stale) || Instant::now() >= deadline {
+                return Err(refused);
+            }
+        }
+    }
+
+    async fn reach(
+        &self,
+        hop: Hop,
+        wanted: &Wanted,
+        deadline: Instant,
+        account: &mut Account,
+    ) -> Result<Connected, Refused> {
+        match hop {
+            Hop::Tunnel {
+                address,
+                meshed,
+                port,
+            } => {
+                self.reach_sidecar(address, &meshed, port, wanted, deadline, account)
+                    .await
+            }
+            Hop::Plain { address, reason } => {
+                account.destination = Some(Peer {
+                    address,
+                    identity: None,
+                    serial: None,
+                });
+                let registered = self.register(account, None, address)?;
+                let upstream = dial::dial(address, deadline, &self.path.own).await?;
+                Ok(Connected::Plain {
+                    upstream,
+                    registered,
+                    reason,
+                })
+            }
+        }
+    }
+
+    async fn reach_sidecar(
+        &self,
+        address: IpAddr,
+        meshed: &Meshed,
+        port: u16,
+        wanted: &Wanted,
+        deadline: Instant,
+        account: &mut Account,
+    ) -> Result<Connected, Refused> {
+        let target = SocketAddr::new(address, port);
+        let expected = Some(meshed.id.clone());
+        account.destination = Some(Peer {
+            address: target,
+            identity: expected,
+            serial: None,
+        });
+        let context = self.path.context()?;
+        let own = &context.identity().leaf;
+        account.source.identity = Some(own.id.clone());
+        account.source.serial = Some(own.serial.clone());
+        let tunnel_address = SocketAddr::new(address, meshed.tunnel_port);
+        let dialled = dial::dial(tunnel_address, deadline, &self.path.own).await?;
+        let header = Header {
+            port,
+            original_destination: wanted.original,
+            trace_id: trace_id(account),
+        };
+        let (socket, own_connection) = dialled.into_parts();
+        let authenticated = connector::connect(
+            socket,
+            tunnel_address,
+            &context,
+            &meshed.id,
+            &header.encode(),
+            deadline,
+            self.path.unix_now(),
+        )
+        .await?;
+        account.tls = Some(TlsFacts {
+            version: "TLSv1.3",
+            group: authenticated.tls.group,
+        });
+        if let Some(destination) = &mut account.destination {
+            destination.serial = Some(authenticated.peer.leaf.serial.clone());
+        }
+        let registered = self.register(account, Some(authenticated.peer), target)?;
+        let tunnel = authenticated.tunnel.owned_by(own_connection);
+        Ok(Connected::Tunnel { tunnel, registered })
+    }
+
+    /// Registers first and checks then: an eviction that comes afterwards finds the connection.
+    fn register(
+        &self,
+        account: &Account,
+        peer: Option<Arc<crate::tls::peer_verifier::PeerIdentity>>,
+        destination: SocketAddr,
+    ) -> Result<Registered, Refused> {
+        let subject = Subject {
+            direction: Direction::Outbound,
+            peer,
+            source: account.source.address.ip(),
+            destination,
+        };
+        let registered = self.path.enforcement.live().register(account.id, subject);
+        self.path.enforcement.may_talk_to(&registered)?;
+        Ok(registered)
+    }
+}
+
+enum Ended {
+    Over,
+    /// The other side goes away and took nothing: another endpoint may do.
+    TryAnother,
+}
+
+async fn forward(
+    application: &TcpStream,
+    connected: Connected,
+    account: &Account,
+    last: bool,
+) -> Ended {
+    let count = |meter| Count {
+        direction: Direction::Outbound,
+        meter,
+    };
+    match connected {
+        Connected::Plain {
+            upstream,
+            registered,
+            reason,
+        } => {
+            let meter = account.let_through(Outcome::PassedPlaintext(reason));
+            let forward = Forward {
+                application,
+                far: Far::Plain(&upstream.socket),
+                count: count(&meter),
+                cut: registered.cut(),
+                early: Vec::new(),
+                status_due: None,
+            };
+            account.closed(&meter, forward.run().await);
+            Ended::Over
+        }
+        Connected::Tunnel {
+            mut tunnel,
+            registered,
+        } => {
+            let meter = account.let_through(Outcome::Passed);
+            let forward = Forward {
+                application,
+                far: Far::Tunnel {
+                    socket: &tunnel.socket,
+                    session: &mut tunnel.session,
+                },
+                count: count(&meter),
+                cut: registered.cut(),
+                early: Vec::new(),
+                status_due: Some(Instant::now() + ANSWER),
+            };
+            let ended = forward.run().await;
+            let elsewhere = matches!(
+                ended,
+                Err(Broken::Status(Status::Draining | Status::Overloaded))
+            ) && meter.bytes_received() == 0;
+            account.closed(&meter, ended);
+            if elsewhere && !last {
+                Ended::TryAnother
+            } else {
+                Ended::Over
+            }
+        }
+    }
+}
+
+fn no_endpoint(service: &ServiceName, tried: &[IpAddr]) -> Refused {
+    let words = match tried {
+        [] => format!("service {service} has no healthy endpoint"),
+        tried => format!("no endpoint of service {service} is left after trying {tried:?}"),
+    };
+    Refused::because(Refusal::NoEndpoint, words)
+}
+
+/// The connection's id in our log: it finds our line from the other side's.
+fn trace_id(account: &Account) -> TraceId {
+    TraceId::new(account.id.to_string().as_bytes()).unwrap_or(TraceId::NONE)
+}

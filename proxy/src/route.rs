@@ -1,0 +1,201 @@
+//! Where a connection of our application may go.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use mesh_lite_proto::workload_directory::{
+    Answer, Endpoint, MeshSettings, Meshed, Name, OutboundPolicy, OutboundUnmeshed, Service,
+};
+
+use crate::{
+    account::Refused,
+    directory::Directory,
+    metrics::{Plaintext, Refusal},
+};
+
+/// DNS over TCP. Resolvers are rarely in the mesh, and without them nothing works.
+const DNS_PORT: u16 = 53;
+/// The API server's service.
+const KUBERNETES: (&str, &str) = ("default", "kubernetes");
+
+/// One place to connect to, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hop {
+    /// Mutual TLS to exactly this workload, or nothing.
+    Tunnel {
+        address: IpAddr,
+        meshed: Meshed,
+        port: u16,
+    },
+    /// Plaintext, for a reason that has a name.
+    Plain {
+        address: SocketAddr,
+        reason: Plaintext,
+    },
+}
+
+impl Hop {
+    pub fn address(&self) -> SocketAddr {
+        match self {
+            Self::Tunnel { address, port, .. } => SocketAddr::new(*address, *port),
+            Self::Plain { address, .. } => *address,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Route {
+    One(Hop),
+    /// Any endpoint of a service, on this port of theirs.
+    Service {
+        service: Service,
+        port: u16,
+    },
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Router;
+
+impl Router {
+    /// Asks the directory who must answer at `name`, and waits for it a bounded time.
+    ///
+    /// # Errors
+    /// If nobody may be sent anything there. A directory that does not answer is such a case:
+    /// what is not known is never sent plaintext.
+    pub async fn route(
+        self,
+        directory: &Directory,
+        name: &Name,
+        port: u16,
+    ) -> Result<Route, Refused> {
+        let answer = match directory.known(name) {
+            Some(answer) => answer,
+            None => directory
+                .resolve(name)
+                .await
+                .map_err(|error| Refused::because(Refusal::DirectoryUnavailable, error))?,
+        };
+        route(&answer, &directory.settings(), name, port)
+    }
+
+    /// How to reach one endpoint of a service.
+    ///
+    /// # Errors
+    /// If it has no sidecar and plaintext inside the mesh is not allowed.
+    pub fn hop(
+        self,
+        directory: &Directory,
+        endpoint: &Endpoint,
+        port: u16,
+    ) -> Result<Hop, Refused> {
+        hop(endpoint, &directory.settings(), port, None)
+    }
+}
+
+fn route(
+    answer: &Arc<Answer>,
+    settings: &MeshSettings,
+    name: &Name,
+    port: u16,
+) -> Result<Route, Refused> {
+    match &**answer {
+        Answer::Endpoint(endpoint) => hop(endpoint, settings, port, None).map(Route::One),
+        Answer::Service(service) => to_service(service, settings, port),
+        Answer::Outside => outside(name, settings, port).map(Route::One),
+        Answer::Unknown { reason } => match name {
+            Name::Address(address) if port == DNS_PORT => Ok(Route::One(Hop::Plain {
+                address: SocketAddr::new(*address, port),
+                reason: Plaintext::OutboundDns,
+            })),
+            _ => Err(Refused::because(
+                Refusal::UnknownDestination,
+                format!("nobody in the mesh is known to answer at {name}: {reason}"),
+            )),
+        },
+    }
+}
+
+fn to_service(service: &Service, settings: &MeshSettings, port: u16) -> Result<Route, Refused> {
+    let target = service.target_port(port).ok_or_else(|| {
+        Refused::because(
+            Refusal::UnknownDestination,
+            format!("service {} has no port {port}", service.name),
+        )
+    })?;
+    let is_kubernetes = (&*service.name.namespace, &*service.name.name) == KUBERNETES;
+    if is_kubernetes && let Some(endpoint) = service.endpoints.values().next() {
+        return hop(
+            endpoint,
+            settings,
+            target,
+            Some(Plaintext::OutboundKubernetes),
+        )
+        .map(Route::One);
+    }
+    Ok(Route::Service {
+        service: service.clone(),
+        port: target,
+    })
+}
+
+fn hop(
+    endpoint: &Endpoint,
+    settings: &MeshSettings,
+    port: u16,
+    always: Option<Plaintext>,
+) -> Result<Hop, Refused> {
+    if let Some(meshed) = &endpoint.meshed {
+        return Ok(Hop::Tunnel {
+            address: endpoint.address,
+            meshed: meshed.clone(),
+            port,
+        });
+    }
+    let by_name = always.or_else(|| (port == DNS_PORT).then_some(Plaintext::OutboundDns));
+    let reason = match (by_name, settings.outbound_unmeshed) {
+        (Some(reason), _) => reason,
+        (None, OutboundUnmeshed::Allow) => Plaintext::OutboundUnmeshed,
+        (None, OutboundUnmeshed::Refuse) => {
+            return Err(Refused::because(
+                Refusal::Unmeshed,
+                format!(
+                    "{}/{} has no sidecar, and plaintext inside the mesh is refused: put it into \
+                     the mesh, or set outboundUnmeshed to allow",
+                    endpoint.namespace, endpoint.name
+                ),
+            ));
+        }
+    };
+    Ok(Hop::Plain {
+        address: SocketAddr::new(endpoint.address, port),
+        reason,
+    })
+}
+
+fn outside(name: &Name, settings: &MeshSettings, port: u16) -> Result<Hop, Refused> {
+    let Name::Address(address) = name else {
+        return Err(Refused::because(
+            Refusal::UnknownDestination,
+            format!("{name} is not in the mesh, and only addresses can be outside"),
+        ));
+    };
+    let reason = match settings.outbound_policy {
+        _ if port == DNS_PORT => Plaintext::OutboundDns,
+        OutboundPolicy::AllowAny => Plaintext::OutboundOutside,
+        OutboundPolicy::RegistryOnly => {
+            return Err(Refused::because(
+                Refusal::Outside,
+                format!("{address} is outside the mesh, and outboundPolicy is registry-only"),
+            ));
+        }
+    };
+    Ok(Hop::Plain {
+        address: SocketAddr::new(*address, port),
+        reason,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,224 @@
+//! The whole sidecar: two runtimes, so that no load on the data path starves health, metrics or
+//! a renewal.
+//!
+//! ```text
+//! data runtime      accept loops, one task per connection          --workers threads
+//! control runtime   control plane, TLS material, enforcement, admin, signals    one thread
+//! ```
+
+use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use mesh_lite_proto::authorization::PolicySnapshot;
+use tokio::{
+    runtime::{Builder, Runtime},
+    sync::watch,
+};
+
+use crate::{
+    access_log::{AccessLog, AccessLogError, ConnectionIds, Target},
+    admin::{AdminServer, BindError},
+    authorization::enforcement::Enforcement,
+    clock,
+    control::{self, ControlConfig},
+    control_plane_client::InvalidControlPlane,
+    data_path::DataPath,
+    dial::OwnConnections,
+    drain::{Drain, Patience, Phase},
+    limits::Limits,
+    listener::ListenError,
+    live_connections::LiveConnections,
+    metrics::{Metrics, MetricsPrefix},
+    outbound::Upstream,
+    readiness::{Part, Readiness},
+};
+
+mod capture_watch;
+mod listeners;
+mod pages;
+mod tls_publisher;
+
+pub use listeners::{Addresses, Listen};
+
+/// Label sets per family of metrics; more become one series, "other".
+const MAX_LABEL_SETS: usize = 1000;
+/// At the end: how long the access log may take to write what it was given.
+const FLUSH: Duration = Duration::from_millis(1500);
+
+pub struct SidecarConfig {
+    pub control: ControlConfig,
+    pub capture: Capture,
+    pub addresses: Addresses,
+    pub access_log: Target,
+    pub metrics_prefix: MetricsPrefix,
+    /// Threads of the data path.
+    pub workers: usize,
+    pub max_connections: usize,
+    pub patience: Patience,
+}
+
+/// How connections get here.
+#[derive(Debug, Clone)]
+pub enum Capture {
+    /// The kernel redirects them; `redirect` left its record in this directory.
+    Transparent { state_dir: std::path::PathBuf },
+    /// The application dials named upstreams on local ports, and listens on loopback only.
+    Explicit {
+        upstreams: Vec<(SocketAddr, Upstream)>,
+        inbound_ports: Vec<u16>,
+    },
+}
+
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SidecarError {
+    #[error(transparent)]
+    ControlPlane(#[from] InvalidControlPlane),
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    #[error(transparent)]
+    Admin(#[from] BindError),
+    #[error(transparent)]
+    AccessLog(#[from] AccessLogError),
+    #[error("the system refuses threads or signals: {0}")]
+    System(#[from] io::Error),
+}
+
+/// Runs until `stop` resolves and the connections have ended; a second `stop` ends the wait.
+///
+/// # Errors
+/// If the sidecar can't be started as configured.
+pub fn run<Stop>(
+    config: SidecarConfig,
+    stop: impl FnOnce() -> io::Result<Stop>,
+) -> Result<(), SidecarError>
+where
+    Stop: Signals,
+{
+    let data = Builder::new_multi_thread()
+        .worker_threads(config.workers)
+        .thread_name("data-path")
+        .enable_all()
+        .build()?;
+    let control = Builder::new_current_thread().enable_all().build()?;
+    let log = control.block_on(async { serve(config, &data, stop()?).await })?;
+    data.shutdown_background();
+    log.flush(FLUSH);
+    Ok(())
+}
+
+/// Somebody asks the process to end: once, or twice to hurry.
+pub trait Signals {
+    fn next(&mut self) -> impl Future<Output = ()>;
+}
+
+async fn serve(
+    config: SidecarConfig,
+    data: &Runtime,
+    mut signals: impl Signals,
+) -> Result<AccessLog, SidecarError> {
+    let metrics = Metrics::new(&config.metrics_prefix, MAX_LABEL_SETS);
+    let readiness = Readiness::new();
+    let log = AccessLog::start(&config.access_log, &metrics)?;
+    let mut handles = control::spawn(config.control, &metrics, clock::now)?;
+    handles.detach();
+    let tls = tls_publisher::spawn(&handles, &readiness);
+    spawn_policy_readiness(handles.policy.clone(), &readiness);
+
+    let drain = Drain::default();
+    let live = LiveConnections::default();
+    let enforcement = Enforcement::new(
+        handles.policy.clone(),
+        tls.clone(),
+        live.clone(),
+        metrics.clone(),
+        clock::now,
+    );
+    tokio::spawn(enforcement.clone().hold());
+    let path = DataPath {
+        tls: tls.clone(),
+        enforcement,
+        limits: Limits::new(config.max_connections),
+        own: OwnConnections::default(),
+        metrics: metrics.clone(),
+        log: log.clone(),
+        ids: ConnectionIds::new(clock::now()),
+        phase: drain.watch(),
+        clock: clock::now,
+    };
+    spawn_drain_readiness(drain.watch(), &readiness);
+    let shown = pages::Shown {
+        readiness: readiness.clone(),
+        metrics: metrics.clone(),
+        tls,
+        policy: handles.policy.clone(),
+        status: handles.status.clone(),
+        live: live.clone(),
+    };
+    serve_admin(&config.addresses, &shown).await?;
+    listeners::open(
+        &config.addresses,
+        &config.capture,
+        &path,
+        &handles,
+        data,
+        &readiness,
+    )?;
+    capture_watch::spawn(
+        config.capture,
+        config.addresses,
+        path,
+        &handles,
+        data,
+        &readiness,
+    );
+
+    signals.next().await;
+    tracing::info!("asked to end: draining");
+    drain.run(&live, config.patience, signals.next()).await;
+    tracing::info!("drained");
+    Ok(log)
+}
+
+async fn serve_admin(addresses: &Addresses, shown: &pages::Shown) -> Result<(), SidecarError> {
+    let metrics = &shown.metrics;
+    let mut servers =
+        vec![AdminServer::bind_loopback(addresses.admin, shown.admin_pages(), metrics).await?];
+    for address in addresses.metrics.resolved() {
+        servers.push(AdminServer::bind(address, shown.metrics_pages(), metrics).await?);
+    }
+    for address in addresses.health.resolved() {
+        servers.push(AdminServer::bind(address, shown.health_pages(), metrics).await?);
+    }
+    for server in servers {
+        tokio::spawn(server.serve());
+    }
+    Ok(())
+}
+
+fn spawn_policy_readiness(
+    mut policy: watch::Receiver<Option<Arc<PolicySnapshot>>>,
+    readiness: &Readiness,
+) {
+    let guard = readiness.block(Part::Policy);
+    tokio::spawn(async move {
+        if policy.wait_for(Option::is_some).await.is_ok() {
+            guard.ready();
+        }
+    });
+}
+
+fn spawn_drain_readiness(mut phase: watch::Receiver<Phase>, readiness: &Readiness) {
+    let guard = readiness.block(Part::Drain);
+    guard.ready();
+    tokio::spawn(async move {
+        if phase
+            .wait_for(|phase| *phase != Phase::Serving)
+            .await
+            .is_ok()
+        {
+            guard.not_ready("this sidecar is about to end");
+            // held until the process ends
+            std::future::pending::<()>().await;
+        }
+    });
+}

@@ -1,0 +1,159 @@
+//! What the admin pages show.
+
+use std::{sync::Arc, time::SystemTime};
+
+use mesh_lite_proto::authorization::PolicySnapshot;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use crate::{
+    admin::{Page, Pages, health_pages, readyz},
+    clock,
+    control::status::{Condition, ControlStatus},
+    live_connections::LiveConnections,
+    metrics::Metrics,
+    readiness::Readiness,
+    tls::context::TlsContext,
+};
+
+/// A page of connections is for people; programs have the metrics.
+const MAX_CONNECTIONS_SHOWN: usize = 1000;
+
+#[derive(Clone)]
+pub(super) struct Shown {
+    pub(super) readiness: Readiness,
+    pub(super) metrics: Metrics,
+    pub(super) tls: watch::Receiver<Option<Arc<TlsContext>>>,
+    pub(super) policy: watch::Receiver<Option<Arc<PolicySnapshot>>>,
+    pub(super) status: watch::Receiver<ControlStatus>,
+    pub(super) live: LiveConnections,
+}
+
+impl Shown {
+    pub(super) fn health_pages(&self) -> Pages {
+        health_pages(&self.readiness)
+    }
+
+    pub(super) fn metrics_pages(&self) -> Pages {
+        let metrics = self.metrics.clone();
+        Pages::default().with("/metrics", "for Prometheus", move || {
+            Page::metrics(metrics.encode(clock::now()))
+        })
+    }
+
+    pub(super) fn admin_pages(&self) -> Pages {
+        let (tls, policy, status, live) = (
+            self.tls.clone(),
+            self.policy.clone(),
+            self.status.clone(),
+            self.live.clone(),
+        );
+        self.metrics_pages()
+            .with("/readyz", "ready, or why not", readyz(&self.readiness))
+            .with("/identity", "whose certificate, until when", move || {
+                Page::json(&identity(tls.borrow().as_deref()))
+            })
+            .with("/policy", "the policy snapshot in force", move || {
+                Page::json(&summary(policy.borrow().as_deref()))
+            })
+            .with("/control-plane", "how the streams are doing", move || {
+                Page::json(&conditions(&status.borrow()))
+            })
+            .with("/connections", "what is open now", move || {
+                Page::json(&connections(&live))
+            })
+            .with_contents()
+    }
+}
+
+fn identity(context: Option<&TlsContext>) -> Value {
+    let Some(context) = context else {
+        return json!({"identity": null});
+    };
+    let identity = context.identity();
+    json!({
+        "spiffe_id": identity.leaf.id.as_str(),
+        "serial": identity.leaf.serial.to_string(),
+        "workload": identity.leaf.common_name,
+        "not_before": unix(identity.leaf.not_before),
+        "not_after": unix(identity.leaf.not_after),
+        "trust_bundle": identity.trust_bundle.digest(),
+        "revision": identity.revision,
+    })
+}
+
+fn summary(snapshot: Option<&PolicySnapshot>) -> Value {
+    let Some(snapshot) = snapshot else {
+        return json!({"policy": null});
+    };
+    let policies: Vec<_> = snapshot
+        .policies
+        .iter()
+        .map(|policy| {
+            json!({
+                "source": policy.source.to_string(),
+                "action": format!("{:?}", policy.action).to_uppercase(),
+                "dry_run": policy.dry_run,
+                "rules": policy.rules.len(),
+            })
+        })
+        .collect();
+    let broken: Vec<_> = snapshot
+        .broken
+        .iter()
+        .map(|broken| json!({"source": broken.source.to_string(), "reason": &*broken.reason}))
+        .collect();
+    json!({
+        "revision": snapshot.revision,
+        "mutual_tls": format!("{:?}", snapshot.mutual_tls.mode).to_uppercase(),
+        "default_action": snapshot
+            .default_action
+            .as_ref()
+            .map(|(action, source)| format!("{action:?} by {source}").to_uppercase()),
+        "policies": policies,
+        "evictions": snapshot.evictions.len(),
+        "broken": broken,
+    })
+}
+
+fn conditions(status: &ControlStatus) -> Value {
+    let condition = |condition: &Condition| {
+        json!({
+            "connected": condition.connected,
+            "last_contact": condition.last_contact.map(unix),
+            "error": condition.error,
+        })
+    };
+    json!({
+        "issuing": condition(&status.issuing),
+        "trust_bundle": condition(&status.trust),
+        "directory": condition(&status.directory),
+        "policy": condition(&status.policy),
+    })
+}
+
+fn connections(live: &LiveConnections) -> Value {
+    let all = live.all();
+    let shown: Vec<_> = all
+        .iter()
+        .take(MAX_CONNECTIONS_SHOWN)
+        .map(|live| {
+            json!({
+                "conn_id": live.id.to_string(),
+                "direction": live.subject.direction.as_str(),
+                "source": live.subject.source.to_string(),
+                "destination": live.subject.destination.to_string(),
+                "peer": live.subject.peer.as_ref().map(|peer| peer.id().as_str()),
+                "peer_serial": live.subject.peer.as_ref().map(|peer| peer.leaf.serial.to_string()),
+            })
+        })
+        .collect();
+    json!({"open": all.len(), "connections": shown})
+}
+
+/// Seconds since 1970.
+fn unix(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH)
+        .map(|since| since.as_secs())
+        .unwrap_or_default()
+}
