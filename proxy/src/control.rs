@@ -88,14 +88,23 @@ pub fn spawn(
     metrics: &Metrics,
     clock: Clock,
 ) -> Result<ControlHandles, InvalidControlPlane> {
-    let client =
-        ControlPlaneClient::new(&config.control_plane, &config.trust_domain, &config.mesh_namespace)?;
+    let client = ControlPlaneClient::new(
+        &config.control_plane,
+        &config.trust_domain,
+        &config.mesh_namespace,
+    )?;
     let status = Arc::new(watch::Sender::new(ControlStatus::default()));
     let receiver = status.subscribe();
     let reporter = |part| Reporter::new(&status, part, metrics, clock);
     let file = StateFile::in_directory(&config.data_dir);
     let bundle_file = watch::Sender::new(String::new());
-    let restored = restore(&config, &file, &bundle_file, &reporter(ControlPart::Issuing), clock);
+    let restored = restore(
+        &config,
+        &file,
+        &bundle_file,
+        &reporter(ControlPart::Issuing),
+        clock,
+    );
 
     let (policy_watch, policy) = PolicyWatch::new(
         config.trust_domain.clone(),
@@ -153,7 +162,11 @@ pub fn spawn(
     let [trust, directory_back_off, policy_back_off] = back_offs;
     tasks.spawn(owner.run());
     tasks.spawn(keep_open(secrets, channels.clone(), trust));
-    tasks.spawn(keep_open(directory_watch, channels.clone(), directory_back_off));
+    tasks.spawn(keep_open(
+        directory_watch,
+        channels.clone(),
+        directory_back_off,
+    ));
     tasks.spawn(keep_open(policy_watch, channels, policy_back_off));
     tasks.spawn(writer.run());
     Ok(ControlHandles {
@@ -201,3 +214,6 @@ fn restore(
     }
     restored
 }
+
+#[cfg(test)]
+mod tests;

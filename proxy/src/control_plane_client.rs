@@ -66,13 +66,20 @@ impl ControlPlaneClient {
     ) -> Result<Self, InvalidControlPlane> {
         let invalid = || InvalidControlPlane::Address(address.chars().take(300).collect());
         let authority: Authority = address.parse().map_err(|_| invalid())?;
-        let port = authority.port_u16().filter(|port| *port != 0).ok_or_else(invalid)?;
+        let port = authority
+            .port_u16()
+            .filter(|port| *port != 0)
+            .ok_or_else(invalid)?;
         if authority.host().is_empty() || address.contains('@') {
             return Err(invalid());
         }
         let expected =
             WorkloadId::new(trust_domain, mesh_namespace, CONTROL_PLANE_SERVICE_ACCOUNT)?;
-        Ok(Self { authority, port, expected })
+        Ok(Self {
+            authority,
+            port,
+            expected,
+        })
     }
 
     /// A channel that trusts `trust_bundle` and shows `identity`. It connects when it is first
@@ -99,10 +106,12 @@ impl ControlPlaneClient {
             .keep_alive_while_idle(true);
         let host: Arc<str> = self.authority.host().trim_matches(['[', ']']).into();
         let port = self.port;
-        Ok(endpoint.connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
-            let (host, tls) = (Arc::clone(&host), Arc::clone(&tls));
-            async move { connect(&host, port, tls).await.map(TokioIo::new) }
-        })))
+        Ok(
+            endpoint.connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
+                let (host, tls) = (Arc::clone(&host), Arc::clone(&tls));
+                async move { connect(&host, port, tls).await.map(TokioIo::new) }
+            })),
+        )
     }
 }
 
@@ -111,12 +120,17 @@ async fn connect(
     port: u16,
     tls: Arc<ClientConfig>,
 ) -> Result<TlsStream<TcpStream>, ConnectError> {
-    let resolve = |source| ConnectError::Resolve { host: Arc::clone(host), source };
+    let resolve = |source| ConnectError::Resolve {
+        host: Arc::clone(host),
+        source,
+    };
     let addresses = tokio::time::timeout(CONNECT_TIMEOUT, tokio::net::lookup_host((&**host, port)))
         .await
         .map_err(|_| resolve(io::ErrorKind::TimedOut.into()))?
         .map_err(resolve)?;
-    let mut last = ConnectError::NoAddress { host: Arc::clone(host) };
+    let mut last = ConnectError::NoAddress {
+        host: Arc::clone(host),
+    };
     for address in addresses.take(MAX_ADDRESSES) {
         match tokio::time::timeout(CONNECT_TIMEOUT, connect_to(address, Arc::clone(&tls))).await {
             Ok(Ok(stream)) => return Ok(stream),
@@ -134,7 +148,9 @@ async fn connect_to(
     let stream = TcpStream::connect(address)
         .await
         .map_err(|source| ConnectError::Tcp { address, source })?;
-    stream.set_nodelay(true).map_err(|source| ConnectError::Tcp { address, source })?;
+    stream
+        .set_nodelay(true)
+        .map_err(|source| ConnectError::Tcp { address, source })?;
     // the name plays no part: the verifier demands one SPIFFE ID
     let name = ServerName::IpAddress(address.ip().into());
     let stream = TlsConnector::from(tls)
@@ -165,11 +181,17 @@ pub enum ConnectError {
     #[error("the name {host} has no address")]
     NoAddress { host: Arc<str> },
     #[error("can't connect to {address}: {source}")]
-    Tcp { address: SocketAddr, source: io::Error },
+    Tcp {
+        address: SocketAddr,
+        source: io::Error,
+    },
     #[error("no TLS connection with {address} within {CONNECT_TIMEOUT:?}")]
     Timeout { address: SocketAddr },
     #[error("no TLS connection with {address}: {source}")]
-    Tls { address: SocketAddr, source: io::Error },
+    Tls {
+        address: SocketAddr,
+        source: io::Error,
+    },
     #[error("{address} does not speak gRPC")]
     NotHttp2 { address: SocketAddr },
 }
@@ -189,7 +211,11 @@ pub fn in_words(status: &Status) -> String {
         }
         cause = error.source();
     }
-    words.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_WORDS).collect()
+    words
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .take(MAX_WORDS)
+        .collect()
 }
 
 /// How far our clock is from the control plane's, to the second.

@@ -40,7 +40,12 @@ impl PolicyWatch {
         metrics: Metrics,
     ) -> (Self, watch::Receiver<Option<Arc<PolicySnapshot>>>) {
         let (snapshots, receiver) = watch::channel(None);
-        let watch = Self { trust_domain, snapshots, reporter, metrics };
+        let watch = Self {
+            trust_domain,
+            snapshots,
+            reporter,
+            metrics,
+        };
         if let Some(saved) = saved {
             watch.publish(saved);
         }
@@ -53,7 +58,10 @@ impl PolicyWatch {
             Ok(snapshot)
         } else {
             let found = &snapshot.trust_domain;
-            Err(format!("it is for the trust domain {found}, this is {}", self.trust_domain))
+            Err(format!(
+                "it is for the trust domain {found}, this is {}",
+                self.trust_domain
+            ))
         }
     }
 
@@ -63,7 +71,9 @@ impl PolicyWatch {
         self.metrics.policy_revision(snapshot.revision);
         self.metrics.broken_policies(snapshot.broken.len());
         self.snapshots.send_if_modified(|current| {
-            let changed = !current.as_deref().is_some_and(|before| same_content(before, &snapshot));
+            let changed = !current
+                .as_deref()
+                .is_some_and(|before| same_content(before, &snapshot));
             if changed {
                 tracing::info!(
                     revision = snapshot.revision,
@@ -105,8 +115,8 @@ impl Subscription for PolicyWatch {
         channel: Channel,
         requests: ReceiverStream<wire::PolicyRequest>,
     ) -> Result<Streaming<wire::PolicySnapshot>, Status> {
-        let mut client = AuthorizationPoliciesClient::new(channel)
-            .max_decoding_message_size(MAX_GRPC_MESSAGE);
+        let mut client =
+            AuthorizationPoliciesClient::new(channel).max_decoding_message_size(MAX_GRPC_MESSAGE);
         client.watch(requests).await.map(Response::into_inner)
     }
 
@@ -126,7 +136,8 @@ impl Subscription for PolicyWatch {
             Err(reason) => {
                 let reason: String = reason.chars().take(MAX_REASON).collect();
                 self.metrics.policy_refused();
-                self.reporter.wrong(&format!("policy snapshot {revision} is refused: {reason}"));
+                self.reporter
+                    .wrong(&format!("policy snapshot {revision} is refused: {reason}"));
                 vec![request(Request::Nack(wire::Nack { revision, reason }))]
             }
         }
@@ -144,8 +155,7 @@ impl Subscription for PolicyWatch {
 }
 
 fn request(request: Request) -> wire::PolicyRequest {
-    wire::PolicyRequest { request: Some(request) }
+    wire::PolicyRequest {
+        request: Some(request),
+    }
 }
-
-#[cfg(test)]
-mod tests;

@@ -10,7 +10,10 @@ use rustls_pki_types::CertificateDer;
 use spiffe::TrustDomain;
 
 use crate::identity::{
-    PrivateKey, issued_chain::check_chain, owner::Leaf, state_file::{SavedFacts, SavedState},
+    PrivateKey,
+    issued_chain::check_chain,
+    owner::Leaf,
+    state_file::{SavedFacts, SavedState},
 };
 
 /// What a restarted sidecar begins with. Each part stands for itself: an ended leaf does not
@@ -36,7 +39,10 @@ pub(crate) struct Own<'a> {
 impl Restored {
     /// Without a state file.
     pub(crate) fn nothing(bundle_file: Option<TrustBundle>) -> Self {
-        Self { trust_bundle: bundle_file.map(Arc::new), ..Self::default() }
+        Self {
+            trust_bundle: bundle_file.map(Arc::new),
+            ..Self::default()
+        }
     }
 
     pub(crate) fn from_state(state: SavedState, own: Own<'_>, now: SystemTime) -> Self {
@@ -60,12 +66,19 @@ impl Restored {
     /// The kept bundle, which the control plane sent last, unless the file was changed since
     /// that was written: then somebody wants the file to be believed.
     fn choose_bundle(&mut self, rest: &SavedFacts, own: &Own<'_>) -> Option<Arc<TrustBundle>> {
-        let file_changed =
-            own.bundle_file.as_ref().is_some_and(|file| file.digest() != rest.trust_bundle_file);
+        let file_changed = own
+            .bundle_file
+            .as_ref()
+            .is_some_and(|file| file.digest() != rest.trust_bundle_file);
         if file_changed || rest.trust_bundle.is_empty() {
             return own.bundle_file.clone().map(Arc::new);
         }
-        let authorities = rest.trust_bundle.iter().cloned().map(CertificateDer::from).collect();
+        let authorities = rest
+            .trust_bundle
+            .iter()
+            .cloned()
+            .map(CertificateDer::from)
+            .collect();
         match TrustBundle::new(own.trust_domain.clone(), authorities) {
             Ok(bundle) => Some(Arc::new(bundle)),
             Err(reason) => {
@@ -82,8 +95,12 @@ impl Restored {
         now: SystemTime,
     ) -> Option<Leaf> {
         let (key, bundle) = (key?, self.trust_bundle.as_ref()?);
-        let chain: Vec<CertificateDer<'static>> =
-            rest.chain.iter().cloned().map(CertificateDer::from).collect();
+        let chain: Vec<CertificateDer<'static>> = rest
+            .chain
+            .iter()
+            .cloned()
+            .map(CertificateDer::from)
+            .collect();
         let any_workload: Option<&WorkloadId> = None;
         match check_chain(&chain, &key, bundle, any_workload, now) {
             Ok(leaf) => Some(Leaf { leaf, chain, key }),
@@ -103,7 +120,8 @@ impl Restored {
             Ok(policy) if policy.trust_domain == *trust_domain => Some(policy),
             Ok(policy) => {
                 let found = policy.trust_domain;
-                self.left_out.push(format!("the policy: it is for the trust domain {found}"));
+                self.left_out
+                    .push(format!("the policy: it is for the trust domain {found}"));
                 None
             }
             Err(reason) => {

@@ -92,6 +92,9 @@ impl StateWriter {
             policy: self.policies.borrow_and_update().as_deref().map(Into::into),
             directory: Some(self.directory.to_wire()),
         };
-        SavedState { key: identity.map(|it| it.key.copy()), rest }
+        SavedState {
+            key: identity.map(|it| it.key.copy()),
+            rest,
+        }
     }
 }

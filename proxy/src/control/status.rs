@@ -71,7 +71,12 @@ impl Reporter {
         metrics: &Metrics,
         clock: Clock,
     ) -> Self {
-        Self { status: Arc::clone(status), part, metrics: metrics.clone(), clock }
+        Self {
+            status: Arc::clone(status),
+            part,
+            metrics: metrics.clone(),
+            clock,
+        }
     }
 
     /// The control plane said something.
@@ -108,7 +113,8 @@ impl Reporter {
             let before = part.of(status).clone();
             change(part.of(status));
             let after = part.of(status).clone();
-            let all = status.trust.connected && status.directory.connected && status.policy.connected;
+            let all =
+                status.trust.connected && status.directory.connected && status.policy.connected;
             self.metrics.control_plane_connected(all);
             log_change(part.name(), &before, &after);
             before != after

@@ -37,7 +37,7 @@ pub(crate) trait Subscription: Send + 'static {
         requests: ReceiverStream<Self::Request>,
     ) -> impl Future<Output = Result<Streaming<Self::Response>, Status>> + Send + 'static;
 
-    /// What a new stream begins with, at most [`MAX_FIRST_REQUESTS`].
+    /// What a new stream begins with, in far fewer than [`QUEUED_REQUESTS`] messages.
     fn first_requests(&mut self) -> Vec<Self::Request>;
 
     /// Takes what the server sent; returns what to answer.
@@ -53,9 +53,6 @@ pub(crate) trait Subscription: Send + 'static {
     /// There is no stream, for this reason.
     fn disconnected(&mut self, reason: &str);
 }
-
-/// Half of what a stream may hold back: room stays for what is asked while it opens.
-pub(crate) const MAX_FIRST_REQUESTS: usize = QUEUED_REQUESTS / 2;
 
 struct Live<S: Subscription> {
     requests: mpsc::Sender<S::Request>,
@@ -109,10 +106,15 @@ pub(crate) async fn keep_open<S: Subscription>(
             }
             Event::Requests(requests) => send(&mut live, requests).await,
             Event::Ended(reason) => {
-                let lived = live.take().filter(|ended| ended.opened.elapsed() >= LONG_LIFE);
+                let lived = live
+                    .take()
+                    .filter(|ended| ended.opened.elapsed() >= LONG_LIFE);
                 subscription.disconnected(&reason);
-                let wait =
-                    if lived.is_some() { Duration::ZERO } else { back_off.after_failure() };
+                let wait = if lived.is_some() {
+                    Duration::ZERO
+                } else {
+                    back_off.after_failure()
+                };
                 open_at = Some(Instant::now() + wait);
             }
             Event::ChannelChanged => {
@@ -191,8 +193,9 @@ async fn open<S: Subscription>(
 ) -> Result<Live<S>, String> {
     let (requests, waiting) = mpsc::channel(QUEUED_REQUESTS);
     for request in subscription.first_requests() {
-        // there is room: the channel is new
-        let _ = requests.try_send(request);
+        if requests.try_send(request).is_err() {
+            return Err("there is too much to ask for on one stream".to_owned());
+        }
     }
     let mut opening = Box::pin(tokio::time::timeout(
         OPEN_TIMEOUT,
@@ -216,18 +219,26 @@ async fn open<S: Subscription>(
             },
         }
     };
-    Ok(Live { requests, responses, opened: Instant::now(), answered: false, clogged: false })
+    Ok(Live {
+        requests,
+        responses,
+        opened: Instant::now(),
+        answered: false,
+        clogged: false,
+    })
 }
 
 async fn send<S: Subscription>(live: &mut Option<Live<S>>, requests: Vec<S::Request>) {
     let Some(stream) = live else { return };
     for request in requests {
-        if stream.requests.send_timeout(request, SEND_TIMEOUT).await.is_err() {
+        if stream
+            .requests
+            .send_timeout(request, SEND_TIMEOUT)
+            .await
+            .is_err()
+        {
             stream.clogged = true;
             return;
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -105,9 +105,8 @@ impl Picker {
         chance: u64,
     ) -> Option<Picked> {
         let mut loads = self.loads();
-        let usable = |endpoint: &&Endpoint| {
-            endpoint.healthy && !already_tried.contains(&endpoint.address)
-        };
+        let usable =
+            |endpoint: &&Endpoint| endpoint.healthy && !already_tried.contains(&endpoint.address);
         let good: Vec<&Endpoint> = service
             .endpoints
             .values()
@@ -124,7 +123,10 @@ impl Picker {
             less_loaded_of_two(&candidates, &loads, chance)?
         };
         let outstanding = Outstanding::count(loads.entry(endpoint.address));
-        Some(Picked { endpoint: endpoint.clone(), outstanding })
+        Some(Picked {
+            endpoint: endpoint.clone(),
+            outstanding,
+        })
     }
 }
 
@@ -132,7 +134,10 @@ impl Picker {
 /// of that endpoint move (rendezvous hashing).
 fn of_client<'a>(candidates: &[&'a Endpoint], client: IpAddr) -> Option<&'a Endpoint> {
     let client = number(client);
-    candidates.iter().max_by_key(|endpoint| mix(client ^ mix(number(endpoint.address)))).copied()
+    candidates
+        .iter()
+        .max_by_key(|endpoint| mix(client ^ mix(number(endpoint.address))))
+        .copied()
 }
 
 fn less_loaded_of_two<'a>(
@@ -143,7 +148,9 @@ fn less_loaded_of_two<'a>(
     let count = u64::try_from(candidates.len()).ok()?;
     let first = chance.checked_rem(count)?;
     // of the others, evenly; with one candidate it is the same one
-    let step = mix(chance).checked_rem(count.saturating_sub(1)).map_or(0, |step| step + 1);
+    let step = mix(chance)
+        .checked_rem(count.saturating_sub(1))
+        .map_or(0, |step| step + 1);
     let second = (first + step).checked_rem(count)?;
     let first = candidates.get(usize::try_from(first).ok()?)?;
     let second = candidates.get(usize::try_from(second).ok()?)?;
@@ -167,17 +174,22 @@ fn is_fresh(failed: Instant, now: Instant) -> bool {
 
 impl Loads {
     fn of(&self, endpoint: IpAddr) -> u32 {
-        self.outstanding.get(&endpoint).map_or(0, |load| load.load(Ordering::Relaxed))
+        self.outstanding
+            .get(&endpoint)
+            .map_or(0, |load| load.load(Ordering::Relaxed))
     }
 
     fn has_failed(&self, endpoint: IpAddr, now: Instant) -> bool {
-        self.failed.get(&endpoint).is_some_and(|at| is_fresh(*at, now))
+        self.failed
+            .get(&endpoint)
+            .is_some_and(|at| is_fresh(*at, now))
     }
 
     fn entry(&mut self, endpoint: IpAddr) -> &Arc<AtomicU32> {
         if self.outstanding.len() >= MAX_REMEMBERED {
             // what is left are open connections, which are bounded themselves
-            self.outstanding.retain(|_, load| load.load(Ordering::Relaxed) > 0);
+            self.outstanding
+                .retain(|_, load| load.load(Ordering::Relaxed) > 0);
         }
         self.outstanding.entry(endpoint).or_default()
     }

@@ -13,7 +13,10 @@ pub(super) fn to_wire(shared: &Shared) -> wire::DirectoryResponse {
     wire::DirectoryResponse {
         revision: 0,
         mesh: Some(settings.as_ref().into()),
-        answers: answers.iter().map(|(name, known)| known.answer.to_wire(name)).collect(),
+        answers: answers
+            .iter()
+            .map(|(name, known)| known.answer.to_wire(name))
+            .collect(),
     }
 }
 

@@ -41,7 +41,9 @@ pub(super) enum Added {
     /// It was there already.
     Before,
     /// It must be asked for; the other name, if any, was forgotten for it.
-    New { forgotten: Option<Arc<Name>> },
+    New {
+        forgotten: Option<Arc<Name>>,
+    },
     TooMany,
     TooFast,
 }
@@ -56,12 +58,19 @@ pub(super) enum Learned {
     NotAsked,
     /// It could not be understood. Whether the data path shall see something else now, and
     /// whether the name must be asked for anew, to get its answer whole.
-    Refused { reason: InvalidAnswer, changed: bool, ask_again: bool },
+    Refused {
+        reason: InvalidAnswer,
+        changed: bool,
+        ask_again: bool,
+    },
 }
 
 impl Table {
     pub(super) fn new(now: Instant) -> Self {
-        Self { entries: HashMap::new(), new_names: Allowance::full(now) }
+        Self {
+            entries: HashMap::new(),
+            new_names: Allowance::full(now),
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -96,17 +105,22 @@ impl Table {
         }
         let mut forgotten = None;
         if self.entries.len() >= MAX_DIRECTORY_NAMES {
-            let Some(oldest) = self.oldest_idle(used) else { return Added::TooMany };
+            let Some(oldest) = self.oldest_idle(used) else {
+                return Added::TooMany;
+            };
             self.entries.remove(&oldest);
             forgotten = Some(oldest);
         }
-        self.entries.insert(Arc::new(name.clone()), Entry::used_at(used));
+        self.entries
+            .insert(Arc::new(name.clone()), Entry::used_at(used));
         Added::New { forgotten }
     }
 
     fn oldest_idle(&self, used: u64) -> Option<Arc<Name>> {
-        let (name, entry) =
-            self.entries.iter().min_by_key(|(_, entry)| entry.last_used.load(Ordering::Relaxed))?;
+        let (name, entry) = self
+            .entries
+            .iter()
+            .min_by_key(|(_, entry)| entry.last_used.load(Ordering::Relaxed))?;
         (entry.idle(used) >= SHORTEST_IDLE).then(|| Arc::clone(name))
     }
 
@@ -124,8 +138,13 @@ impl Table {
     }
 
     pub(super) fn learn(&mut self, name: &Name, answer: &wire::DirectoryAnswer) -> Learned {
-        let Some(entry) = self.entries.get_mut(name) else { return Learned::NotAsked };
-        let before = entry.answer().filter(|_| !entry.needs_whole).map(Arc::as_ref);
+        let Some(entry) = self.entries.get_mut(name) else {
+            return Learned::NotAsked;
+        };
+        let before = entry
+            .answer()
+            .filter(|_| !entry.needs_whole)
+            .map(Arc::as_ref);
         let read = Answer::from_wire(answer, before).and_then(|read| fits(name, read));
         match read {
             Ok(read) => {
@@ -141,7 +160,11 @@ impl Table {
                 let ask_again = is_change(answer) && !entry.needs_whole;
                 entry.needs_whole = true;
                 let changed = entry.refuse(&reason);
-                Learned::Refused { reason, changed, ask_again }
+                Learned::Refused {
+                    reason,
+                    changed,
+                    ask_again,
+                }
             }
         }
     }
@@ -157,7 +180,11 @@ impl Table {
 
 impl Entry {
     fn used_at(used: u64) -> Self {
-        Self { known: None, last_used: Arc::new(AtomicU64::new(used)), needs_whole: false }
+        Self {
+            known: None,
+            last_used: Arc::new(AtomicU64::new(used)),
+            needs_whole: false,
+        }
     }
 
     fn idle(&self, used: u64) -> Duration {
@@ -191,9 +218,10 @@ impl Entry {
 fn only_mutual_tls(answer: &Answer) -> bool {
     match answer {
         Answer::Endpoint(endpoint) => endpoint.meshed.is_some(),
-        Answer::Service(service) => {
-            service.endpoints.values().all(|endpoint| endpoint.meshed.is_some())
-        }
+        Answer::Service(service) => service
+            .endpoints
+            .values()
+            .all(|endpoint| endpoint.meshed.is_some()),
         Answer::Outside | Answer::Unknown { .. } => false,
     }
 }
@@ -204,7 +232,11 @@ fn is_change(answer: &wire::DirectoryAnswer) -> bool {
 
 /// An answer about another address than the one asked for would send bytes to it.
 fn fits(name: &Name, answer: Answer) -> Result<Answer, InvalidAnswer> {
-    let misfit = |found: String| Err(InvalidAnswer::Name(format!("{found} as the answer to {name}")));
+    let misfit = |found: String| {
+        Err(InvalidAnswer::Name(format!(
+            "{found} as the answer to {name}"
+        )))
+    };
     match (name, &answer) {
         (Name::Address(asked), Answer::Endpoint(endpoint)) if endpoint.address != *asked => {
             misfit(endpoint.address.to_string())
@@ -227,7 +259,10 @@ impl Allowance {
     const MOST: f64 = MAX_NEW_NAMES_PER_SECOND as f64;
 
     fn full(now: Instant) -> Self {
-        Self { left: Self::MOST, at: now }
+        Self {
+            left: Self::MOST,
+            at: now,
+        }
     }
 
     fn take(&mut self, now: Instant) -> bool {

@@ -5,9 +5,7 @@ use std::{collections::HashMap, mem, sync::Arc, time::Duration};
 
 use mesh_lite_proto::{
     sidecar::{MAX_GRPC_MESSAGE, SCHEMA},
-    wire::mesh_lite::v1::{
-        self as wire, workload_directory_client::WorkloadDirectoryClient,
-    },
+    wire::mesh_lite::v1::{self as wire, workload_directory_client::WorkloadDirectoryClient},
     workload_directory::{Answer, MeshSettings, Name},
 };
 use tokio::{
@@ -61,23 +59,37 @@ impl DirectoryWatch {
         }
         let mut sweep = tokio::time::interval_at(Instant::now() + SWEEP, SWEEP);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let watch =
-            Self { shared, table, questions, waiting: HashMap::new(), sweep, reporter, metrics };
+        let watch = Self {
+            shared,
+            table,
+            questions,
+            waiting: HashMap::new(),
+            sweep,
+            reporter,
+            metrics,
+        };
         watch.publish();
-        let directory = Directory { shared: Arc::clone(&watch.shared), questions: asker };
+        let directory = Directory {
+            shared: Arc::clone(&watch.shared),
+            questions: asker,
+        };
         (watch, directory)
     }
 
     fn publish(&self) {
         self.shared.answers.store(Arc::new(self.table.publish()));
         self.metrics.directory_names(self.table.len());
-        self.shared.revision.send_modify(|revision| *revision = revision.wrapping_add(1));
+        self.shared
+            .revision
+            .send_modify(|revision| *revision = revision.wrapping_add(1));
     }
 
     /// Returns the names to forget and the one to ask for, if the question needs the server.
     fn question(&mut self, question: Question) -> (Vec<Arc<Name>>, Option<Name>) {
         let Question { name, reply } = question;
-        let added = self.table.add(&name, self.shared.milliseconds(), Instant::now());
+        let added = self
+            .table
+            .add(&name, self.shared.milliseconds(), Instant::now());
         let (refusal, forget, ask) = match added {
             Added::Before => match self.table.answer(&name) {
                 Some(answer) => {
@@ -90,7 +102,11 @@ impl DirectoryWatch {
             Added::New { forgotten } => (None, forgotten, Some(name.clone())),
             Added::TooMany => {
                 let name = name.clone();
-                (Some(DirectoryUnavailable::TooManyNames { name }), None, None)
+                (
+                    Some(DirectoryUnavailable::TooManyNames { name }),
+                    None,
+                    None,
+                )
             }
             Added::TooFast => {
                 let name = name.clone();
@@ -133,7 +149,8 @@ impl DirectoryWatch {
             }
             Some(Err(reason)) => {
                 self.metrics.directory_answer_refused();
-                self.reporter.wrong(&format!("the mesh settings can't be used: {reason}"));
+                self.reporter
+                    .wrong(&format!("the mesh settings can't be used: {reason}"));
             }
             None => {}
         }
@@ -150,7 +167,11 @@ impl DirectoryWatch {
         match self.table.learn(&name, answer) {
             Learned::Changed => (true, None),
             Learned::Same | Learned::NotAsked => (false, None),
-            Learned::Refused { reason, changed, ask_again } => {
+            Learned::Refused {
+                reason,
+                changed,
+                ask_again,
+            } => {
                 self.metrics.directory_answer_refused();
                 tracing::warn!(%name, %reason, "the directory's answer can't be used");
                 (changed, ask_again.then_some(name))
@@ -166,7 +187,9 @@ impl DirectoryWatch {
             .cloned()
             .collect();
         for name in answered {
-            let Some(answer) = self.table.answer(&name).cloned() else { continue };
+            let Some(answer) = self.table.answer(&name).cloned() else {
+                continue;
+            };
             for reply in self.waiting.remove(&name).unwrap_or_default() {
                 let _ = reply.send(Ok(Arc::clone(&answer)));
             }
@@ -188,15 +211,24 @@ impl Subscription for DirectoryWatch {
     }
 
     fn first_requests(&mut self) -> Vec<wire::DirectoryRequest> {
-        let names: Vec<wire::DirectoryName> =
-            self.table.names().map(|name| name.as_ref().into()).collect();
+        let names: Vec<wire::DirectoryName> = self
+            .table
+            .names()
+            .map(|name| name.as_ref().into())
+            .collect();
         // also without names: it says who we are and brings the mesh's settings
-        let mut requests = vec![wire::DirectoryRequest { schema: SCHEMA, ..Default::default() }];
+        let mut requests = vec![wire::DirectoryRequest {
+            schema: SCHEMA,
+            ..Default::default()
+        }];
         for (index, chunk) in names.chunks(NAMES_A_REQUEST).enumerate() {
             let subscribe = chunk.to_vec();
             match requests.get_mut(index) {
                 Some(first) => first.subscribe = subscribe,
-                None => requests.push(wire::DirectoryRequest { subscribe, ..Default::default() }),
+                None => requests.push(wire::DirectoryRequest {
+                    subscribe,
+                    ..Default::default()
+                }),
             }
         }
         requests
@@ -219,8 +251,17 @@ impl Subscription for DirectoryWatch {
         if again.is_empty() {
             return Vec::new();
         }
-        let forget = wire::DirectoryRequest { forget: again.clone(), ..Default::default() };
-        vec![forget, wire::DirectoryRequest { subscribe: again, ..Default::default() }]
+        let forget = wire::DirectoryRequest {
+            forget: again.clone(),
+            ..Default::default()
+        };
+        vec![
+            forget,
+            wire::DirectoryRequest {
+                subscribe: again,
+                ..Default::default()
+            },
+        ]
     }
 
     async fn next_requests(&mut self) -> Vec<wire::DirectoryRequest> {
@@ -238,7 +279,11 @@ impl Subscription for DirectoryWatch {
         let (mut subscribe, mut forget) = (Vec::new(), Vec::new());
         for question in mem::take(&mut asked) {
             let (forgotten, ask) = self.question(question);
-            forget.extend(forgotten.iter().map(|name| wire::DirectoryName::from(name.as_ref())));
+            forget.extend(
+                forgotten
+                    .iter()
+                    .map(|name| wire::DirectoryName::from(name.as_ref())),
+            );
             subscribe.extend(ask.as_ref().map(wire::DirectoryName::from));
         }
         request(subscribe, forget)
@@ -260,7 +305,11 @@ fn request(
     if subscribe.is_empty() && forget.is_empty() {
         return Vec::new();
     }
-    vec![wire::DirectoryRequest { subscribe, forget, ..Default::default() }]
+    vec![wire::DirectoryRequest {
+        subscribe,
+        forget,
+        ..Default::default()
+    }]
 }
 
 /// Reads the directory for the state file.
@@ -269,7 +318,10 @@ pub(crate) struct DirectoryChanges(Arc<Shared>);
 
 impl Directory {
     pub(crate) fn changes(&self) -> (DirectoryChanges, watch::Receiver<u64>) {
-        (DirectoryChanges(Arc::clone(&self.shared)), self.shared.revision.subscribe())
+        (
+            DirectoryChanges(Arc::clone(&self.shared)),
+            self.shared.revision.subscribe(),
+        )
     }
 }
 

@@ -12,9 +12,7 @@ use mesh_lite_proto::{
     trust_bundle::{TrustBundle, hex},
 };
 use rustls_pki_types::{CertificateDer, UnixTime};
-use x509_parser::{
-    certificate::X509Certificate, extensions::ParsedExtension, prelude::FromDer,
-};
+use x509_parser::{certificate::X509Certificate, extensions::ParsedExtension, prelude::FromDer};
 
 use super::{
     PrivateKey,
@@ -43,7 +41,10 @@ pub fn check_chain(
     if let Some(before) = before
         && *before != leaf.id
     {
-        return Err(UnusableChain::OtherWorkload { before: before.clone(), found: leaf.id });
+        return Err(UnusableChain::OtherWorkload {
+            before: before.clone(),
+            found: leaf.id,
+        });
     }
     if now < leaf.not_before {
         let early = leaf.not_before.duration_since(now).unwrap_or_default();
@@ -52,7 +53,9 @@ pub fn check_chain(
     if let Ok(late) = now.duration_since(leaf.not_after) {
         return Err(UnusableChain::Ended { late });
     }
-    let since_epoch = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let since_epoch = now
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
     PeerVerifier::new(Arc::clone(bundle))?.verify(
         chain,
         Role::Client,
@@ -64,12 +67,14 @@ pub fn check_chain(
 /// The key id of the authority that signed a leaf, lower-case hex, if the leaf states it.
 pub fn issuer_key_id(leaf: &CertificateDer<'_>) -> Option<String> {
     let (_, certificate) = X509Certificate::from_der(leaf).ok()?;
-    certificate.iter_extensions().find_map(|extension| match extension.parsed_extension() {
-        ParsedExtension::AuthorityKeyIdentifier(authority) => {
-            authority.key_identifier.as_ref().map(|id| hex(id.0))
-        }
-        _ => None,
-    })
+    certificate
+        .iter_extensions()
+        .find_map(|extension| match extension.parsed_extension() {
+            ParsedExtension::AuthorityKeyIdentifier(authority) => {
+                authority.key_identifier.as_ref().map(|id| hex(id.0))
+            }
+            _ => None,
+        })
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -84,7 +89,10 @@ pub enum UnusableChain {
     #[error(transparent)]
     Key(#[from] KeyError),
     #[error("its leaf is of {found}, but this workload is {before}")]
-    OtherWorkload { before: WorkloadId, found: WorkloadId },
+    OtherWorkload {
+        before: WorkloadId,
+        found: WorkloadId,
+    },
     #[error("its leaf is valid only in {} s by our clock", early.as_secs_f64().ceil())]
     NotYetValid { early: Duration },
     #[error("its leaf ended {} s ago by our clock", late.as_secs())]

@@ -86,8 +86,8 @@ pub async fn issue(
 ) -> Result<Issued, IssueError> {
     let KeyAndRequest { key, request: csr } = KeyAndRequest::generate()?;
     let request = request(node_id, csr, credential)?;
-    let mut client = SecretDiscoveryServiceClient::new(channel)
-        .max_decoding_message_size(MAX_GRPC_MESSAGE);
+    let mut client =
+        SecretDiscoveryServiceClient::new(channel).max_decoding_message_size(MAX_GRPC_MESSAGE);
     let answer = tokio::time::timeout(deadline, client.fetch_secrets(request))
         .await
         .map_err(|_| IssueError::Timeout { after: deadline })?
@@ -95,9 +95,18 @@ pub async fn issue(
     let now = clock();
     let clock_skew = ClockSkew::measured(answer.metadata(), now);
     let chain = chain_of(answer.into_inner())?;
-    let leaf = check_chain(&chain, &key, expected.trust_bundle, expected.before, now)
-        .map_err(|reason| IssueError::Chain { hint: clock_hint(&reason, clock_skew), reason })?;
-    Ok(Issued { leaf, chain, key, clock_skew })
+    let leaf = check_chain(&chain, &key, expected.trust_bundle, expected.before, now).map_err(
+        |reason| IssueError::Chain {
+            hint: clock_hint(&reason, clock_skew),
+            reason,
+        },
+    )?;
+    Ok(Issued {
+        leaf,
+        chain,
+        key,
+        clock_skew,
+    })
 }
 
 fn request(
@@ -105,9 +114,17 @@ fn request(
     csr: String,
     credential: &Credential,
 ) -> Result<Request<DiscoveryRequest>, IssueError> {
-    let csr = Value { kind: Some(Kind::StringValue(csr)) };
-    let metadata = Struct { fields: BTreeMap::from([(CSR_METADATA_KEY.to_owned(), csr)]) };
-    let node = Node { id: node_id.to_owned(), metadata: Some(metadata), ..Node::default() };
+    let csr = Value {
+        kind: Some(Kind::StringValue(csr)),
+    };
+    let metadata = Struct {
+        fields: BTreeMap::from([(CSR_METADATA_KEY.to_owned(), csr)]),
+    };
+    let node = Node {
+        id: node_id.to_owned(),
+        metadata: Some(metadata),
+        ..Node::default()
+    };
     let mut request = Request::new(DiscoveryRequest {
         node: Some(node),
         resource_names: vec![DEFAULT_SVID.to_owned()],
@@ -126,14 +143,21 @@ fn request(
 
 fn read_token(path: &Path) -> Result<Zeroizing<String>, IssueError> {
     use std::io::Read as _;
-    let unreadable = |source| IssueError::TokenFile { path: path.to_owned(), source };
+    let unreadable = |source| IssueError::TokenFile {
+        path: path.to_owned(),
+        source,
+    };
     let file = std::fs::File::open(path).map_err(unreadable)?;
     let mut text = Zeroizing::new(String::new());
-    file.take(MAX_TOKEN.saturating_add(1)).read_to_string(&mut text).map_err(unreadable)?;
+    file.take(MAX_TOKEN.saturating_add(1))
+        .read_to_string(&mut text)
+        .map_err(unreadable)?;
     let token = text.trim();
     let fits = u64::try_from(token.len()).is_ok_and(|length| length <= MAX_TOKEN);
     if token.is_empty() || !fits || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(IssueError::TokenText { path: path.to_owned() });
+        return Err(IssueError::TokenText {
+            path: path.to_owned(),
+        });
     }
     Ok(Zeroizing::new(token.to_owned()))
 }
@@ -141,9 +165,10 @@ fn read_token(path: &Path) -> Result<Zeroizing<String>, IssueError> {
 fn refused(status: &Status, credential: &Credential) -> IssueError {
     let words = in_words(status);
     match (status.code(), credential) {
-        (Code::Unauthenticated, Credential::TokenFile(path)) => {
-            IssueError::TokenRefused { path: path.clone(), words }
-        }
+        (Code::Unauthenticated, Credential::TokenFile(path)) => IssueError::TokenRefused {
+            path: path.clone(),
+            words,
+        },
         (Code::Unauthenticated | Code::PermissionDenied | Code::InvalidArgument, _) => {
             IssueError::Refused { words }
         }
@@ -153,7 +178,9 @@ fn refused(status: &Status, credential: &Credential) -> IssueError {
 
 fn chain_of(answer: DiscoveryResponse) -> Result<Vec<CertificateDer<'static>>, IssueError> {
     let [resource] = answer.resources.as_slice() else {
-        return Err(IssueError::Answer(InvalidAnswer::Secrets(answer.resources.len())));
+        return Err(IssueError::Answer(InvalidAnswer::Secrets(
+            answer.resources.len(),
+        )));
     };
     let secret = Secret::decode(resource.value.as_slice())
         .map_err(|error| IssueError::Answer(InvalidAnswer::Secret(error.to_string())))?;
@@ -161,7 +188,9 @@ fn chain_of(answer: DiscoveryResponse) -> Result<Vec<CertificateDer<'static>>, I
         return Err(IssueError::Answer(InvalidAnswer::NoCertificate));
     };
     let pem = match certificate.certificate_chain {
-        Some(DataSource { specifier: Some(Specifier::InlineBytes(pem)) }) => pem,
+        Some(DataSource {
+            specifier: Some(Specifier::InlineBytes(pem)),
+        }) => pem,
         _ => return Err(IssueError::Answer(InvalidAnswer::NoCertificate)),
     };
     CertificateDer::pem_slice_iter(&pem)
@@ -184,7 +213,10 @@ pub enum IssueError {
     #[error(transparent)]
     Key(#[from] KeyError),
     #[error("the token file {} can't be read: {source}", path.display())]
-    TokenFile { path: PathBuf, source: std::io::Error },
+    TokenFile {
+        path: PathBuf,
+        source: std::io::Error,
+    },
     #[error(
         "the token file {} holds no token: one line of visible characters, at most {MAX_TOKEN} bytes",
         path.display()

@@ -1,8 +1,6 @@
 //! A new private key, and the request that proves its possession.
 
-use rcgen::{
-    CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData,
-};
+use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData};
 use rustls_pki_types::PrivatePkcs8KeyDer;
 use zeroize::Zeroize;
 
@@ -26,7 +24,10 @@ impl KeyAndRequest {
         let request = request_for(&pair);
         let key = PrivateKey::from_pkcs8(pair.serialize_der());
         pair.zeroize();
-        Ok(Self { key, request: request? })
+        Ok(Self {
+            key,
+            request: request?,
+        })
     }
 }
 
@@ -84,12 +85,19 @@ mod tests {
     fn every_key_is_a_new_one() {
         let one = KeyAndRequest::generate().unwrap();
         let other = KeyAndRequest::generate().unwrap();
-        assert_ne!(public_half(&one.key).unwrap(), public_half(&other.key).unwrap());
+        assert_ne!(
+            public_half(&one.key).unwrap(),
+            public_half(&other.key).unwrap()
+        );
     }
 
     #[test]
     fn refuses_bytes_that_are_no_key() {
-        for bytes in [Vec::new(), vec![0; 32], b"-----BEGIN PRIVATE KEY-----".to_vec()] {
+        for bytes in [
+            Vec::new(),
+            vec![0; 32],
+            b"-----BEGIN PRIVATE KEY-----".to_vec(),
+        ] {
             assert!(matches!(
                 public_half(&PrivateKey::from_pkcs8(bytes)),
                 Err(KeyError::Unreadable(_))

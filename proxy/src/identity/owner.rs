@@ -16,7 +16,7 @@ use tonic::transport::Channel;
 use super::{
     Identity, PrivateKey,
     issued_chain::{check_chain, issuer_key_id},
-    issuer_client::{Credential, Expected, Issued, IssueError, issue},
+    issuer_client::{Credential, Expected, IssueError, Issued, issue},
     renewal::{Schedule, attempt_deadline, retry_delay},
     secret_stream::Announced,
     trust_bundle_file,
@@ -121,7 +121,9 @@ impl IdentityOwner {
         }
         if let Some(leaf) = leaf {
             // when it came is not known: its whole life counts
-            self.renew_at = self.schedule.renewal_point(leaf.leaf.not_before, &leaf.leaf);
+            self.renew_at = self
+                .schedule
+                .renewal_point(leaf.leaf.not_before, &leaf.leaf);
             self.publish(leaf);
         }
     }
@@ -155,7 +157,9 @@ impl IdentityOwner {
         let attempt = async {
             match &mut self.attempt {
                 Some(attempt) => attempt.await.unwrap_or_else(|_| {
-                    Err(IssueError::Unreachable { words: "the attempt was broken off".to_owned() })
+                    Err(IssueError::Unreachable {
+                        words: "the attempt was broken off".to_owned(),
+                    })
                 }),
                 None => std::future::pending().await,
             }
@@ -174,7 +178,11 @@ impl IdentityOwner {
             .unwrap_or_default()
             .max(self.retry_at.saturating_duration_since(Instant::now()));
         // while an attempt is under way, only the leaf's end matters
-        let due = if self.attempt.is_some() { LONGEST_NAP } else { due };
+        let due = if self.attempt.is_some() {
+            LONGEST_NAP
+        } else {
+            due
+        };
         let end = self.left(now).unwrap_or(LONGEST_NAP);
         due.min(end).min(LONGEST_NAP).max(Duration::from_millis(1))
     }
@@ -185,13 +193,18 @@ impl IdentityOwner {
 
     /// What is left of the leaf in use.
     fn left(&self, now: SystemTime) -> Option<Duration> {
-        self.current().map(|it| it.leaf.not_after.duration_since(now).unwrap_or_default())
+        self.current()
+            .map(|it| it.leaf.not_after.duration_since(now).unwrap_or_default())
     }
 
     fn drop_ended_identity(&mut self, now: SystemTime) {
-        let ended = self.current().is_some_and(|identity| identity.leaf.not_after <= now);
+        let ended = self
+            .current()
+            .is_some_and(|identity| identity.leaf.not_after <= now);
         if ended {
-            tracing::error!("our certificate has ended: nothing is accepted or dialled until a new one is issued");
+            tracing::error!(
+                "our certificate has ended: nothing is accepted or dialled until a new one is issued"
+            );
             self.outputs.identities.send_replace(None);
         }
     }
@@ -232,16 +245,25 @@ impl IdentityOwner {
         let (node_id, clock) = (self.settings.pod_uid.clone(), self.clock);
         let before = self.own_id.clone();
         Ok(tokio::spawn(async move {
-            let expected = Expected { trust_bundle: &bundle, before: before.as_ref() };
+            let expected = Expected {
+                trust_bundle: &bundle,
+                before: before.as_ref(),
+            };
             issue(channel, &node_id, &credential, expected, deadline, clock).await
         }))
     }
 
     /// The bundle may have changed while the certificate was being issued.
     fn recheck(&self, issued: Issued) -> Result<Issued, IssueError> {
-        let Some(bundle) = &self.bundle else { return Ok(issued) };
-        check_chain(&issued.chain, &issued.key, bundle, None, (self.clock)())
-            .map_err(|reason| IssueError::Chain { reason, hint: String::new() })?;
+        let Some(bundle) = &self.bundle else {
+            return Ok(issued);
+        };
+        check_chain(&issued.chain, &issued.key, bundle, None, (self.clock)()).map_err(
+            |reason| IssueError::Chain {
+                reason,
+                hint: String::new(),
+            },
+        )?;
         Ok(issued)
     }
 
@@ -254,11 +276,17 @@ impl IdentityOwner {
         self.svid_refused = false;
         self.renew_at = self.schedule.renewal_point(now, &issued.leaf);
         self.outputs.metrics.renewal(Renewal::Issued);
-        self.outputs.metrics.breakage_at(BreakageCause::LeafExpiry, None);
+        self.outputs
+            .metrics
+            .breakage_at(BreakageCause::LeafExpiry, None);
         self.outputs.reporter.contact();
         self.outputs.reporter.fine();
         tracing::info!(id = %issued.leaf.id, serial = %issued.leaf.serial, "certificate issued");
-        self.publish(Leaf { leaf: issued.leaf, chain: issued.chain, key: issued.key });
+        self.publish(Leaf {
+            leaf: issued.leaf,
+            chain: issued.chain,
+            key: issued.key,
+        });
     }
 
     fn attempt_failed(&mut self, error: &IssueError) {
@@ -268,10 +296,11 @@ impl IdentityOwner {
         self.outputs.reporter.disconnected(&error.to_string());
         if let Some(identity) = self.current() {
             let end = Some(identity.leaf.not_after);
-            self.outputs.metrics.breakage_at(BreakageCause::LeafExpiry, end);
+            self.outputs
+                .metrics
+                .breakage_at(BreakageCause::LeafExpiry, end);
         }
-        self.svid_refused =
-            matches!(error, IssueError::Refused { .. }) && !self.svid_refused;
+        self.svid_refused = matches!(error, IssueError::Refused { .. }) && !self.svid_refused;
         self.retry_at = Instant::now() + retry_delay(self.back_off.after_failure(), left);
         // the operator may have replaced the bundle because nothing works
         if let Err(error) = self.read_bundle_file() {
@@ -294,8 +323,10 @@ impl IdentityOwner {
     }
 
     fn follow_announcement(&mut self) {
-        let Announced { trust_bundle, active_authority } =
-            self.announced.borrow_and_update().clone();
+        let Announced {
+            trust_bundle,
+            active_authority,
+        } = self.announced.borrow_and_update().clone();
         if let Some(bundle) = trust_bundle
             && self.bundle.as_ref() != Some(&bundle)
         {
@@ -309,7 +340,9 @@ impl IdentityOwner {
 
     /// Asks for a certificate of the authority in use, once for each that is announced.
     fn follow_authority(&mut self, active: Arc<str>) {
-        let Some(identity) = self.current() else { return };
+        let Some(identity) = self.current() else {
+            return;
+        };
         let ours = identity.chain.first().and_then(issuer_key_id);
         if ours.as_deref() == Some(&*active) || self.followed_authority.as_ref() == Some(&active) {
             return;
@@ -323,20 +356,36 @@ impl IdentityOwner {
 
     fn set_bundle(&mut self, bundle: Arc<TrustBundle>) {
         self.bundle_generation = self.bundle_generation.saturating_add(1);
-        self.outputs.metrics.bundle_generation(self.bundle_generation);
-        let ends = bundle.authorities().iter().filter_map(|root| certificate_end(root)).max();
+        self.outputs
+            .metrics
+            .bundle_generation(self.bundle_generation);
+        let ends = bundle
+            .authorities()
+            .iter()
+            .filter_map(|root| certificate_end(root))
+            .max();
         if let Some(end) = ends {
-            self.outputs.metrics.certificate_expires(CertificateKind::Root, end);
-            self.outputs.metrics.breakage_at(BreakageCause::RootExpiry, Some(end));
+            self.outputs
+                .metrics
+                .certificate_expires(CertificateKind::Root, end);
+            self.outputs
+                .metrics
+                .breakage_at(BreakageCause::RootExpiry, Some(end));
         }
-        tracing::info!(roots = bundle.authorities().len(), digest = bundle.digest(), "trust bundle");
+        tracing::info!(
+            roots = bundle.authorities().len(),
+            digest = bundle.digest(),
+            "trust bundle"
+        );
         self.bundle = Some(bundle);
     }
 
     /// The same leaf with another bundle. If the bundle no longer proves our own leaf, a new one
     /// is due at once: peers will refuse this one.
     fn republish_with_bundle(&mut self) {
-        let (Some(identity), Some(bundle)) = (self.current(), &self.bundle) else { return };
+        let (Some(identity), Some(bundle)) = (self.current(), &self.bundle) else {
+            return;
+        };
         let now = (self.clock)();
         if let Err(reason) = check_chain(&identity.chain, &identity.key, bundle, None, now) {
             tracing::warn!(%reason, "the new trust bundle does not prove our own certificate");
@@ -351,7 +400,9 @@ impl IdentityOwner {
     }
 
     fn publish(&mut self, leaf: Leaf) {
-        let Some(bundle) = self.bundle.clone() else { return };
+        let Some(bundle) = self.bundle.clone() else {
+            return;
+        };
         self.revision = self.revision.saturating_add(1);
         self.own_id = Some(leaf.leaf.id.clone());
         let metrics = &self.outputs.metrics;
@@ -367,7 +418,11 @@ impl IdentityOwner {
             key: leaf.key,
             trust_bundle: bundle,
         });
-        match self.settings.client.channel(&identity.trust_bundle, Some(&identity)) {
+        match self
+            .settings
+            .client
+            .channel(&identity.trust_bundle, Some(&identity))
+        {
             Ok(channel) => drop(self.outputs.channels.send_replace(Some(channel))),
             Err(reason) => self.outputs.reporter.wrong(&reason.to_string()),
         }

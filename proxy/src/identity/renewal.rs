@@ -32,7 +32,9 @@ pub struct Schedule {
 
 impl Schedule {
     pub fn new(pod_uid: &str) -> Self {
-        Self { seed: spread::seed_of(pod_uid) }
+        Self {
+            seed: spread::seed_of(pod_uid),
+        }
     }
 
     /// When a leaf that came at `obtained` is renewed. A clock that runs ahead of the issuer's
@@ -46,7 +48,10 @@ impl Schedule {
 
     /// When to follow a change of the issuing CA that was seen at `now`.
     pub fn rotation_point(&self, now: SystemTime, leaf: &LeafFacts) -> SystemTime {
-        let life = leaf.not_after.duration_since(leaf.not_before).unwrap_or_default();
+        let life = leaf
+            .not_after
+            .duration_since(leaf.not_before)
+            .unwrap_or_default();
         let longest = (life / ROTATION_SPREAD_OF_LIFE).min(LONGEST_ROTATION_SPREAD);
         now + longest.mul_f64(spread::fraction(self.seed.rotate_left(17)))
     }

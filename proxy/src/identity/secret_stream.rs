@@ -25,10 +25,7 @@ use tokio::sync::watch;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Response, Status, Streaming, transport::Channel};
 
-use crate::{
-    control::status::Reporter,
-    control_plane_client::subscription::Subscription,
-};
+use crate::{control::status::Reporter, control_plane_client::subscription::Subscription};
 
 /// SHA-1 or SHA-256 of a key, in hex, is 40 or 64; anything much longer is not a key id.
 const MAX_KEY_ID: usize = 128;
@@ -57,7 +54,13 @@ impl SecretStream {
         announced: watch::Sender<Announced>,
         reporter: Reporter,
     ) -> Self {
-        Self { trust_domain, node_id, announced, reporter, accepted_version: String::new() }
+        Self {
+            trust_domain,
+            node_id,
+            announced,
+            reporter,
+            accepted_version: String::new(),
+        }
     }
 
     fn request(&self) -> DiscoveryRequest {
@@ -78,20 +81,28 @@ impl Subscription for SecretStream {
         channel: Channel,
         requests: ReceiverStream<DiscoveryRequest>,
     ) -> Result<Streaming<DiscoveryResponse>, Status> {
-        let mut client = SecretDiscoveryServiceClient::new(channel)
-            .max_decoding_message_size(MAX_GRPC_MESSAGE);
-        client.stream_secrets(requests).await.map(Response::into_inner)
+        let mut client =
+            SecretDiscoveryServiceClient::new(channel).max_decoding_message_size(MAX_GRPC_MESSAGE);
+        client
+            .stream_secrets(requests)
+            .await
+            .map(Response::into_inner)
     }
 
     fn first_requests(&mut self) -> Vec<DiscoveryRequest> {
-        let validator = Value { kind: Some(Kind::StringValue("trusted_ca".to_owned())) };
+        let validator = Value {
+            kind: Some(Kind::StringValue("trusted_ca".to_owned())),
+        };
         let fields = BTreeMap::from([(VALIDATOR_METADATA_KEY.to_owned(), validator)]);
         let node = Node {
             id: self.node_id.clone(),
             metadata: Some(Struct { fields }),
             ..Node::default()
         };
-        vec![DiscoveryRequest { node: Some(node), ..self.request() }]
+        vec![DiscoveryRequest {
+            node: Some(node),
+            ..self.request()
+        }]
     }
 
     fn received(&mut self, response: DiscoveryResponse) -> Vec<DiscoveryRequest> {
@@ -106,12 +117,18 @@ impl Subscription for SecretStream {
         let Some(reason) = refused else {
             self.accepted_version = response.version_info;
             self.reporter.fine();
-            return vec![DiscoveryRequest { response_nonce: response.nonce, ..self.request() }];
+            return vec![DiscoveryRequest {
+                response_nonce: response.nonce,
+                ..self.request()
+            }];
         };
         let reason = format!("what the control plane sent can't be used: {reason}");
         self.reporter.wrong(&reason);
-        let error_detail =
-            rpc::Status { code: i32::from(Code::Internal), message: reason, ..rpc::Status::default() };
+        let error_detail = rpc::Status {
+            code: i32::from(Code::Internal),
+            message: reason,
+            ..rpc::Status::default()
+        };
         vec![DiscoveryRequest {
             response_nonce: response.nonce,
             error_detail: Some(error_detail),
@@ -169,8 +186,12 @@ fn trust_bundle(secret: Secret, trust_domain: &TrustDomain) -> Result<TrustBundl
         return Err(InvalidSecret::NoBundle);
     };
     let pem = match context.trusted_ca {
-        Some(DataSource { specifier: Some(Specifier::InlineBytes(pem)) }) => pem,
-        Some(DataSource { specifier: Some(Specifier::InlineString(pem)) }) => pem.into_bytes(),
+        Some(DataSource {
+            specifier: Some(Specifier::InlineBytes(pem)),
+        }) => pem,
+        Some(DataSource {
+            specifier: Some(Specifier::InlineString(pem)),
+        }) => pem.into_bytes(),
         _ => return Err(InvalidSecret::NoBundle),
     };
     Ok(TrustBundle::from_pem(trust_domain.clone(), &pem)?)
@@ -181,10 +202,14 @@ fn key_id(secret: Secret) -> Result<Arc<str>, InvalidSecret> {
         return Err(InvalidSecret::NoKeyId);
     };
     let text = match generic.secret {
-        Some(DataSource { specifier: Some(Specifier::InlineString(text)) }) => text,
+        Some(DataSource {
+            specifier: Some(Specifier::InlineString(text)),
+        }) => text,
         _ => return Err(InvalidSecret::NoKeyId),
     };
-    let is_hex = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let is_hex = text
+        .bytes()
+        .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     if text.is_empty() || text.len() > MAX_KEY_ID || !is_hex {
         return Err(InvalidSecret::NoKeyId);
     }

@@ -66,7 +66,9 @@ pub struct StateFile {
 
 impl StateFile {
     pub fn in_directory(directory: &Path) -> Self {
-        Self { directory: directory.to_owned() }
+        Self {
+            directory: directory.to_owned(),
+        }
     }
 
     pub fn path(&self) -> PathBuf {
@@ -82,12 +84,19 @@ impl StateFile {
         let bytes = match encode(state) {
             Ok(bytes) => bytes,
             Err(StateFileError::TooLarge { .. }) if state.rest.directory.is_some() => {
-                let rest = SavedFacts { directory: None, ..state.rest.clone() };
+                let rest = SavedFacts {
+                    directory: None,
+                    ..state.rest.clone()
+                };
                 encode_parts(state.key.as_ref(), &rest)?
             }
             Err(error) => return Err(error),
         };
-        self.replace(&bytes).map_err(|source| StateFileError::Write { path: self.path(), source })
+        self.replace(&bytes)
+            .map_err(|source| StateFileError::Write {
+                path: self.path(),
+                source,
+            })
     }
 
     fn replace(&self, bytes: &[u8]) -> io::Result<()> {
@@ -98,8 +107,11 @@ impl StateFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
-        let mut file =
-            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&temporary)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         std::fs::rename(&temporary, self.path())?;
@@ -123,7 +135,10 @@ impl StateFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(StateFileError::Read { path, source }),
         };
-        let read = |source| StateFileError::Read { path: path.clone(), source };
+        let read = |source| StateFileError::Read {
+            path: path.clone(),
+            source,
+        };
         let metadata = file.metadata().map_err(read)?;
         if !metadata.is_file() {
             return Err(StateFileError::NotAFile { path });
@@ -137,11 +152,17 @@ impl StateFile {
             return Err(StateFileError::Mode { path, mode });
         }
         let limit = MAX_FILE.saturating_add(1);
-        let size = usize::try_from(metadata.len()).unwrap_or(usize::MAX).min(limit);
+        let size = usize::try_from(metadata.len())
+            .unwrap_or(usize::MAX)
+            .min(limit);
         // room for all of it at once: growing would leave copies of the key behind
         let mut bytes = Zeroizing::new(Vec::with_capacity(size.saturating_add(1)));
-        file.take(limit as u64).read_to_end(&mut bytes).map_err(read)?;
-        decode(&bytes).map(Some).map_err(|reason| StateFileError::Content { path, reason })
+        file.take(limit as u64)
+            .read_to_end(&mut bytes)
+            .map_err(read)?;
+        decode(&bytes)
+            .map(Some)
+            .map_err(|reason| StateFileError::Content { path, reason })
     }
 }
 
@@ -175,11 +196,15 @@ fn decode(bytes: &[u8]) -> Result<SavedState, InvalidState> {
     if bytes.len() > MAX_FILE {
         return Err(InvalidState::TooLarge);
     }
-    let (magic, bytes) = bytes.split_at_checked(MAGIC.len()).ok_or(InvalidState::Torn)?;
+    let (magic, bytes) = bytes
+        .split_at_checked(MAGIC.len())
+        .ok_or(InvalidState::Torn)?;
     if magic != MAGIC {
         return Err(InvalidState::OtherVersion);
     }
-    let (sum, body) = bytes.split_at_checked(SHA256_OUTPUT_LEN).ok_or(InvalidState::Torn)?;
+    let (sum, body) = bytes
+        .split_at_checked(SHA256_OUTPUT_LEN)
+        .ok_or(InvalidState::Torn)?;
     if digest(&SHA256, body).as_ref() != sum {
         return Err(InvalidState::Torn);
     }

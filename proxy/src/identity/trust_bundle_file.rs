@@ -14,17 +14,25 @@ const MAX_FILE: u64 = 512 * 1024;
 /// # Errors
 /// If the file can't be read, or holds no trust bundle.
 pub fn read(path: &Path, trust_domain: &TrustDomain) -> Result<TrustBundle, TrustBundleFileError> {
-    let unreadable =
-        |source| TrustBundleFileError::Read { path: path.to_owned(), source };
+    let unreadable = |source| TrustBundleFileError::Read {
+        path: path.to_owned(),
+        source,
+    };
     let mut pem = Vec::new();
     std::fs::File::open(path)
         .and_then(|file| file.take(MAX_FILE.saturating_add(1)).read_to_end(&mut pem))
         .map_err(unreadable)?;
     if u64::try_from(pem.len()).is_ok_and(|length| length > MAX_FILE) {
-        return Err(TrustBundleFileError::TooLarge { path: path.to_owned() });
+        return Err(TrustBundleFileError::TooLarge {
+            path: path.to_owned(),
+        });
     }
-    TrustBundle::from_pem(trust_domain.clone(), &pem)
-        .map_err(|reason| TrustBundleFileError::Content { path: path.to_owned(), reason })
+    TrustBundle::from_pem(trust_domain.clone(), &pem).map_err(|reason| {
+        TrustBundleFileError::Content {
+            path: path.to_owned(),
+            reason,
+        }
+    })
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +43,10 @@ pub enum TrustBundleFileError {
     #[error("the trust bundle {} has more than {MAX_FILE} bytes", path.display())]
     TooLarge { path: PathBuf },
     #[error("the trust bundle {} can't be used: {reason}", path.display())]
-    Content { path: PathBuf, reason: InvalidTrustBundle },
+    Content {
+        path: PathBuf,
+        reason: InvalidTrustBundle,
+    },
 }
 
 #[cfg(test)]
@@ -57,9 +68,18 @@ mod tests {
 
     #[test]
     fn refuses_an_empty_file_garbage_and_endless_ones() {
-        assert!(matches!(read_text(b""), Err(TrustBundleFileError::Content { .. })));
-        assert!(matches!(read_text(b"\xff\xfe no PEM"), Err(TrustBundleFileError::Content { .. })));
+        assert!(matches!(
+            read_text(b""),
+            Err(TrustBundleFileError::Content { .. })
+        ));
+        assert!(matches!(
+            read_text(b"\xff\xfe no PEM"),
+            Err(TrustBundleFileError::Content { .. })
+        ));
         let endless = vec![b'x'; 600 * 1024];
-        assert!(matches!(read_text(&endless), Err(TrustBundleFileError::TooLarge { .. })));
+        assert!(matches!(
+            read_text(&endless),
+            Err(TrustBundleFileError::TooLarge { .. })
+        ));
     }
 }

@@ -27,7 +27,11 @@ fn renews_between_40_and_60_percent_of_a_life_and_spreads_pods_over_that() {
     for life in [seconds(10), seconds(20), seconds(86_400)] {
         let leaf = leaf(START, life);
         let points: Vec<Duration> = pods()
-            .map(|pod| pod.renewal_point(START, &leaf).duration_since(START).unwrap())
+            .map(|pod| {
+                pod.renewal_point(START, &leaf)
+                    .duration_since(START)
+                    .unwrap()
+            })
             .collect();
         let (first, last) = (points.iter().min().unwrap(), points.iter().max().unwrap());
         assert!(*first >= life.mul_f64(0.4) && *first < life.mul_f64(0.41));
@@ -78,9 +82,12 @@ fn an_ended_leaf_has_a_renewal_point_that_has_passed() {
 fn a_rotation_is_followed_soon_but_not_by_all_at_once() {
     let leaf = leaf(START, seconds(86_400));
     let now = START + seconds(100);
-    let mut points: Vec<SystemTime> =
-        pods().map(|pod| pod.rotation_point(now, &leaf)).collect();
-    assert!(points.iter().all(|point| *point >= now && *point <= now + seconds(30)));
+    let mut points: Vec<SystemTime> = pods().map(|pod| pod.rotation_point(now, &leaf)).collect();
+    assert!(
+        points
+            .iter()
+            .all(|point| *point >= now && *point <= now + seconds(30))
+    );
     points.sort();
     points.dedup();
     assert!(points.len() > 990);
@@ -100,6 +107,9 @@ fn without_a_leaf_the_back_off_alone_decides() {
 
 #[test]
 fn never_retries_in_a_tight_loop() {
-    assert_eq!(retry_delay(seconds(1), Some(Duration::ZERO)), SHORTEST_RETRY);
+    assert_eq!(
+        retry_delay(seconds(1), Some(Duration::ZERO)),
+        SHORTEST_RETRY
+    );
     assert_eq!(attempt_deadline(Some(Duration::ZERO)), SHORTEST_ATTEMPT);
 }
