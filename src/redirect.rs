@@ -1,6 +1,7 @@
 //! `mesh-lite redirect`: capture this network namespace, prove it, leave a record.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::Context;
 use ipnet::IpNet;
@@ -21,13 +22,28 @@ pub(crate) struct Args {
     #[arg(long, env = "MESH_LITE_PROXY_UID", default_value_t = SIDECAR_UID)]
     proxy_uid: u32,
     /// Ports of this pod that the network reaches without the sidecar, separated by commas.
-    #[arg(long, env = "MESH_LITE_SKIP_INBOUND_PORTS", value_delimiter = ',', value_name = "PORTS")]
+    #[arg(
+        long,
+        env = "MESH_LITE_SKIP_INBOUND_PORTS",
+        value_delimiter = ',',
+        value_name = "PORTS"
+    )]
     skip_inbound_ports: Vec<u16>,
     /// Ports that applications reach without the sidecar, separated by commas.
-    #[arg(long, env = "MESH_LITE_SKIP_OUTBOUND_PORTS", value_delimiter = ',', value_name = "PORTS")]
+    #[arg(
+        long,
+        env = "MESH_LITE_SKIP_OUTBOUND_PORTS",
+        value_delimiter = ',',
+        value_name = "PORTS"
+    )]
     skip_outbound_ports: Vec<u16>,
     /// Destinations that applications reach without the sidecar, separated by commas.
-    #[arg(long, env = "MESH_LITE_SKIP_SUBNETS", value_delimiter = ',', value_name = "CIDRS")]
+    #[arg(
+        long,
+        env = "MESH_LITE_SKIP_SUBNETS",
+        value_delimiter = ',',
+        value_name = "CIDRS"
+    )]
     skip_subnets: Vec<IpNet>,
     /// Directory for the record that the sidecar demands before it serves.
     #[arg(long, env = "MESH_LITE_STATE_DIR", value_name = "DIR")]
@@ -41,14 +57,17 @@ struct Choice(Option<Backend>);
 fn backend(text: &str) -> Result<Choice, String> {
     match text {
         "auto" => Ok(Choice(None)),
-        name => name.parse().map(|backend| Choice(Some(backend))).map_err(|error| {
-            let unknown: mesh_lite_proxy::capture::apply::UnknownBackend = error;
-            format!("{unknown}, or auto")
-        }),
+        name => name
+            .parse()
+            .map(|backend| Choice(Some(backend)))
+            .map_err(|error| {
+                let unknown: mesh_lite_proxy::capture::apply::UnknownBackend = error;
+                format!("{unknown}, or auto")
+            }),
     }
 }
 
-pub(crate) fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let exclusions = Exclusions {
         inbound_ports: args.skip_inbound_ports,
         outbound_ports: args.skip_outbound_ports,
@@ -64,12 +83,20 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     println!(
         "captured by {} ({}), user {} exempt; IPv4 {}, IPv6 {}; {}; record: {}",
         record.backend,
-        if installed.replaced { "earlier rules replaced" } else { "new" },
+        if installed.replaced {
+            "earlier rules replaced"
+        } else {
+            "new"
+        },
         record.proxy_uid,
         record.ipv4,
         record.ipv6,
-        if installed.flushed { "tracked connections forgotten" } else { "live connections kept" },
+        if installed.flushed {
+            "tracked connections forgotten"
+        } else {
+            "live connections kept"
+        },
         installed.path.display(),
     );
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }

@@ -125,16 +125,29 @@ pub enum ApplyError {
          package nftables"
     )]
     NoBackend,
-    #[error("{program} is not installed (looked in {TOOL_PATH}); install it or name another --backend")]
+    #[error(
+        "{program} is not installed (looked in {TOOL_PATH}); install it or name another --backend"
+    )]
     Missing { program: &'static str },
     #[error("could not run {program}")]
-    Start { program: &'static str, source: io::Error },
+    Start {
+        program: &'static str,
+        source: io::Error,
+    },
     #[error("{program} did not answer within {} s", TOOL_TIMEOUT.as_secs())]
     TimedOut { program: &'static str },
     #[error("{program} {arguments} failed ({status}): {complaint}")]
-    Failed { program: &'static str, arguments: String, status: ExitStatus, complaint: String },
+    Failed {
+        program: &'static str,
+        arguments: String,
+        status: ExitStatus,
+        complaint: String,
+    },
     #[error("{cause}; and what was installed before that could not be taken back: {rollback}")]
-    HalfInstalled { cause: Box<Self>, rollback: Box<Self> },
+    HalfInstalled {
+        cause: Box<Self>,
+        rollback: Box<Self>,
+    },
 }
 
 /// Installs `rules`, replacing ours if they are there, leaving everybody else's alone.
@@ -153,7 +166,10 @@ async fn apply_nft(rules: &RuleSet) -> Result<Applied, ApplyError> {
     let replaced = answered_yes(listed)?;
     let text = rules.nft();
     run("nft", &["-f", "-"], Some(&text)).await?;
-    Ok(Applied { replaced, digest: digest(&[&text]) })
+    Ok(Applied {
+        replaced,
+        digest: digest(&[&text]),
+    })
 }
 
 async fn apply_iptables(rules: &RuleSet, backend: Backend) -> Result<Applied, ApplyError> {
@@ -165,7 +181,11 @@ async fn apply_iptables(rules: &RuleSet, backend: Backend) -> Result<Applied, Ap
         .into_iter()
         .zip(&before)
         .map(|(family, before)| {
-            (backend.programs(family), rules.iptables(family, before.jumps), before)
+            (
+                backend.programs(family),
+                rules.iptables(family, before.jumps),
+                before,
+            )
         })
         .collect();
     for (programs, text, _) in &steps {
@@ -174,7 +194,9 @@ async fn apply_iptables(rules: &RuleSet, backend: Backend) -> Result<Applied, Ap
     }
     for (index, (programs, text, _)) in steps.iter().enumerate() {
         let commit = ["--noflush", "-w", XTABLES_WAIT];
-        let Err(cause) = run(programs.restore, &commit, Some(text)).await else { continue };
+        let Err(cause) = run(programs.restore, &commit, Some(text)).await else {
+            continue;
+        };
         // Tables commit one by one, so the failing text may be half in as well.
         for (programs, _, before) in steps.iter().take(index + 1) {
             if let Err(rollback) = before.put_back(*programs).await {
@@ -229,7 +251,12 @@ impl Before {
         ] {
             text.push_str(&restoration(table, there_now, there_before, rules));
         }
-        run(programs.restore, &["--noflush", "-w", XTABLES_WAIT], Some(&text)).await?;
+        run(
+            programs.restore,
+            &["--noflush", "-w", XTABLES_WAIT],
+            Some(&text),
+        )
+        .await?;
         Ok(())
     }
 }
@@ -242,7 +269,12 @@ fn restoration(table: Table, now: [bool; 2], before: [bool; 2], rules: &[String]
         lines.push(format!("-D {}", jump.rule));
     }
     lines.extend(rules.iter().cloned());
-    for (jump, _) in table.jumps().iter().zip(before).filter(|(_, before)| *before) {
+    for (jump, _) in table
+        .jumps()
+        .iter()
+        .zip(before)
+        .filter(|(_, before)| *before)
+    {
         lines.push(format!("-I {}", jump.rule));
     }
     if before == [false; 2] {
@@ -254,9 +286,10 @@ fn restoration(table: Table, now: [bool; 2], before: [bool; 2], rules: &[String]
 
 async fn jumps_present(programs: IptablesPrograms) -> Result<JumpsPresent, ApplyError> {
     let mut present = JumpsPresent::default();
-    for (table, present) in
-        [(Table::Filter, &mut present.filter), (Table::Nat, &mut present.nat)]
-    {
+    for (table, present) in [
+        (Table::Filter, &mut present.filter),
+        (Table::Nat, &mut present.nat),
+    ] {
         for (jump, present) in table.jumps().iter().zip(present) {
             let mut arguments = vec!["-w", XTABLES_WAIT, "-t", jump.table, "-C"];
             arguments.extend(jump.rule.split(' '));
@@ -298,7 +331,11 @@ async fn run(
         .env_clear()
         .env("PATH", TOOL_PATH)
         .env("LC_ALL", "C")
-        .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })
+        .stdin(if input.is_some() {
+            Stdio::piped()
+        } else {
+            Stdio::null()
+        })
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true)
@@ -334,7 +371,12 @@ fn digest(texts: &[&str]) -> String {
     for text in texts {
         context.update(text.as_bytes());
     }
-    context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    context
+        .finish()
+        .as_ref()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 #[cfg(test)]
@@ -345,7 +387,10 @@ mod tests {
     fn unknown_backends_are_refused_by_name() {
         for text in ["", "auto", "NFT", "nftables", "ipfw"] {
             let refused = text.parse::<Backend>().unwrap_err();
-            assert!(refused.to_string().contains("take nft, iptables"), "{refused}");
+            assert!(
+                refused.to_string().contains("take nft, iptables"),
+                "{refused}"
+            );
         }
     }
 
@@ -374,12 +419,19 @@ mod tests {
     #[tokio::test]
     async fn a_tool_that_is_not_installed_is_named() {
         let error = run("mesh-lite-no-such-tool", &[], None).await.unwrap_err();
-        assert!(matches!(error, ApplyError::Missing { program: "mesh-lite-no-such-tool" }));
+        assert!(matches!(
+            error,
+            ApplyError::Missing {
+                program: "mesh-lite-no-such-tool"
+            }
+        ));
     }
 
     #[tokio::test]
     async fn a_tool_that_fails_is_quoted() {
-        let error = run("sh", &["-c", "echo no such table >&2; exit 3"], None).await.unwrap_err();
+        let error = run("sh", &["-c", "echo no such table >&2; exit 3"], None)
+            .await
+            .unwrap_err();
         assert!(error.to_string().contains("no such table"), "{error}");
     }
 }

@@ -28,7 +28,9 @@ const ANSWER: usize = 16 + 4 + REQUEST + 64;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FlushError {
-    #[error("could not ask the kernel to forget tracked connections (is nf_conntrack_netlink there?)")]
+    #[error(
+        "could not ask the kernel to forget tracked connections (is nf_conntrack_netlink there?)"
+    )]
     Ask(#[source] io::Error),
     #[error("the kernel would not forget tracked connections (NET_ADMIN is needed)")]
     Refused(#[source] io::Error),
@@ -61,7 +63,10 @@ pub fn flush() -> Result<(), FlushError> {
 }
 
 fn wait(socket: &OwnedFd) -> Result<(), FlushError> {
-    let timeout = Timespec { tv_sec: ANSWER_TIMEOUT.as_secs().cast_signed(), tv_nsec: 0 };
+    let timeout = Timespec {
+        tv_sec: ANSWER_TIMEOUT.as_secs().cast_signed(),
+        tv_nsec: 0,
+    };
     match poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&timeout)) {
         Ok(0) => Err(FlushError::NoAnswer),
         Ok(_) => Ok(()),
@@ -82,13 +87,19 @@ fn request() -> Vec<u8> {
 
 fn understand(answer: &[u8]) -> Result<(), FlushError> {
     let garbled = || FlushError::Garbled(answer.to_vec());
-    let kind = answer.get(4..6).and_then(|bytes| bytes.try_into().ok()).map(u16::from_ne_bytes);
-    let code = answer.get(16..20).and_then(|bytes| bytes.try_into().ok()).map(i32::from_ne_bytes);
+    let kind = answer
+        .get(4..6)
+        .and_then(|bytes| bytes.try_into().ok())
+        .map(u16::from_ne_bytes);
+    let code = answer
+        .get(16..20)
+        .and_then(|bytes| bytes.try_into().ok())
+        .map(i32::from_ne_bytes);
     match (kind, code) {
         (Some(NLMSG_ERROR), Some(0)) => Ok(()),
-        (Some(NLMSG_ERROR), Some(code)) if code < 0 => {
-            Err(FlushError::Refused(io::Error::from_raw_os_error(code.saturating_neg())))
-        }
+        (Some(NLMSG_ERROR), Some(code)) if code < 0 => Err(FlushError::Refused(
+            io::Error::from_raw_os_error(code.saturating_neg()),
+        )),
         _ => Err(garbled()),
     }
 }
@@ -122,7 +133,9 @@ mod tests {
     #[test]
     fn a_refusal_carries_the_kernels_reason() {
         let refused = understand(&answer(NLMSG_ERROR, -1)).unwrap_err();
-        assert!(matches!(&refused, FlushError::Refused(reason) if reason.raw_os_error() == Some(1)));
+        assert!(
+            matches!(&refused, FlushError::Refused(reason) if reason.raw_os_error() == Some(1))
+        );
     }
 
     #[test]

@@ -20,7 +20,9 @@ pub enum InstallError {
     Apply(#[source] ApplyError),
     #[error("capture is installed, but connections from before it may go by it")]
     Flush(#[source] FlushError),
-    #[error("capture is installed, but it is not proved (the guard stays: connections are refused)")]
+    #[error(
+        "capture is installed, but it is not proved (the guard stays: connections are refused)"
+    )]
     Prove(#[source] CaptureUnproved),
     #[error("capture is installed and works, but the sidecar will not know")]
     Record(#[source] RecordError),
@@ -51,7 +53,7 @@ pub async fn install(
 ) -> Result<Installed, InstallError> {
     let witness =
         Witness::listen_or_find_sidecar(rules.proxy_uid()).map_err(InstallError::Prepare)?;
-    Record::remove(state_dir).map_err(InstallError::PrepareRecord)?;
+    Record::make_room(state_dir).map_err(InstallError::PrepareRecord)?;
     let namespace = own_network_namespace().map_err(InstallError::PrepareRecord)?;
     let backend = match backend {
         Some(backend) => backend,
@@ -70,5 +72,10 @@ pub async fn install(
         .map_err(InstallError::Prove)?;
     let record = Record::new(namespace, backend.as_str(), rules.proxy_uid(), digest, seen);
     let path = record.write(state_dir).map_err(InstallError::Record)?;
-    Ok(Installed { record, path, replaced, flushed })
+    Ok(Installed {
+        record,
+        path,
+        replaced,
+        flushed,
+    })
 }

@@ -30,9 +30,16 @@ pub struct ListeningSocket {
 #[non_exhaustive]
 pub enum ListeningError {
     #[error("could not read {path}, which tells who listens in this pod")]
-    Read { path: &'static str, source: io::Error },
+    Read {
+        path: &'static str,
+        source: io::Error,
+    },
     #[error("{path}, line {line}: not as the kernel writes it: {text:?}")]
-    Line { path: &'static str, line: usize, text: String },
+    Line {
+        path: &'static str,
+        line: usize,
+        text: String,
+    },
     #[error("{path} is longer than {MAX_TABLE} bytes: who listens in this pod is not known")]
     TooLong { path: &'static str },
     #[error("the thread that reads who listens in this pod ended early")]
@@ -93,8 +100,10 @@ pub fn exposed(sockets: &[ListeningSocket], inbound_ports: &[u16]) -> Option<Exp
 /// The kernel's tables cannot be read or understood.
 pub fn listening_sockets() -> Result<Vec<ListeningSocket>, ListeningError> {
     let mut sockets = Vec::new();
-    for (path, family) in [("/proc/self/net/tcp", Family::V4), ("/proc/self/net/tcp6", Family::V6)]
-    {
+    for (path, family) in [
+        ("/proc/self/net/tcp", Family::V4),
+        ("/proc/self/net/tcp6", Family::V6),
+    ] {
         match File::open(path) {
             Ok(file) => sockets.extend(parse(path, family, file)?),
             // No such family on this host.
@@ -125,7 +134,9 @@ fn parse(
         if line == 1 {
             continue;
         }
-        let read = std::str::from_utf8(&text).ok().and_then(|text| parse_line(family, text));
+        let read = std::str::from_utf8(&text)
+            .ok()
+            .and_then(|text| parse_line(family, text));
         let Some(socket) = read else {
             let text = String::from_utf8_lossy(&text).chars().take(200).collect();
             return Err(ListeningError::Line { path, line, text });

@@ -62,11 +62,18 @@ pub enum RecordError {
     Read { path: PathBuf, source: io::Error },
     #[error("could not write {path}")]
     Write { path: PathBuf, source: io::Error },
-    #[error("{path} is longer than {MAX_RECORD} bytes, which no record is; run `mesh-lite redirect` again")]
+    #[error(
+        "{path} is longer than {MAX_RECORD} bytes, which no record is; run `mesh-lite redirect` again"
+    )]
     TooLong { path: PathBuf },
     #[error("{path} is no record of this version; run `mesh-lite redirect` of the same version")]
-    Invalid { path: PathBuf, source: serde_json::Error },
-    #[error("{path} has format {found}, this version reads {FORMAT}; run `mesh-lite redirect` of the same version")]
+    Invalid {
+        path: PathBuf,
+        source: serde_json::Error,
+    },
+    #[error(
+        "{path} has format {found}, this version reads {FORMAT}; run `mesh-lite redirect` of the same version"
+    )]
     Format { path: PathBuf, found: u32 },
     #[error("could not tell the own network namespace from /proc/self/ns/net")]
     NetworkNamespace(#[source] io::Error),
@@ -81,7 +88,15 @@ impl Record {
         (ipv4, ipv6): (FamilyProof, FamilyProof),
     ) -> Self {
         let backend = backend.to_owned();
-        Self { format: FORMAT, network_namespace, backend, proxy_uid, rules_sha256, ipv4, ipv6 }
+        Self {
+            format: FORMAT,
+            network_namespace,
+            backend,
+            proxy_uid,
+            rules_sha256,
+            ipv4,
+            ipv6,
+        }
     }
 
     /// # Errors
@@ -90,18 +105,29 @@ impl Record {
         let path = state_dir.join(FILE_NAME);
         let failed = |source: io::Error| match source.kind() {
             io::ErrorKind::NotFound => RecordError::Missing { path: path.clone() },
-            _ => RecordError::Read { path: path.clone(), source },
+            _ => RecordError::Read {
+                path: path.clone(),
+                source,
+            },
         };
         let mut text = Vec::new();
         let file = File::open(&path).map_err(failed)?;
-        file.take(MAX_RECORD + 1).read_to_end(&mut text).map_err(failed)?;
+        file.take(MAX_RECORD + 1)
+            .read_to_end(&mut text)
+            .map_err(failed)?;
         if text.len() as u64 > MAX_RECORD {
             return Err(RecordError::TooLong { path });
         }
-        let record: Self = serde_json::from_slice(&text)
-            .map_err(|source| RecordError::Invalid { path: path.clone(), source })?;
+        let record: Self =
+            serde_json::from_slice(&text).map_err(|source| RecordError::Invalid {
+                path: path.clone(),
+                source,
+            })?;
         if record.format != FORMAT {
-            return Err(RecordError::Format { path, found: record.format });
+            return Err(RecordError::Format {
+                path,
+                found: record.format,
+            });
         }
         Ok(record)
     }
@@ -112,7 +138,10 @@ impl Record {
     /// The directory cannot be written to.
     pub(crate) fn write(&self, state_dir: &Path) -> Result<PathBuf, RecordError> {
         let path = state_dir.join(FILE_NAME);
-        let failed = |source| RecordError::Write { path: path.clone(), source };
+        let failed = |source| RecordError::Write {
+            path: path.clone(),
+            source,
+        };
         let text = serde_json::to_vec_pretty(self).map_err(|error| failed(error.into()))?;
         let unfinished = state_dir.join(format!("{FILE_NAME}.unfinished"));
         // The sidecar runs as another user and must be able to read it.
@@ -123,20 +152,29 @@ impl Record {
             .mode(0o644)
             .open(&unfinished)
             .map_err(failed)?;
-        file.write_all(&text).and_then(|()| file.sync_all()).map_err(failed)?;
+        file.write_all(&text)
+            .and_then(|()| file.sync_all())
+            .map_err(failed)?;
         fs::rename(&unfinished, &path).map_err(failed)?;
         Ok(path)
     }
 
-    /// An earlier record must not outlive a call that may fail.
-    pub(crate) fn remove(state_dir: &Path) -> Result<(), RecordError> {
+    /// Removes an earlier record, which must not outlive a call that may fail, and makes sure
+    /// that one can be written: before anything is installed.
+    ///
+    /// # Errors
+    /// The directory cannot be written to.
+    pub(crate) fn make_room(state_dir: &Path) -> Result<(), RecordError> {
         let path = state_dir.join(FILE_NAME);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(RecordError::Write { path, source: error })
-            }
-            _ => Ok(()),
-        }
+        let removed = match fs::remove_file(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        };
+        let tried = state_dir.join(format!("{FILE_NAME}.unfinished"));
+        removed
+            .and_then(|()| fs::write(&tried, b""))
+            .and_then(|()| fs::remove_file(&tried))
+            .map_err(|source| RecordError::Write { path, source })
     }
 }
 
@@ -163,8 +201,19 @@ mod tests {
         let state_dir = tempfile::tempdir().unwrap();
         record().write(state_dir.path()).unwrap();
         assert_eq!(Record::read(state_dir.path()).unwrap(), record());
-        Record::remove(state_dir.path()).unwrap();
-        Record::remove(state_dir.path()).unwrap();
+        Record::make_room(state_dir.path()).unwrap();
+        Record::read(state_dir.path()).unwrap_err();
+        Record::make_room(state_dir.path()).unwrap();
+    }
+
+    #[test]
+    fn a_directory_that_is_not_there_is_named_before_anything_is_installed() {
+        let state_dir = tempfile::tempdir().unwrap();
+        let refused = Record::make_room(&state_dir.path().join("none")).unwrap_err();
+        assert!(
+            refused.to_string().contains("none/capture.json"),
+            "{refused}"
+        );
     }
 
     #[test]
@@ -182,7 +231,15 @@ mod tests {
         let other_format = good.replace("\"format\":1", "\"format\":2");
         let cut = &good[..good.len() - 1];
         let endless = " ".repeat(5000);
-        for bad in ["", "null", "[]", cut, &unknown_field, &other_format, &endless] {
+        for bad in [
+            "",
+            "null",
+            "[]",
+            cut,
+            &unknown_field,
+            &other_format,
+            &endless,
+        ] {
             let state_dir = tempfile::tempdir().unwrap();
             fs::write(state_dir.path().join(FILE_NAME), bad).unwrap();
             Record::read(state_dir.path()).unwrap_err();

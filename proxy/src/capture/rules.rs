@@ -63,11 +63,17 @@ pub enum InvalidRule {
          open it to the network unchecked; leave it out"
     )]
     OwnPort { setting: &'static str, port: u16 },
-    #[error("{setting}: {count} entries, at most {MAX_EXCLUSIONS} are taken; name fewer, or a range as one subnet")]
+    #[error(
+        "{setting}: {count} entries, at most {MAX_EXCLUSIONS} are taken; name fewer, or a range as one subnet"
+    )]
     TooMany { setting: &'static str, count: usize },
-    #[error("--skip-subnets: {0} excludes every address, which is no capture at all; name what is to be left out")]
+    #[error(
+        "--skip-subnets: {0} excludes every address, which is no capture at all; name what is to be left out"
+    )]
     EverySubnet(IpNet),
-    #[error("--skip-subnets: {subnet} contains {probe}, to which capture is proved; leave that address in")]
+    #[error(
+        "--skip-subnets: {subnet} contains {probe}, to which capture is proved; leave that address in"
+    )]
     ProbeExcluded { subnet: IpNet, probe: IpAddr },
 }
 
@@ -132,8 +138,16 @@ impl RuleSet {
         if FORBIDDEN_UIDS.contains(&proxy_uid) {
             problems.push(InvalidRule::ForbiddenUid(proxy_uid));
         }
-        check_ports("--skip-inbound-ports", &exclusions.inbound_ports, &mut problems);
-        check_ports("--skip-outbound-ports", &exclusions.outbound_ports, &mut problems);
+        check_ports(
+            "--skip-inbound-ports",
+            &exclusions.inbound_ports,
+            &mut problems,
+        );
+        check_ports(
+            "--skip-outbound-ports",
+            &exclusions.outbound_ports,
+            &mut problems,
+        );
         check_subnets(&exclusions.subnets, &mut problems);
         if !problems.is_empty() {
             return Err(InvalidRules(problems));
@@ -143,7 +157,12 @@ impl RuleSet {
         skip_subnets.sort();
         Ok(Self {
             proxy_uid,
-            skip_inbound: exclusions.inbound_ports.iter().copied().chain(own).collect(),
+            skip_inbound: exclusions
+                .inbound_ports
+                .iter()
+                .copied()
+                .chain(own)
+                .collect(),
             skip_outbound: exclusions.outbound_ports.iter().copied().collect(),
             skip_subnets,
         })
@@ -156,7 +175,9 @@ impl RuleSet {
 
     /// A port to which outbound connections are captured, for the proof.
     pub fn captured_outbound_port(&self) -> u16 {
-        (1..=u16::MAX).find(|port| !self.skip_outbound.contains(port)).unwrap_or(1)
+        (1..=u16::MAX)
+            .find(|port| !self.skip_outbound.contains(port))
+            .unwrap_or(1)
     }
 
     /// One transaction that replaces the own table, whether it is there or not.
@@ -166,41 +187,71 @@ impl RuleSet {
         );
         push_set(&mut text, "skip_in", "inet_service", &self.skip_inbound);
         push_set(&mut text, "skip_out", "inet_service", &self.skip_outbound);
-        push_set(&mut text, "skip_net4", "ipv4_addr; flags interval", self.subnets(Family::V4));
-        push_set(&mut text, "skip_net6", "ipv6_addr; flags interval", self.subnets(Family::V6));
+        push_set(
+            &mut text,
+            "skip_net4",
+            "ipv4_addr; flags interval",
+            self.subnets(Family::V4),
+        );
+        push_set(
+            &mut text,
+            "skip_net6",
+            "ipv6_addr; flags interval",
+            self.subnets(Family::V6),
+        );
         let uid = self.proxy_uid;
-        push_chain(&mut text, "out", "nat hook output priority -100", &[
-            &format!("meta skuid {uid} return"),
-            "oifname \"lo\" return",
-            "tcp dport @skip_out return",
-            "ip daddr @skip_net4 return",
-            "ip6 daddr @skip_net6 return",
-            &format!("meta l4proto tcp redirect to :{OUTBOUND_PORT}"),
-        ]);
-        push_chain(&mut text, "in", "nat hook prerouting priority -100", &[
-            "iifname \"lo\" return",
-            "tcp dport @skip_in return",
-            &format!(
-                "tcp flags & (fin|syn|rst|ack) == syn redirect to :{INBOUND_PLAINTEXT_PORT}"
-            ),
-        ]);
-        push_chain(&mut text, "guard_out", "filter hook output priority 0", &[
-            "tcp flags & (fin|syn|rst|ack) != syn accept",
-            "oifname \"lo\" accept",
-            &format!("meta skuid {uid} accept"),
-            "tcp dport @skip_out accept",
-            "ip daddr @skip_net4 accept",
-            "ip6 daddr @skip_net6 accept",
-            "ct status dnat accept",
-            "meta l4proto tcp reject with tcp reset",
-        ]);
-        push_chain(&mut text, "guard_in", "filter hook input priority 0", &[
-            "tcp flags & (fin|syn|rst|ack) != syn accept",
-            "iifname \"lo\" accept",
-            "tcp dport @skip_in accept",
-            "ct status dnat accept",
-            "meta l4proto tcp reject with tcp reset",
-        ]);
+        push_chain(
+            &mut text,
+            "out",
+            "nat hook output priority -100",
+            &[
+                &format!("meta skuid {uid} return"),
+                "oifname \"lo\" return",
+                "tcp dport @skip_out return",
+                "ip daddr @skip_net4 return",
+                "ip6 daddr @skip_net6 return",
+                &format!("meta l4proto tcp redirect to :{OUTBOUND_PORT}"),
+            ],
+        );
+        push_chain(
+            &mut text,
+            "in",
+            "nat hook prerouting priority -100",
+            &[
+                "iifname \"lo\" return",
+                "tcp dport @skip_in return",
+                &format!(
+                    "tcp flags & (fin|syn|rst|ack) == syn redirect to :{INBOUND_PLAINTEXT_PORT}"
+                ),
+            ],
+        );
+        push_chain(
+            &mut text,
+            "guard_out",
+            "filter hook output priority 0",
+            &[
+                "tcp flags & (fin|syn|rst|ack) != syn accept",
+                "oifname \"lo\" accept",
+                &format!("meta skuid {uid} accept"),
+                "tcp dport @skip_out accept",
+                "ip daddr @skip_net4 accept",
+                "ip6 daddr @skip_net6 accept",
+                "ct status dnat accept",
+                "meta l4proto tcp reject with tcp reset",
+            ],
+        );
+        push_chain(
+            &mut text,
+            "guard_in",
+            "filter hook input priority 0",
+            &[
+                "tcp flags & (fin|syn|rst|ack) != syn accept",
+                "iifname \"lo\" accept",
+                "tcp dport @skip_in accept",
+                "ct status dnat accept",
+                "meta l4proto tcp reject with tcp reset",
+            ],
+        );
         text.push_str("}\n");
         text
     }
@@ -210,10 +261,14 @@ impl RuleSet {
     pub fn iptables(&self, family: Family, jumps_present: JumpsPresent) -> String {
         let mut nat = Vec::new();
         nat.extend(self.outbound_returns("ML_OUT", family));
-        nat.push(format!("-A ML_OUT -p tcp -j REDIRECT --to-ports {OUTBOUND_PORT}"));
+        nat.push(format!(
+            "-A ML_OUT -p tcp -j REDIRECT --to-ports {OUTBOUND_PORT}"
+        ));
         nat.push("-A ML_IN -i lo -j RETURN".to_owned());
         nat.extend(port_returns("ML_IN", &self.skip_inbound));
-        nat.push(format!("-A ML_IN -p tcp --syn -j REDIRECT --to-ports {INBOUND_PLAINTEXT_PORT}"));
+        nat.push(format!(
+            "-A ML_IN -p tcp --syn -j REDIRECT --to-ports {INBOUND_PLAINTEXT_PORT}"
+        ));
 
         let mut filter = Vec::new();
         filter.extend(self.outbound_returns("ML_GOUT", family));
@@ -235,16 +290,24 @@ impl RuleSet {
     fn outbound_returns(&self, chain: &str, family: Family) -> Vec<String> {
         // The user comes first in both languages: the sidecar's own packets are the many.
         let mut rules = vec![
-            format!("-A {chain} -m owner --uid-owner {} -j RETURN", self.proxy_uid),
+            format!(
+                "-A {chain} -m owner --uid-owner {} -j RETURN",
+                self.proxy_uid
+            ),
             format!("-A {chain} -o lo -j RETURN"),
         ];
         rules.extend(port_returns(chain, &self.skip_outbound));
-        rules.extend(self.subnets(family).map(|subnet| format!("-A {chain} -d {subnet} -j RETURN")));
+        rules.extend(
+            self.subnets(family)
+                .map(|subnet| format!("-A {chain} -d {subnet} -j RETURN")),
+        );
         rules
     }
 
     fn subnets(&self, family: Family) -> impl Iterator<Item = &IpNet> {
-        self.skip_subnets.iter().filter(move |subnet| family.holds(subnet))
+        self.skip_subnets
+            .iter()
+            .filter(move |subnet| family.holds(subnet))
     }
 }
 
@@ -282,12 +345,24 @@ impl Table {
         let table = self.name();
         match self {
             Self::Filter => [
-                Jump { table, rule: "OUTPUT -p tcp --syn -j ML_GOUT" },
-                Jump { table, rule: "INPUT -p tcp --syn -j ML_GIN" },
+                Jump {
+                    table,
+                    rule: "OUTPUT -p tcp --syn -j ML_GOUT",
+                },
+                Jump {
+                    table,
+                    rule: "INPUT -p tcp --syn -j ML_GIN",
+                },
             ],
             Self::Nat => [
-                Jump { table, rule: "OUTPUT -p tcp -j ML_OUT" },
-                Jump { table, rule: "PREROUTING -p tcp -j ML_IN" },
+                Jump {
+                    table,
+                    rule: "OUTPUT -p tcp -j ML_OUT",
+                },
+                Jump {
+                    table,
+                    rule: "PREROUTING -p tcp -j ML_IN",
+                },
             ],
         }
     }
@@ -310,13 +385,19 @@ impl JumpsPresent {
 
     /// Whether capture was there before, whole or in part.
     pub fn any(self) -> bool {
-        self.filter.into_iter().chain(self.nat).any(|present| present)
+        self.filter
+            .into_iter()
+            .chain(self.nat)
+            .any(|present| present)
     }
 }
 
 fn check_ports(setting: &'static str, ports: &[u16], problems: &mut Vec<InvalidRule>) {
     if ports.len() > MAX_EXCLUSIONS {
-        problems.push(InvalidRule::TooMany { setting, count: ports.len() });
+        problems.push(InvalidRule::TooMany {
+            setting,
+            count: ports.len(),
+        });
     }
     if ports.contains(&0) {
         problems.push(InvalidRule::PortZero { setting });
@@ -331,7 +412,10 @@ fn check_ports(setting: &'static str, ports: &[u16], problems: &mut Vec<InvalidR
 
 fn check_subnets(subnets: &[IpNet], problems: &mut Vec<InvalidRule>) {
     if subnets.len() > MAX_EXCLUSIONS {
-        problems.push(InvalidRule::TooMany { setting: "--skip-subnets", count: subnets.len() });
+        problems.push(InvalidRule::TooMany {
+            setting: "--skip-subnets",
+            count: subnets.len(),
+        });
     }
     for &subnet in subnets {
         if subnet.prefix_len() == 0 {
@@ -352,12 +436,18 @@ fn push_set<T: fmt::Display>(
     kind: &str,
     elements: impl IntoIterator<Item = T>,
 ) {
-    let elements: Vec<String> = elements.into_iter().map(|element| element.to_string()).collect();
+    let elements: Vec<String> = elements
+        .into_iter()
+        .map(|element| element.to_string())
+        .collect();
     line(text, format_args!("\tset {name} {{"));
     line(text, format_args!("\t\ttype {kind}"));
     // nft refuses an empty list.
     if !elements.is_empty() {
-        line(text, format_args!("\t\telements = {{ {} }}", elements.join(", ")));
+        line(
+            text,
+            format_args!("\t\telements = {{ {} }}", elements.join(", ")),
+        );
     }
     line(text, format_args!("\t}}"));
 }
@@ -395,7 +485,12 @@ fn port_returns(chain: &str, ports: &BTreeSet<u16>) -> Vec<String> {
     let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
     ports
         .chunks(MULTIPORT)
-        .map(|some| format!("-A {chain} -p tcp -m multiport --dports {} -j RETURN", some.join(",")))
+        .map(|some| {
+            format!(
+                "-A {chain} -p tcp -m multiport --dports {} -j RETURN",
+                some.join(",")
+            )
+        })
         .collect()
 }
 

@@ -5,7 +5,7 @@
 //! Both connect to addresses that no network routes, so that an arrival proves capture.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::time::Duration;
 
@@ -41,19 +41,37 @@ pub enum CaptureUnproved {
          come back to it; run it as {exempt}"
     )]
     NotExempt { exempt: u32, own: u32 },
-    #[error("{family}: an own connection came back to port {OUTBOUND_PORT}: the rules do not exempt this user")]
+    #[error(
+        "{family}: an own connection came back to port {OUTBOUND_PORT}: the rules do not exempt this user"
+    )]
     OwnConnectionCaptured { family: Family },
-    #[error("{family}: a connection to {target} was not captured, it {arrival}; the rules do not work in this pod")]
-    NotCaptured { family: Family, target: SocketAddr, arrival: Arrival },
+    #[error(
+        "{family}: a connection to {target} was not captured, it {arrival}; the rules do not work in this pod"
+    )]
+    NotCaptured {
+        family: Family,
+        target: SocketAddr,
+        arrival: Arrival,
+    },
     #[error(
         "no route for IPv4 nor IPv6, so there is nothing to prove capture by; run \
          `mesh-lite redirect` after the pod has its addresses"
     )]
     NoRoute,
-    #[error("{family}: cannot listen on {address} for the proof; is another mesh's sidecar in this pod?")]
-    Listen { family: Family, address: SocketAddr, source: io::Error },
+    #[error(
+        "{family}: cannot listen on {address} for the proof; is another mesh's sidecar in this pod?"
+    )]
+    Listen {
+        family: Family,
+        address: SocketAddr,
+        source: io::Error,
+    },
     #[error("{family}: cannot connect to {target} for the proof")]
-    Connect { family: Family, target: SocketAddr, source: io::Error },
+    Connect {
+        family: Family,
+        target: SocketAddr,
+        source: io::Error,
+    },
     #[error(transparent)]
     Listening(#[from] ListeningError),
 }
@@ -79,7 +97,10 @@ pub async fn prove(record_dir: &Path) -> Result<Proof, CaptureUnproved> {
     }
     let own = rustix::process::geteuid().as_raw();
     if record.proxy_uid != own {
-        return Err(CaptureUnproved::NotExempt { exempt: record.proxy_uid, own });
+        return Err(CaptureUnproved::NotExempt {
+            exempt: record.proxy_uid,
+            own,
+        });
     }
     let witness = Witness::listen()?;
     let (v4, v6) = tokio::join!(
@@ -98,7 +119,9 @@ pub async fn prove(record_dir: &Path) -> Result<Proof, CaptureUnproved> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arrival {
     /// It was captured; with what the kernel says it was meant for.
-    AtTheOutboundPort { original_destination: Option<SocketAddr> },
+    AtTheOutboundPort {
+        original_destination: Option<SocketAddr>,
+    },
     /// A running sidecar holds the outbound port, and somebody took the connection.
     AtTheSidecar,
     /// Somebody who is not us took it.
@@ -112,12 +135,14 @@ pub enum Arrival {
 impl std::fmt::Display for Arrival {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::AtTheOutboundPort { original_destination: Some(address) } => {
+            Self::AtTheOutboundPort {
+                original_destination: Some(address),
+            } => {
                 write!(f, "arrived as one to {address}")
             }
-            Self::AtTheOutboundPort { original_destination: None } => {
-                f.write_str("arrived without its original destination")
-            }
+            Self::AtTheOutboundPort {
+                original_destination: None,
+            } => f.write_str("arrived without its original destination"),
             Self::AtTheSidecar => f.write_str("arrived at the running sidecar"),
             Self::Elsewhere => f.write_str("was taken by somebody else"),
             Self::Refused => f.write_str("was refused"),
@@ -131,22 +156,27 @@ impl std::fmt::Display for Arrival {
 #[derive(Debug)]
 pub(crate) enum Witness {
     /// Listeners of our own on the outbound port; none for a family that this host has not.
-    Own { v4: Option<TcpListener>, v6: Option<TcpListener> },
+    Own {
+        v4: Option<TcpListener>,
+        v6: Option<TcpListener>,
+    },
     /// The sidecar runs already and holds the port.
     RunningSidecar,
 }
 
 impl Witness {
     fn listen() -> Result<Self, CaptureUnproved> {
-        Ok(Self::Own { v4: listener(Family::V4)?, v6: listener(Family::V6)? })
+        Ok(Self::Own {
+            v4: listener(Family::V4)?,
+            v6: listener(Family::V6)?,
+        })
     }
 
     /// Own listeners, or the sidecar of user `proxy_uid` if it holds the port already.
     pub(crate) fn listen_or_find_sidecar(proxy_uid: u32) -> Result<Self, CaptureUnproved> {
         match Self::listen() {
             Err(CaptureUnproved::Listen { source, .. })
-                if source.kind() == io::ErrorKind::AddrInUse
-                    && sidecar_listens(proxy_uid)? =>
+                if source.kind() == io::ErrorKind::AddrInUse && sidecar_listens(proxy_uid)? =>
             {
                 Ok(Self::RunningSidecar)
             }
@@ -178,14 +208,16 @@ impl Witness {
     ) -> Result<FamilyProof, CaptureUnproved> {
         let target = SocketAddr::new(family.unrouted(), port);
         match self.watch(family, port, ARRIVES_WITHIN).await? {
-            Arrival::AtTheOutboundPort { original_destination: Some(original) }
-                if original == target =>
-            {
-                Ok(FamilyProof::Captured)
-            }
+            Arrival::AtTheOutboundPort {
+                original_destination: Some(original),
+            } if original == target => Ok(FamilyProof::Captured),
             Arrival::AtTheSidecar => Ok(FamilyProof::Captured),
             Arrival::Unreachable => Ok(FamilyProof::Unreachable),
-            arrival => Err(CaptureUnproved::NotCaptured { family, target, arrival }),
+            arrival => Err(CaptureUnproved::NotCaptured {
+                family,
+                target,
+                arrival,
+            }),
         }
     }
 
@@ -197,6 +229,13 @@ impl Witness {
         patience: Duration,
     ) -> Result<Arrival, CaptureUnproved> {
         let target = SocketAddr::new(family.unrouted(), port);
+        if !has_way_out(target).map_err(|source| CaptureUnproved::Connect {
+            family,
+            target,
+            source,
+        })? {
+            return Ok(Arrival::Unreachable);
+        }
         let stream = match timeout(patience, TcpStream::connect(target)).await {
             Err(_) => return Ok(Arrival::Unanswered),
             Ok(Ok(stream)) => stream,
@@ -224,9 +263,6 @@ impl Witness {
         family: Family,
         target: SocketAddr,
     ) -> Result<Arrival, CaptureUnproved> {
-        if no_such_way(&source) {
-            return Ok(Arrival::Unreachable);
-        }
         match source.kind() {
             io::ErrorKind::ConnectionRefused => Ok(Arrival::Refused),
             // A sidecar that is not ready accepts and resets; what is not captured never gets
@@ -234,8 +270,15 @@ impl Witness {
             io::ErrorKind::ConnectionReset if self.is_running_sidecar() => {
                 Ok(Arrival::AtTheSidecar)
             }
-            io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable => Ok(Arrival::Unanswered),
-            _ => Err(CaptureUnproved::Connect { family, target, source }),
+            // A router said so: the connection had left this pod.
+            io::ErrorKind::TimedOut
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable => Ok(Arrival::Unanswered),
+            _ => Err(CaptureUnproved::Connect {
+                family,
+                target,
+                source,
+            }),
         }
     }
 }
@@ -251,7 +294,11 @@ fn listener(family: Family) -> Result<Option<TcpListener>, CaptureUnproved> {
     match bound {
         Ok(listener) => Ok(Some(listener)),
         Err(source) if no_such_way(&source) => Ok(None),
-        Err(source) => Err(CaptureUnproved::Listen { family, address, source }),
+        Err(source) => Err(CaptureUnproved::Listen {
+            family,
+            address,
+            source,
+        }),
     }
 }
 
@@ -281,9 +328,26 @@ fn original_destination(stream: &TcpStream, family: Family) -> Option<SocketAddr
     original.ok()?.as_socket()
 }
 
+/// Whether this pod itself has a route. Connecting a datagram socket asks for the route and
+/// sends nothing; of a TCP connection's error it cannot be told whether a router far away said
+/// it, after the connection had gone by the rules.
+fn has_way_out(target: SocketAddr) -> io::Result<bool> {
+    let any: SocketAddr = match target {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    match UdpSocket::bind(any).and_then(|socket| socket.connect(target)) {
+        Ok(()) => Ok(true),
+        Err(error) if no_such_way(&error) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// Nothing can leave by a family that has no route or that this host has not at all.
 fn no_such_way(error: &io::Error) -> bool {
-    let Some(errno) = rustix::io::Errno::from_io_error(error) else { return false };
+    let Some(errno) = rustix::io::Errno::from_io_error(error) else {
+        return false;
+    };
     [
         rustix::io::Errno::NETUNREACH,
         rustix::io::Errno::AFNOSUPPORT,

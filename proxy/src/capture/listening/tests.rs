@@ -23,8 +23,10 @@ mod on_little_endian {
     #[test]
     fn listeners_are_read_with_address_port_and_owner() {
         let sockets = table(Family::V4, &[LOOPBACK_8080, ANY_8080, POD_8080]).unwrap();
-        let read: Vec<_> =
-            sockets.iter().map(|socket| (socket.address.to_string(), socket.uid)).collect();
+        let read: Vec<_> = sockets
+            .iter()
+            .map(|socket| (socket.address.to_string(), socket.uid))
+            .collect();
         assert_eq!(
             read,
             [
@@ -39,7 +41,10 @@ mod on_little_endian {
     fn ipv6_listeners_are_read_and_mapped_ones_count_as_ipv4() {
         let lines = [V6_ANY_8080, V6_LOOPBACK_8080, V6_MAPPED_LOOPBACK_8080];
         let sockets = table(Family::V6, &lines).unwrap();
-        let read: Vec<_> = sockets.iter().map(|socket| socket.address.to_string()).collect();
+        let read: Vec<_> = sockets
+            .iter()
+            .map(|socket| socket.address.to_string())
+            .collect();
         assert_eq!(read, ["[::]:8080", "[::1]:8080", "127.0.0.1:8080"]);
     }
 
@@ -57,7 +62,10 @@ mod on_little_endian {
     #[test]
     fn a_listener_on_every_ipv6_address_is_exposed() {
         let sockets = table(Family::V6, &[V6_LOOPBACK_8080, V6_ANY_8080]).unwrap();
-        assert_eq!(exposed(&sockets, &[8080]).unwrap().address.to_string(), "[::]:8080");
+        assert_eq!(
+            exposed(&sockets, &[8080]).unwrap().address.to_string(),
+            "[::]:8080"
+        );
     }
 
     #[test]
@@ -101,7 +109,10 @@ fn a_line_that_is_not_understood_is_an_error_not_an_absence() {
         "   0: 0100007F:1F90 00000000:0000 0A 0:0 0:0 0 -1 0 1\n",
     ] {
         let refused = table(Family::V4, &[LOOPBACK_8080, bad]).unwrap_err();
-        assert!(matches!(refused, ListeningError::Line { line: 3, .. }), "{bad:?}: {refused}");
+        assert!(
+            matches!(refused, ListeningError::Line { line: 3, .. }),
+            "{bad:?}: {refused}"
+        );
     }
 }
 
@@ -132,5 +143,7 @@ async fn finds_a_real_listener_of_this_process() {
     let port = open.local_addr().unwrap().port();
     let refused = confined(&[port]).await.unwrap_err();
     assert!(matches!(&refused, NotConfined::Exposed(exposed) if exposed.port == port));
-    confined(&[confined_one.local_addr().unwrap().port()]).await.unwrap();
+    confined(&[confined_one.local_addr().unwrap().port()])
+        .await
+        .unwrap();
 }

@@ -4,7 +4,10 @@ fn exclusions() -> Exclusions {
     Exclusions {
         inbound_ports: vec![9999],
         outbound_ports: vec![5432],
-        subnets: vec!["10.88.0.0/16".parse().unwrap(), "fd88::/16".parse().unwrap()],
+        subnets: vec![
+            "10.88.0.0/16".parse().unwrap(),
+            "fd88::/16".parse().unwrap(),
+        ],
     }
 }
 
@@ -41,16 +44,25 @@ fn iptables_text_has_the_subnets_of_its_own_family_only() {
 #[test]
 fn a_jump_that_is_there_already_is_taken_out_before_it_is_put_in() {
     let rules = RuleSet::new(SIDECAR_UID, &Exclusions::default()).unwrap();
-    let present = JumpsPresent { filter: [false; 2], nat: [true, false] };
+    let present = JumpsPresent {
+        filter: [false; 2],
+        nat: [true, false],
+    };
     let text = rules.iptables(Family::V4, present);
     let deletions: Vec<_> = text.lines().filter(|line| line.starts_with("-D")).collect();
     assert_eq!(deletions, ["-D OUTPUT -p tcp -j ML_OUT"]);
-    assert_eq!(text.lines().filter(|line| line.starts_with("-I")).count(), 4);
+    assert_eq!(
+        text.lines().filter(|line| line.starts_with("-I")).count(),
+        4
+    );
 }
 
 #[test]
 fn more_ports_than_multiport_takes_are_split_over_rules() {
-    let many = Exclusions { outbound_ports: (1000..1040).collect(), ..Exclusions::default() };
+    let many = Exclusions {
+        outbound_ports: (1000..1040).collect(),
+        ..Exclusions::default()
+    };
     let rules = RuleSet::new(SIDECAR_UID, &many).unwrap();
     let text = rules.iptables(Family::V4, JumpsPresent::default());
     let lists: Vec<_> = text
@@ -59,7 +71,13 @@ fn more_ports_than_multiport_takes_are_split_over_rules() {
         .collect();
     assert_eq!(lists.len(), 3);
     for list in lists {
-        let ports = list.split_once("--dports ").unwrap().1.split_once(' ').unwrap().0;
+        let ports = list
+            .split_once("--dports ")
+            .unwrap()
+            .1
+            .split_once(' ')
+            .unwrap()
+            .0;
         assert!(ports.split(',').count() <= 15, "{list}");
     }
 }
@@ -88,20 +106,31 @@ fn users_of_root_and_of_other_meshes_are_refused() {
 
 #[test]
 fn port_zero_is_refused() {
-    let zero = Exclusions { inbound_ports: vec![0], ..Exclusions::default() };
+    let zero = Exclusions {
+        inbound_ports: vec![0],
+        ..Exclusions::default()
+    };
     assert_eq!(
         problems(SIDECAR_UID, &zero),
-        [InvalidRule::PortZero { setting: "--skip-inbound-ports" }]
+        [InvalidRule::PortZero {
+            setting: "--skip-inbound-ports"
+        }]
     );
 }
 
 #[test]
 fn the_sidecars_own_ports_cannot_be_excluded() {
     for port in [15000, 15001, 15006] {
-        let own = Exclusions { inbound_ports: vec![port], ..Exclusions::default() };
+        let own = Exclusions {
+            inbound_ports: vec![port],
+            ..Exclusions::default()
+        };
         assert_eq!(
             problems(SIDECAR_UID, &own),
-            [InvalidRule::OwnPort { setting: "--skip-inbound-ports", port }]
+            [InvalidRule::OwnPort {
+                setting: "--skip-inbound-ports",
+                port
+            }]
         );
     }
 }
@@ -110,8 +139,14 @@ fn the_sidecars_own_ports_cannot_be_excluded() {
 fn a_subnet_of_every_address_is_refused() {
     for every in ["0.0.0.0/0", "::/0"] {
         let subnet: IpNet = every.parse().unwrap();
-        let all = Exclusions { subnets: vec![subnet], ..Exclusions::default() };
-        assert_eq!(problems(SIDECAR_UID, &all), [InvalidRule::EverySubnet(subnet)]);
+        let all = Exclusions {
+            subnets: vec![subnet],
+            ..Exclusions::default()
+        };
+        assert_eq!(
+            problems(SIDECAR_UID, &all),
+            [InvalidRule::EverySubnet(subnet)]
+        );
     }
 }
 
@@ -123,7 +158,10 @@ fn a_subnet_that_holds_the_address_of_the_proof_is_refused() {
         ("2001:db8::/32", IpAddr::V6(UNROUTED_V6)),
     ] {
         let subnet: IpNet = subnet.parse().unwrap();
-        let holding = Exclusions { subnets: vec![subnet], ..Exclusions::default() };
+        let holding = Exclusions {
+            subnets: vec![subnet],
+            ..Exclusions::default()
+        };
         assert_eq!(
             problems(SIDECAR_UID, &holding),
             [InvalidRule::ProbeExcluded { subnet, probe }]
@@ -133,10 +171,16 @@ fn a_subnet_that_holds_the_address_of_the_proof_is_refused() {
 
 #[test]
 fn too_long_lists_are_refused() {
-    let long = Exclusions { outbound_ports: (1..=257).collect(), ..Exclusions::default() };
+    let long = Exclusions {
+        outbound_ports: (1..=257).collect(),
+        ..Exclusions::default()
+    };
     assert_eq!(
         problems(SIDECAR_UID, &long),
-        [InvalidRule::TooMany { setting: "--skip-outbound-ports", count: 257 }]
+        [InvalidRule::TooMany {
+            setting: "--skip-outbound-ports",
+            count: 257
+        }]
     );
 }
 
@@ -154,7 +198,10 @@ fn every_problem_is_named_at_once() {
 
 #[test]
 fn the_port_of_the_proof_is_one_that_is_captured() {
-    let first = Exclusions { outbound_ports: vec![1, 2, 4], ..Exclusions::default() };
+    let first = Exclusions {
+        outbound_ports: vec![1, 2, 4],
+        ..Exclusions::default()
+    };
     let rules = RuleSet::new(SIDECAR_UID, &first).unwrap();
     assert_eq!(rules.captured_outbound_port(), 3);
 }

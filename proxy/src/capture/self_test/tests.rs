@@ -9,7 +9,10 @@ fn record(network_namespace: u64, proxy_uid: u32) -> Record {
 async fn without_a_record_nothing_is_proved() {
     let state_dir = tempfile::tempdir().unwrap();
     let unproved = prove(state_dir.path()).await.unwrap_err();
-    assert!(matches!(unproved, CaptureUnproved::Record(RecordError::Missing { .. })));
+    assert!(matches!(
+        unproved,
+        CaptureUnproved::Record(RecordError::Missing { .. })
+    ));
 }
 
 #[tokio::test]
@@ -18,7 +21,9 @@ async fn a_record_of_another_network_namespace_proves_nothing() {
     let elsewhere = own_network_namespace().unwrap() + 1;
     record(elsewhere, 15008).write(state_dir.path()).unwrap();
     let unproved = prove(state_dir.path()).await.unwrap_err();
-    assert!(matches!(unproved, CaptureUnproved::OtherNetworkNamespace { recorded, .. } if recorded == elsewhere));
+    assert!(
+        matches!(unproved, CaptureUnproved::OtherNetworkNamespace { recorded, .. } if recorded == elsewhere)
+    );
 }
 
 #[tokio::test]
@@ -29,7 +34,12 @@ async fn rules_for_another_user_prove_nothing() {
     record(here, own + 1).write(state_dir.path()).unwrap();
     let unproved = prove(state_dir.path()).await.unwrap_err();
     assert!(matches!(unproved, CaptureUnproved::NotExempt { exempt, .. } if exempt == own + 1));
-    assert!(unproved.to_string().contains(&format!("run it as {}", own + 1)), "{unproved}");
+    assert!(
+        unproved
+            .to_string()
+            .contains(&format!("run it as {}", own + 1)),
+        "{unproved}"
+    );
 }
 
 #[test]

@@ -1,0 +1,526 @@
+//! A whole mesh: control plane on the node, sidecars in pods a and b.
+
+use std::fs;
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::access_log::AccessLog;
+use crate::applications::http_get;
+use crate::eventually::{eventually, eventually_within};
+use crate::network::{NODE_V4, Network, Pod};
+use crate::process::{Process, fail, succeed};
+use crate::{ROOT_UID, SIDECAR_UID};
+
+pub const TRUST_DOMAIN: &str = "cluster.local";
+pub const OUTBOUND_PORT: u16 = 15001;
+pub const INBOUND_PORT: u16 = 15006;
+pub const TUNNEL_PORT: u16 = 15008;
+pub const HEALTH_PORT: u16 = 15021;
+pub const METRICS_PORT: u16 = 15020;
+const CONTROL_PLANE_PORT: u16 = 15012;
+/// The control plane's user: neither root nor the sidecar's.
+const CONTROL_PLANE_UID: u32 = 1500;
+
+/// Workloads as the tests have them: a calls, b answers. `caller` may reach every port of b.
+pub const DOCUMENTS: &str = "\
+apiVersion: mesh-lite.io/v1
+kind: Workload
+metadata: {name: web-1, namespace: shop}
+spec:
+  serviceAccount: web
+  addresses: [10.77.0.10, \"fd77::10\"]
+  labels: {app: web}
+---
+apiVersion: mesh-lite.io/v1
+kind: Workload
+metadata: {name: api-1, namespace: shop}
+spec:
+  serviceAccount: api
+  addresses: [10.77.0.11, \"fd77::11\"]
+  labels: {app: api}
+---
+apiVersion: mesh-lite.io/v1
+kind: Service
+metadata: {name: api, namespace: shop}
+spec:
+  addresses: [10.96.0.11, \"fd96::11\"]
+  selector: {app: api}
+  ports: [{port: 8080}]
+---
+apiVersion: mesh-lite.io/v1
+kind: AuthorizationPolicy
+metadata: {name: api-from-web, namespace: shop}
+spec:
+  selector: {matchLabels: {app: api}}
+  action: ALLOW
+  rules:
+  - from:
+    - source:
+        principals: [\"cluster.local/ns/shop/sa/web\", \"cluster.local/ns/shop/sa/api\"]
+";
+
+/// Identity of the workload in pod a, and of the one in pod b.
+pub const WEB_ID: &str = "spiffe://cluster.local/ns/shop/sa/web";
+pub const API_ID: &str = "spiffe://cluster.local/ns/shop/sa/api";
+/// Where [`DOCUMENTS`] go.
+pub const DOCUMENT_FILE: &str = "shop.yaml";
+/// The name of the policy in [`DOCUMENTS`] and the line it begins on.
+pub const POLICY: &str = "AuthorizationPolicy shop/api-from-web";
+/// A service address of b, which no interface has.
+pub const API_VIPS: [IpAddr; 2] = [
+    IpAddr::V4(std::net::Ipv4Addr::new(10, 96, 0, 11)),
+    IpAddr::V6(std::net::Ipv6Addr::new(0xfd96, 0, 0, 0, 0, 0, 0, 0x11)),
+];
+
+/// How a test wants its mesh.
+#[derive(Debug, Clone)]
+pub struct MeshSettings {
+    program: PathBuf,
+    backend: &'static str,
+    redirect: Vec<String>,
+    control_plane: Vec<String>,
+    proxy: Vec<String>,
+    documents: Vec<String>,
+}
+
+impl MeshSettings {
+    /// `program` is the binary under test, `backend` what `redirect` is told.
+    pub fn captured_by(program: &str, backend: &'static str) -> Self {
+        Self {
+            program: program.into(),
+            backend,
+            redirect: Vec::new(),
+            control_plane: Vec::new(),
+            proxy: Vec::new(),
+            documents: vec![DOCUMENTS.to_owned()],
+        }
+    }
+
+    #[must_use]
+    pub fn redirect(mut self, arguments: &[&str]) -> Self {
+        self.redirect
+            .extend(arguments.iter().map(|text| (*text).to_owned()));
+        self
+    }
+
+    #[must_use]
+    pub fn control_plane(mut self, arguments: &[&str]) -> Self {
+        self.control_plane
+            .extend(arguments.iter().map(|text| (*text).to_owned()));
+        self
+    }
+
+    #[must_use]
+    pub fn proxy(mut self, arguments: &[&str]) -> Self {
+        self.proxy
+            .extend(arguments.iter().map(|text| (*text).to_owned()));
+        self
+    }
+
+    /// One more document.
+    #[must_use]
+    pub fn document(mut self, text: &str) -> Self {
+        self.documents.push(text.to_owned());
+        self
+    }
+
+    /// Control plane, rules in pods a and b, sidecars in both, all ready.
+    pub fn start(self) -> Mesh {
+        let mut mesh = self.start_control_plane();
+        for letter in ['a', 'b'] {
+            mesh.capture(letter);
+            mesh.start_sidecar(letter);
+        }
+        mesh.a().wait_ready(&mesh.network);
+        mesh.b().wait_ready(&mesh.network);
+        mesh
+    }
+
+    /// Only the control plane: for tests about what comes before.
+    pub fn start_control_plane(self) -> Mesh {
+        let network = Network::new();
+        let program = place_program(&self.program);
+        let data = network.directory("control-plane", CONTROL_PLANE_UID);
+        let config = network.directory("documents", CONTROL_PLANE_UID);
+        fs::write(config.join(DOCUMENT_FILE), self.documents.join("---\n")).unwrap();
+        let mut mesh = Mesh {
+            settings: self,
+            program,
+            data,
+            config,
+            sidecars: [None, None],
+            control_plane: None,
+            network,
+        };
+        let mut init = mesh.control_plane_command("root");
+        init.args(["init", "--trust-domain", TRUST_DOMAIN, "--data-dir"])
+            .arg(&mesh.data);
+        succeed(&mut init);
+        mesh.start_control_plane_again();
+        mesh
+    }
+}
+
+/// Dropped in this order: sidecars, control plane, then the network under them.
+#[derive(Debug)]
+pub struct Mesh {
+    sidecars: [Option<Sidecar>; 2],
+    control_plane: Option<Process>,
+    settings: MeshSettings,
+    program: PathBuf,
+    data: PathBuf,
+    config: PathBuf,
+    pub network: Network,
+}
+
+impl Mesh {
+    /// The caller's sidecar.
+    pub fn a(&self) -> &Sidecar {
+        self.sidecars[0].as_ref().expect("sidecar a was started")
+    }
+
+    /// The answerer's sidecar.
+    pub fn b(&self) -> &Sidecar {
+        self.sidecars[1].as_ref().expect("sidecar b was started")
+    }
+
+    pub fn a_mut(&mut self) -> &mut Sidecar {
+        self.sidecars[0].as_mut().expect("sidecar a was started")
+    }
+
+    pub fn b_mut(&mut self) -> &mut Sidecar {
+        self.sidecars[1].as_mut().expect("sidecar b was started")
+    }
+
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
+    pub fn control_plane(&self) -> &Process {
+        self.control_plane
+            .as_ref()
+            .expect("the control plane was started")
+    }
+
+    /// SIGKILL to the control plane.
+    pub fn kill_control_plane(&mut self) {
+        self.control_plane = None;
+    }
+
+    pub fn start_control_plane_again(&mut self) {
+        let mut command = self.control_plane_command("control-plane");
+        command.arg("--data-dir").arg(&self.data);
+        command.arg("--config-dir").arg(&self.config);
+        command.args(["--listen", &format!("{NODE_V4}:{CONTROL_PLANE_PORT}")]);
+        command.args(["--admin-listen", &format!("{NODE_V4}:15014")]);
+        command.args(&self.settings.control_plane);
+        let mut process = Process::start("control-plane", command, self.network.home());
+        eventually("the control plane listens", || {
+            process.assert_runs();
+            let address = SocketAddr::from((NODE_V4, CONTROL_PLANE_PORT));
+            self.network
+                .node
+                .run(ROOT_UID, || std::net::TcpStream::connect(address))
+        });
+        self.control_plane = Some(process);
+    }
+
+    /// Replaces or adds a document file, as an operator would: whole.
+    pub fn write_documents(&self, file: &str, text: &str) {
+        let unfinished = self.config.join(format!(".{file}.unfinished"));
+        fs::write(&unfinished, text).unwrap();
+        fs::rename(unfinished, self.config.join(file)).unwrap();
+    }
+
+    fn control_plane_command(&self, role: &str) -> Command {
+        let program = self.program.to_str().expect("a path of our own making");
+        let mut command = self.network.node.command(CONTROL_PLANE_UID, program);
+        command.arg(role);
+        command
+    }
+
+    fn pod(&self, letter: char) -> &Pod {
+        match letter {
+            'a' => &self.network.a,
+            'b' => &self.network.b,
+            _ => &self.network.c,
+        }
+    }
+
+    /// Runs `mesh-lite redirect` in a pod; what it printed.
+    pub fn capture(&self, letter: char) -> String {
+        let state = self.state_dir(letter);
+        if !state.exists() {
+            self.network.directory(&state_name(letter), ROOT_UID);
+        }
+        let arguments: Vec<&str> = self.settings.redirect.iter().map(String::as_str).collect();
+        succeed(&mut self.redirect_command(letter, &arguments))
+    }
+
+    /// `mesh-lite redirect` as an init container has it: root with NET_ADMIN alone.
+    pub fn redirect_command(&self, letter: char, arguments: &[&str]) -> Command {
+        redirect_command(
+            &self.pod(letter).namespace,
+            &self.program,
+            self.settings.backend,
+            &self.state_dir(letter),
+            arguments,
+        )
+    }
+
+    pub fn state_dir(&self, letter: char) -> PathBuf {
+        self.network.home().join(state_name(letter))
+    }
+
+    /// Starts a pod's sidecar with a join token of its workload; does not wait for readiness.
+    pub fn start_sidecar(&mut self, letter: char) {
+        let workload = if letter == 'a' {
+            "shop/web-1"
+        } else {
+            "shop/api-1"
+        };
+        let command = self.sidecar_command(letter, workload, SIDECAR_UID);
+        self.start_sidecar_as(letter, command);
+    }
+
+    /// As [`Mesh::start_sidecar`], with another command.
+    pub fn start_sidecar_as(&mut self, letter: char, command: (Vec<String>, PathBuf, u32)) {
+        let (arguments, data, uid) = command;
+        let pod = self.pod(letter);
+        let mut sidecar = Sidecar {
+            process: None,
+            name: format!("sidecar-{letter}"),
+            namespace: pod.namespace.name().to_owned(),
+            health: (pod.v4, HEALTH_PORT).into(),
+            log: AccessLog {
+                path: data.join("access.log"),
+            },
+            home: self.network.home().to_owned(),
+            program: self.program.clone(),
+            arguments,
+            uid,
+        };
+        sidecar.start(&self.network);
+        self.sidecars[usize::from(letter == 'b')] = Some(sidecar);
+    }
+
+    /// What the sidecar of a pod is run with, its data directory, its user.
+    pub fn sidecar_command(
+        &self,
+        letter: char,
+        workload: &str,
+        uid: u32,
+    ) -> (Vec<String>, PathBuf, u32) {
+        let data = self.network.directory(&format!("sidecar-{letter}"), uid);
+        let token = data.join("join-token");
+        fs::write(&token, self.join_token(workload)).unwrap();
+        chown(&token, Some(uid), Some(uid)).unwrap();
+        fs::set_permissions(&token, fs::Permissions::from_mode(0o600)).unwrap();
+        let bundle = self.network.home().join("trust-bundle.pem");
+        fs::copy(self.data.join("trust-bundle.pem"), &bundle).unwrap();
+        fs::set_permissions(&bundle, fs::Permissions::from_mode(0o644)).unwrap();
+        let path = |path: &Path| path.display().to_string();
+        let mut arguments: Vec<String> =
+            ["proxy", "--capture", "transparent"].map(Into::into).into();
+        for (name, value) in [
+            ("--control-plane", format!("{NODE_V4}:{CONTROL_PLANE_PORT}")),
+            ("--trust-domain", TRUST_DOMAIN.to_owned()),
+            ("--trust-bundle", path(&bundle)),
+            ("--join-token-file", path(&token)),
+            ("--data-dir", path(&data)),
+            ("--capture-state-dir", path(&self.state_dir(letter))),
+            ("--access-log", path(&data.join("access.log"))),
+        ] {
+            arguments.extend([name.to_owned(), value]);
+        }
+        arguments.extend(self.settings.proxy.iter().cloned());
+        (arguments, data, uid)
+    }
+
+    /// A fresh join token for a workload.
+    pub fn join_token(&self, workload: &str) -> String {
+        let mut create = self.control_plane_command("token");
+        create
+            .args(["create", workload, "--data-dir"])
+            .arg(&self.data);
+        succeed(&mut create)
+    }
+
+    pub fn trust_bundle(&self) -> Vec<u8> {
+        fs::read(self.data.join("trust-bundle.pem")).unwrap()
+    }
+
+    /// The line of the documents on which the policy named begins, as sidecars report it.
+    pub fn policy_line(&self, name: &str) -> usize {
+        let text = fs::read_to_string(self.config.join(DOCUMENT_FILE)).unwrap();
+        let named = text
+            .lines()
+            .position(|line| line.contains(&format!("name: {name},")))
+            .unwrap();
+        // `kind` and `apiVersion` stand above `metadata`.
+        named + 1 - 2
+    }
+}
+
+fn state_name(letter: char) -> String {
+    format!("capture-{letter}")
+}
+
+/// `mesh-lite redirect` as an init container has it: root with NET_ADMIN alone.
+pub fn redirect_command(
+    namespace: &crate::Namespace,
+    program: &Path,
+    backend: &str,
+    state_dir: &Path,
+    arguments: &[&str],
+) -> Command {
+    let program = program.to_str().expect("a path of our own making");
+    let mut command = namespace.command_with_capabilities(ROOT_UID, &["net_admin"], program);
+    command
+        .args(["redirect", "--backend", backend, "--state-dir"])
+        .arg(state_dir);
+    command.args(arguments);
+    command
+}
+
+/// A sidecar that can be killed and started again.
+#[derive(Debug)]
+pub struct Sidecar {
+    process: Option<Process>,
+    name: String,
+    namespace: String,
+    health: SocketAddr,
+    log: AccessLog,
+    home: PathBuf,
+    program: PathBuf,
+    arguments: Vec<String>,
+    uid: u32,
+}
+
+impl Sidecar {
+    /// What it was started with: same user, same directories.
+    pub fn start(&mut self, network: &Network) {
+        let pod = network
+            .pods()
+            .into_iter()
+            .find(|pod| pod.namespace.name() == self.namespace);
+        let namespace = &pod.expect("a pod of this network").namespace;
+        let program = self.program.to_str().expect("a path of our own making");
+        let mut command = namespace.command(self.uid, program);
+        command.args(&self.arguments);
+        self.process = Some(Process::start(&self.name, command, &self.home));
+    }
+
+    pub fn process(&self) -> &Process {
+        self.process.as_ref().expect("the sidecar runs")
+    }
+
+    /// SIGKILL, without a chance to say anything to anybody.
+    pub fn kill(&mut self) {
+        self.process = None;
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        self.process().signal(signal);
+    }
+
+    /// Waits for a sidecar that ends by itself, or was told to.
+    pub fn ended(&mut self) -> std::process::ExitStatus {
+        self.process
+            .as_mut()
+            .expect("the sidecar was started")
+            .ended()
+    }
+
+    pub fn output(&self) -> String {
+        self.process().output()
+    }
+
+    pub fn log(&self) -> &AccessLog {
+        &self.log
+    }
+
+    /// What `/readyz` says: status and text.
+    pub fn readiness(&self, network: &Network) -> std::io::Result<(u16, String)> {
+        http_get(&network.node, self.health, "/readyz")
+    }
+
+    pub fn wait_ready(&self, network: &Network) {
+        eventually_within(
+            Duration::from_secs(60),
+            &format!("{} is ready", self.name),
+            || match self.readiness(network) {
+                Ok((200, _)) => Ok(()),
+                other => Err(format!("{other:?}")),
+            },
+        );
+    }
+
+    /// The metrics page.
+    pub fn metrics(&self, network: &Network) -> String {
+        let address = SocketAddr::new(self.health.ip(), METRICS_PORT);
+        let (status, page) = http_get(&network.node, address, "/metrics").unwrap();
+        assert_eq!(status, 200, "{page}");
+        page
+    }
+
+    /// Sum of a counter over all its labels that contain `label`.
+    pub fn counter(&self, network: &Network, name: &str, label: &str) -> f64 {
+        let page = self.metrics(network);
+        page.lines()
+            .filter(|line| line.starts_with(name) && line.contains(label))
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum()
+    }
+}
+
+/// Puts the binary where every user may run it. Shared by all tests of one build.
+pub fn place_program(program: &Path) -> PathBuf {
+    let metadata =
+        fs::metadata(program).unwrap_or_else(|error| panic!("{}: {error}", program.display()));
+    let modified = metadata
+        .modified()
+        .unwrap()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap();
+    let directory = std::env::temp_dir().join(format!(
+        "mesh-lite-program-{}-{}",
+        metadata.len(),
+        modified.as_nanos()
+    ));
+    let placed = directory.join("mesh-lite");
+    if !placed.exists() {
+        remove_earlier_programs(&directory);
+        let _ = fs::create_dir(&directory);
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).unwrap();
+        // Tests start beside each other: each copies, the last rename wins, all are the same.
+        let unfinished = directory.join(format!("unfinished-{}", std::process::id()));
+        fs::copy(program, &unfinished).unwrap();
+        fs::set_permissions(&unfinished, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::rename(&unfinished, &placed).unwrap();
+    }
+    placed
+}
+
+/// Earlier builds are of no use; one that still runs keeps running.
+fn remove_earlier_programs(current: &Path) {
+    let Ok(entries) = fs::read_dir(std::env::temp_dir()) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        if name.to_string_lossy().starts_with("mesh-lite-program-") && entry.path() != current {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// The complaint of a `redirect` that must fail.
+pub fn redirect_fails(mesh: &Mesh, letter: char, arguments: &[&str]) -> String {
+    fail(&mut mesh.redirect_command(letter, arguments))
+}
