@@ -228,3 +228,6 @@ pub enum Caller<'a> {
     Authenticated(&'a WorkloadId),
     Plaintext,
 }
+
+#[cfg(test)]
+mod tests;

@@ -279,3 +279,6 @@ fn has_content(bytes: &[u8]) -> bool {
         !line.is_empty() && !line.starts_with(b"#") && !directive
     })
 }
+
+#[cfg(test)]
+mod tests;

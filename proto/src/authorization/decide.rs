@@ -174,3 +174,8 @@ const fn verdict(verdict: Verdict, step: Step, policy: Option<SourceRef>) -> Dec
         recorded: Vec::new(),
     }
 }
+
+#[cfg(test)]
+mod naive_evaluator;
+#[cfg(test)]
+mod tests;

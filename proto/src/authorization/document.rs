@@ -128,3 +128,6 @@ pub fn load(document: &RawDocument, own_trust_domain: &TrustDomain) -> Result<Lo
         tests_failed,
     })
 }
+
+#[cfg(test)]
+mod tests;

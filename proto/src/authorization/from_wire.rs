@@ -61,12 +61,7 @@ impl TryFrom<wire::PolicySnapshot> for PolicySnapshot {
 
     fn try_from(snapshot: wire::PolicySnapshot) -> Result<Self, Self::Error> {
         known_schema(snapshot.min_schema, || "the snapshot".to_owned())?;
-        let trust_domain = TrustDomain::new(&snapshot.trust_domain).map_err(|error| {
-            InvalidSnapshot::TrustDomain {
-                text: snapshot.trust_domain.clone(),
-                reason: error.to_string(),
-            }
-        })?;
+        let trust_domain = trust_domain(&snapshot.trust_domain)?;
         let default_action = default_action(snapshot.default_action)?
             .map(|action| {
                 source_ref(snapshot.default_action_source, "the default action")
@@ -117,6 +112,19 @@ fn source_ref(source: Option<wire::SourceRef>, place: &str) -> Result<SourceRef,
         file: source.file.into(),
         line: source.line,
     })
+}
+
+/// Only in canonical form: the parser would also take `CLUSTER.local` and `spiffe://a/b`.
+fn trust_domain(text: &str) -> Result<TrustDomain, InvalidSnapshot> {
+    let refused = |reason: String| InvalidSnapshot::TrustDomain {
+        text: text.to_owned(),
+        reason,
+    };
+    let domain = TrustDomain::new(text).map_err(|error| refused(error.to_string()))?;
+    if domain.as_str() != text {
+        return Err(refused("it is not in canonical form".to_owned()));
+    }
+    Ok(domain)
 }
 
 fn default_action(value: i32) -> Result<Option<DefaultAction>, InvalidSnapshot> {
@@ -328,3 +336,6 @@ fn eviction(eviction: wire::Eviction) -> Result<Eviction, InvalidSnapshot> {
         until,
     })
 }
+
+#[cfg(test)]
+mod tests;

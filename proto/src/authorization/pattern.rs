@@ -42,13 +42,8 @@ impl<T> Pattern<T> {
         if text == "*" {
             return Ok(Self::Any);
         }
-        let (fixed, wrap): (&str, Option<fn(Box<str>) -> Self>) =
-            match (text.strip_prefix('*'), text.strip_suffix('*')) {
-                (None, None) => (text, None),
-                (None, Some(prefix)) => (prefix, Some(Self::Prefix)),
-                (Some(suffix), None) => (suffix, Some(Self::Suffix)),
-                (Some(_), Some(_)) => return Err(InvalidMatch::Star(text.to_owned())),
-            };
+        let (start, end) = (text.strip_prefix('*'), text.strip_suffix('*'));
+        let fixed = start.or(end).unwrap_or(text);
         if fixed.contains('*') {
             return Err(InvalidMatch::Star(text.to_owned()));
         }
@@ -61,9 +56,10 @@ impl<T> Pattern<T> {
                 wrong,
             });
         }
-        match wrap {
-            Some(wrap) => Ok(wrap(fixed.into())),
-            None => exact(fixed).map(Self::Exact),
+        match (start, end) {
+            (None, None) => exact(text).map(Self::Exact),
+            (None, Some(prefix)) => Ok(Self::Prefix(prefix.into())),
+            (Some(suffix), _) => Ok(Self::Suffix(suffix.into())),
         }
     }
 }

@@ -239,7 +239,7 @@ fn layer_7(field: &str) -> Option<&'static str> {
 /// Where a field is, as messages show it: `spec.rules[0].from`.
 #[derive(Clone, Copy)]
 pub(super) struct Path<'a> {
-    above: Option<&'a Path<'a>>,
+    above: Option<&'a Self>,
     step: Step<'a>,
 }
 
