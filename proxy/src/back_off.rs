@@ -21,12 +21,18 @@ pub(crate) struct BackOff {
 impl BackOff {
     /// `name` tells pods, and the parts of one pod, apart.
     pub(crate) fn new(name: &str) -> Self {
-        Self { seed: spread::seed_of(name), waits: 0, failures: 0 }
+        Self {
+            seed: spread::seed_of(name),
+            waits: 0,
+            failures: 0,
+        }
     }
 
     /// The wait after one more failure.
     pub(crate) fn after_failure(&mut self) -> Duration {
-        let step = FIRST.saturating_mul(1_u32 << self.failures.min(7)).min(LONGEST);
+        let step = FIRST
+            .saturating_mul(1_u32 << self.failures.min(7))
+            .min(LONGEST);
         self.failures = self.failures.saturating_add(1);
         self.waits = self.waits.wrapping_add(1);
         step.mul_f64(0.5 + 0.5 * spread::fraction(self.seed ^ self.waits))
@@ -48,7 +54,10 @@ mod tests {
         let mut step = FIRST;
         for _ in 0..100 {
             let wait = back_off.after_failure();
-            assert!(wait >= step / 2 && wait <= step, "{wait:?} for a step of {step:?}");
+            assert!(
+                wait >= step / 2 && wait <= step,
+                "{wait:?} for a step of {step:?}"
+            );
             step = (step * 2).min(LONGEST);
         }
     }
@@ -64,7 +73,9 @@ mod tests {
     #[test]
     fn two_pods_do_not_wait_in_step() {
         let (mut one, mut other) = (BackOff::new("pod-1"), BackOff::new("pod-2"));
-        let same = (0..50).filter(|_| one.after_failure() == other.after_failure()).count();
+        let same = (0..50)
+            .filter(|_| one.after_failure() == other.after_failure())
+            .count();
         assert_eq!(same, 0);
     }
 }

@@ -17,7 +17,7 @@ use mesh_lite_proto::{
     sidecar::CONTROL_PLANE_SERVICE_ACCOUNT,
     trust_bundle::TrustBundle,
 };
-use rustls::{ClientConfig, pki_types::ServerName};
+use rustls::{CertificateError, ClientConfig, pki_types::ServerName};
 use spiffe::TrustDomain;
 use time::{OffsetDateTime, format_description::well_known::Rfc2822};
 use tokio::net::TcpStream;
@@ -156,11 +156,22 @@ async fn connect_to(
     let stream = TlsConnector::from(tls)
         .connect(name, stream)
         .await
-        .map_err(|source| ConnectError::Tls { address, source })?;
+        .map_err(|error| ConnectError::Tls {
+            address,
+            reason: tls_words(&error),
+        })?;
     if stream.get_ref().1.alpn_protocol() == Some(ALPN) {
         Ok(stream)
     } else {
         Err(ConnectError::NotHttp2 { address })
+    }
+}
+
+/// The words of our own verifier, which rustls would show in Rust's notation.
+fn tls_words(error: &io::Error) -> String {
+    match error.get_ref().and_then(|inner| inner.downcast_ref()) {
+        Some(rustls::Error::InvalidCertificate(CertificateError::Other(ours))) => ours.to_string(),
+        _ => error.to_string(),
     }
 }
 
@@ -187,11 +198,8 @@ pub enum ConnectError {
     },
     #[error("no TLS connection with {address} within {CONNECT_TIMEOUT:?}")]
     Timeout { address: SocketAddr },
-    #[error("no TLS connection with {address}: {source}")]
-    Tls {
-        address: SocketAddr,
-        source: io::Error,
-    },
+    #[error("no TLS connection with {address}: {reason}")]
+    Tls { address: SocketAddr, reason: String },
     #[error("{address} does not speak gRPC")]
     NotHttp2 { address: SocketAddr },
 }

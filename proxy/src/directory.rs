@@ -84,7 +84,9 @@ impl Directory {
     pub fn known(&self, name: &Name) -> Option<Arc<Answer>> {
         let answers = self.shared.answers.load();
         let known = answers.get(canonical(name).as_ref())?;
-        known.last_used.store(self.shared.milliseconds(), Ordering::Relaxed);
+        known
+            .last_used
+            .store(self.shared.milliseconds(), Ordering::Relaxed);
         Some(Arc::clone(&known.answer))
     }
 
@@ -98,7 +100,10 @@ impl Directory {
         }
         let (reply, answer) = oneshot::channel();
         self.questions
-            .try_send(Question { name: canonical(name).into_owned(), reply })
+            .try_send(Question {
+                name: canonical(name).into_owned(),
+                reply,
+            })
             .map_err(|_| DirectoryUnavailable::Busy)?;
         match tokio::time::timeout(DIRECTORY_WAIT, answer).await {
             Ok(Ok(answer)) => answer,
@@ -120,7 +125,9 @@ impl Directory {
 
 impl fmt::Debug for Directory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Directory").field("names", &self.names()).finish_non_exhaustive()
+        f.debug_struct("Directory")
+            .field("names", &self.names())
+            .finish_non_exhaustive()
     }
 }
 
@@ -145,6 +152,3 @@ pub enum DirectoryUnavailable {
     #[error("too many questions wait for the directory")]
     Busy,
 }
-
-#[cfg(test)]
-mod tests;

@@ -41,6 +41,9 @@ mod tests {
             assert!((0.0..1.0).contains(&place));
             tenths[(place * 10.0) as usize] += 1;
         }
-        assert!(tenths.iter().all(|count| (850..1150).contains(count)), "{tenths:?}");
+        assert!(
+            tenths.iter().all(|count| (850..1150).contains(count)),
+            "{tenths:?}"
+        );
     }
 }

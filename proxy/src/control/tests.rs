@@ -23,7 +23,13 @@ use scripted_control_plane::{Authorities, Event, ScriptedControlPlane, TOKEN};
 /// Ten times what the slowest of these takes on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-async fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+async fn eventually<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    within_deadline(look)
+        .await
+        .unwrap_or_else(|| panic!("never came: {what}"))
+}
+
+async fn within_deadline<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
     let found = tokio::time::timeout(DEADLINE, async {
         loop {
             if let Some(found) = look() {
@@ -32,7 +38,7 @@ async fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     });
-    found.await.unwrap_or_else(|_| panic!("never came: {what}"))
+    found.await.ok()
 }
 
 struct Sidecar {
@@ -57,7 +63,10 @@ fn config(server: &ScriptedControlPlane, files: &TempDir) -> ControlConfig {
 fn start_with(config: ControlConfig, files: &Arc<TempDir>) -> Sidecar {
     let metrics = Metrics::new(&MetricsPrefix::default(), 100);
     let handles = spawn(config, &metrics, crate::clock::now).unwrap();
-    Sidecar { handles, _files: Arc::clone(files) }
+    Sidecar {
+        handles,
+        _files: Arc::clone(files),
+    }
 }
 
 fn files() -> Arc<TempDir> {
@@ -80,7 +89,8 @@ impl Sidecar {
 
     async fn another_identity(&self, before: &Identity) -> Arc<Identity> {
         eventually("another identity", || {
-            self.identity_now().filter(|now| now.leaf.serial != before.leaf.serial)
+            self.identity_now()
+                .filter(|now| now.leaf.serial != before.leaf.serial)
         })
         .await
     }
@@ -91,17 +101,26 @@ impl Sidecar {
 
     async fn policy(&self, revision: u64) -> Arc<PolicySnapshot> {
         eventually("a policy snapshot", || {
-            self.policy_now().filter(|policy| policy.revision == revision)
+            self.policy_now()
+                .filter(|policy| policy.revision == revision)
         })
         .await
     }
 
     fn issuing_error(&self) -> String {
-        self.handles.status.borrow().issuing.error.clone().unwrap_or_default()
+        self.handles
+            .status
+            .borrow()
+            .issuing
+            .error
+            .clone()
+            .unwrap_or_default()
     }
 
     async fn issuing_error_with(&self, words: &str) -> String {
-        eventually(words, || Some(self.issuing_error()).filter(|error| error.contains(words))).await
+        within_deadline(|| Some(self.issuing_error()).filter(|error| error.contains(words)))
+            .await
+            .unwrap_or_else(|| panic!("never said {words:?}, but {:?}", self.issuing_error()))
     }
 }
 
@@ -111,7 +130,11 @@ fn policy(revision: u64, allowed: &str) -> wire::PolicySnapshot {
         file: "policies.yaml".to_owned(),
         line: 3,
     };
-    let from = wire::PeerMatch { line: 5, principals: vec![allowed.to_owned()], ..Default::default() };
+    let from = wire::PeerMatch {
+        line: 5,
+        principals: vec![allowed.to_owned()],
+        ..Default::default()
+    };
     wire::PolicySnapshot {
         revision,
         min_schema: 1,
@@ -125,7 +148,12 @@ fn policy(revision: u64, allowed: &str) -> wire::PolicySnapshot {
             source: Some(source),
             action: wire::PolicyAction::Allow.into(),
             dry_run: false,
-            rules: vec![wire::Rule { min_schema: 1, line: 4, from: vec![from], to: Vec::new() }],
+            rules: vec![wire::Rule {
+                min_schema: 1,
+                line: 4,
+                from: vec![from],
+                to: Vec::new(),
+            }],
         }],
         ..Default::default()
     }
@@ -135,7 +163,10 @@ fn api(id: &str) -> (Name, Answer) {
     let address: IpAddr = [10, 0, 0, 7].into();
     let endpoint = Endpoint {
         address,
-        meshed: Some(Meshed { id: id.parse().unwrap(), tunnel_port: 15008 }),
+        meshed: Some(Meshed {
+            id: id.parse().unwrap(),
+            tunnel_port: 15008,
+        }),
         namespace: "shop".to_owned(),
         name: "api-1".to_owned(),
         healthy: true,
@@ -156,13 +187,24 @@ async fn a_join_token_brings_an_identity_a_policy_and_answers() {
     assert_eq!(identity.leaf.id.as_str(), WEB);
     assert_eq!(identity.chain.len(), 2);
     sidecar.policy(1).await;
-    assert_eq!(*sidecar.handles.directory.resolve(&name).await.unwrap(), answer);
+    assert_eq!(
+        *sidecar.handles.directory.resolve(&name).await.unwrap(),
+        answer
+    );
     assert_eq!(*sidecar.handles.directory.known(&name).unwrap(), answer);
     assert!(server.events().contains(&Event::IssuedByToken));
     eventually("all well", || {
         let status = sidecar.handles.status.borrow().clone();
-        let parts = [status.issuing, status.trust, status.directory, status.policy];
-        parts.iter().all(|part| part.connected && part.error.is_none()).then_some(())
+        let parts = [
+            status.issuing,
+            status.trust,
+            status.directory,
+            status.policy,
+        ];
+        parts
+            .iter()
+            .all(|part| part.connected && part.error.is_none())
+            .then_some(())
     })
     .await;
 }
@@ -208,7 +250,9 @@ async fn a_bundle_that_comes_or_is_corrected_later_is_used() {
     let right = std::fs::read(&path).unwrap();
     std::fs::remove_file(&path).unwrap();
     let sidecar = start_with(config, &files);
-    sidecar.issuing_error_with("trust-bundle.pem can't be read").await;
+    sidecar
+        .issuing_error_with("trust-bundle.pem can't be read")
+        .await;
     std::fs::write(&path, Authority::root().bundle().to_pem()).unwrap();
     sidecar.issuing_error_with("no TLS connection").await;
     std::fs::write(&path, right).unwrap();
@@ -224,16 +268,24 @@ async fn a_wrong_token_is_named_with_what_to_do() {
     let sidecar = start_with(config, &files);
     let error = sidecar.issuing_error_with("no such token").await;
     assert!(error.contains("mesh-lite token create"), "{error}");
-    assert!(!error.contains("used-up"), "the token itself is not repeated: {error}");
+    assert!(
+        !error.contains("used-up"),
+        "the token itself is not repeated: {error}"
+    );
 }
 
 #[tokio::test]
 async fn without_token_and_state_it_says_what_is_missing() {
     let server = ScriptedControlPlane::start();
     let files = files();
-    let config = ControlConfig { join_token_file: None, ..config(&server, &files) };
+    let config = ControlConfig {
+        join_token_file: None,
+        ..config(&server, &files)
+    };
     let sidecar = start_with(config, &files);
-    sidecar.issuing_error_with("no token to ask for one with").await;
+    sidecar
+        .issuing_error_with("no token to ask for one with")
+        .await;
 }
 
 #[tokio::test]
@@ -260,7 +312,11 @@ async fn a_leaf_is_renewed_with_itself_and_a_new_key_before_it_ends() {
         mesh_lite_proto::svid::public_key_of(&first.chain[0]),
         mesh_lite_proto::svid::public_key_of(&second.chain[0])
     );
-    assert!(server.events().contains(&Event::IssuedBySvid(first.leaf.serial.to_string())));
+    assert!(
+        server
+            .events()
+            .contains(&Event::IssuedBySvid(first.leaf.serial.to_string()))
+    );
     let third = sidecar.another_identity(&second).await;
     assert!(third.revision > second.revision);
 }
@@ -273,7 +329,10 @@ async fn a_renewal_that_would_make_it_another_workload_is_refused() {
     let first = sidecar.identity().await;
     server.say(|script| script.workload = API.to_owned());
     sidecar.issuing_error_with("this workload is").await;
-    assert_eq!(sidecar.identity_now().unwrap().leaf.serial, first.leaf.serial);
+    assert_eq!(
+        sidecar.identity_now().unwrap().leaf.serial,
+        first.leaf.serial
+    );
 }
 
 #[tokio::test]
@@ -284,7 +343,10 @@ async fn the_last_good_identity_stays_until_it_ends_and_then_there_is_none() {
     let first = sidecar.identity().await;
     server.say(|script| script.refuse = Some(tonic::Status::permission_denied("evicted")));
     sidecar.issuing_error_with("evicted").await;
-    assert_eq!(sidecar.identity_now().unwrap().leaf.serial, first.leaf.serial);
+    assert_eq!(
+        sidecar.identity_now().unwrap().leaf.serial,
+        first.leaf.serial
+    );
     eventually("the end", || sidecar.identity_now().is_none().then_some(())).await;
     assert!(crate::clock::now() >= first.leaf.not_after);
     server.say(|script| script.refuse = None);
@@ -301,10 +363,19 @@ async fn another_active_authority_is_followed_and_the_one_in_use_is_not() {
     server.forget_events();
     server.say(|script| script.active_authority(&ours));
     eventually("its acknowledgement", || {
-        server.events().iter().any(|e| matches!(e, Event::Secrets { accepted: true, .. })).then_some(())
+        server
+            .events()
+            .iter()
+            .any(|e| matches!(e, Event::Secrets { accepted: true, .. }))
+            .then_some(())
     })
     .await;
-    assert!(!server.events().iter().any(|event| matches!(event, Event::IssuedBySvid(_))));
+    assert!(
+        !server
+            .events()
+            .iter()
+            .any(|event| matches!(event, Event::IssuedBySvid(_)))
+    );
     server.authorities.rotate();
     let next = server.authorities.issuing().leaf(API, |_| ()).0;
     let next = issuer_key_id(&next).unwrap();
@@ -329,7 +400,9 @@ async fn a_bundle_that_grows_and_shrinks_is_followed_and_a_bad_one_is_not() {
         let sidecar = &sidecar;
         async move {
             eventually("the bundle", || {
-                sidecar.identity_now().filter(|it| *it.trust_bundle == wanted)
+                sidecar
+                    .identity_now()
+                    .filter(|it| *it.trust_bundle == wanted)
             })
             .await
         }
@@ -338,14 +411,21 @@ async fn a_bundle_that_grows_and_shrinks_is_followed_and_a_bad_one_is_not() {
     assert_eq!(grown.leaf.serial, first.leaf.serial, "the leaf is the same");
     assert!(grown.revision > first.revision);
 
-    for bad in ["", "garbage", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
+    for bad in [
+        "",
+        "garbage",
+        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+    ] {
         server.forget_events();
         server.say(|script| {
             script.secrets = vec![secret_with(bad)];
         });
         let words = eventually("a refusal", || {
             server.events().into_iter().find_map(|event| match event {
-                Event::Secrets { accepted: false, words } => Some(words),
+                Event::Secrets {
+                    accepted: false,
+                    words,
+                } => Some(words),
                 _ => None,
             })
         })
@@ -365,8 +445,13 @@ fn secret_with(
         config::core::v3::{DataSource, data_source::Specifier},
         extensions::transport_sockets::tls::v3::{CertificateValidationContext, Secret, secret},
     };
-    let ca = DataSource { specifier: Some(Specifier::InlineBytes(pem.as_bytes().to_vec())) };
-    let context = CertificateValidationContext { trusted_ca: Some(ca), ..Default::default() };
+    let ca = DataSource {
+        specifier: Some(Specifier::InlineBytes(pem.as_bytes().to_vec())),
+    };
+    let context = CertificateValidationContext {
+        trusted_ca: Some(ca),
+        ..Default::default()
+    };
     Secret {
         name: "ROOTCA".to_owned(),
         r#type: Some(secret::Type::ValidationContext(context)),
@@ -438,19 +523,27 @@ async fn answers_stay_while_the_control_plane_is_away_and_are_asked_for_again() 
     let unknown = Name::Address([10, 0, 0, 99].into());
     assert_eq!(
         directory.resolve(&unknown).await,
-        Err(DirectoryUnavailable::NoAnswer { name: unknown.clone() })
+        Err(DirectoryUnavailable::NoAnswer {
+            name: unknown.clone()
+        })
     );
     let (_, changed) = api("spiffe://a.test/ns/shop/sa/new");
     server.forget_events();
     server.say(|script| drop(script.answers.insert(name.clone(), changed.clone())));
     server.revive().await;
-    eventually("the change", || directory.known(&name).filter(|it| **it == changed)).await;
+    eventually("the change", || {
+        directory.known(&name).filter(|it| **it == changed)
+    })
+    .await;
     let asked = server.events().into_iter().find_map(|event| match event {
         Event::Subscribed(names) => Some(names),
         _ => None,
     });
     let asked = asked.unwrap();
-    assert!(asked.contains(&name) && asked.contains(&unknown), "{asked:?}");
+    assert!(
+        asked.contains(&name) && asked.contains(&unknown),
+        "{asked:?}"
+    );
 }
 
 #[tokio::test]
@@ -468,15 +561,24 @@ async fn a_restart_while_the_control_plane_is_away_serves_what_it_knew() {
     let policy_before = sidecar.policy(5).await;
     sidecar.handles.directory.resolve(&name).await.unwrap();
     saved(files.path(), |facts| {
-        facts.policy.is_some() && facts.directory.as_ref().is_some_and(|it| !it.answers.is_empty())
+        facts.policy.is_some()
+            && facts
+                .directory
+                .as_ref()
+                .is_some_and(|it| !it.answers.is_empty())
     })
     .await;
     drop(sidecar);
     server.kill();
 
-    let token_is_used_up = ControlConfig { join_token_file: None, ..config(&server, &files) };
+    let token_is_used_up = ControlConfig {
+        join_token_file: None,
+        ..config(&server, &files)
+    };
     let sidecar = start_with(token_is_used_up, &files);
-    let identity = sidecar.identity_now().expect("at once, without the control plane");
+    let identity = sidecar
+        .identity_now()
+        .expect("at once, without the control plane");
     assert_eq!(identity.leaf, before.leaf);
     assert_eq!(sidecar.policy_now().unwrap(), policy_before);
     assert_eq!(*sidecar.handles.directory.known(&name).unwrap(), answer);
@@ -490,10 +592,7 @@ async fn a_restart_while_the_control_plane_is_away_serves_what_it_knew() {
 }
 
 /// Waits until the state file holds what is looked for.
-async fn saved(
-    directory: &Path,
-    look: impl Fn(&crate::identity::state_file::SavedFacts) -> bool,
-) {
+async fn saved(directory: &Path, look: impl Fn(&crate::identity::state_file::SavedFacts) -> bool) {
     let file = StateFile::in_directory(directory);
     eventually("the state file", || {
         let state = file.read().ok().flatten()?;
@@ -511,7 +610,10 @@ async fn the_state_of_another_pod_is_not_used() {
     saved(files.path(), |_| true).await;
     drop(sidecar);
     server.kill();
-    let other = ControlConfig { pod_uid: "pod-2".to_owned(), ..config(&server, &files) };
+    let other = ControlConfig {
+        pod_uid: "pod-2".to_owned(),
+        ..config(&server, &files)
+    };
     let sidecar = start_with(other, &files);
     assert!(sidecar.identity_now().is_none());
     sidecar.issuing_error_with("can't connect to").await;
@@ -522,9 +624,23 @@ async fn a_wrong_address_is_refused_at_start() {
     let server = ScriptedControlPlane::start();
     let files = files();
     let metrics = Metrics::new(&MetricsPrefix::default(), 100);
-    for address in ["", "host", "host:", "host:0", "host:99999", ":15012", "user@host:1", "a b:1"] {
-        let config =
-            ControlConfig { control_plane: address.to_owned(), ..config(&server, &files) };
-        assert!(spawn(config, &metrics, crate::clock::now).is_err(), "{address:?}");
+    for address in [
+        "",
+        "host",
+        "host:",
+        "host:0",
+        "host:99999",
+        ":15012",
+        "user@host:1",
+        "a b:1",
+    ] {
+        let config = ControlConfig {
+            control_plane: address.to_owned(),
+            ..config(&server, &files)
+        };
+        assert!(
+            spawn(config, &metrics, crate::clock::now).is_err(),
+            "{address:?}"
+        );
     }
 }

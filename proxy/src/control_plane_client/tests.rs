@@ -15,14 +15,27 @@ fn skew(date: &str, now: u64) -> Option<i64> {
 
 #[test]
 fn takes_names_and_addresses_with_a_port() {
-    for address in ["control-plane.mesh-lite-system.svc:15012", "10.0.0.1:1", "[fd00::1]:15012"] {
+    for address in [
+        "control-plane.mesh-lite-system.svc:15012",
+        "10.0.0.1:1",
+        "[fd00::1]:15012",
+    ] {
         assert!(client(address).is_ok(), "{address}");
     }
 }
 
 #[test]
 fn refuses_what_is_no_address_and_says_how_to_write_one() {
-    for address in ["", ":1", "host", "host:", "host:0", "host:65536", "https://host:1", "a@b:1"] {
+    for address in [
+        "",
+        ":1",
+        "host",
+        "host:",
+        "host:0",
+        "host:65536",
+        "https://host:1",
+        "a@b:1",
+    ] {
         let words = client(address).unwrap_err().to_string();
         assert!(words.contains("HOST:PORT"), "{address:?}: {words}");
     }
@@ -42,7 +55,10 @@ fn refuses_a_namespace_that_would_change_the_expected_identity() {
 #[test]
 fn expects_the_control_planes_own_identity() {
     let expected = client("host:1").unwrap().expected;
-    assert_eq!(expected.as_str(), "spiffe://a.test/ns/mesh-lite-system/sa/mesh-lite-control-plane");
+    assert_eq!(
+        expected.as_str(),
+        "spiffe://a.test/ns/mesh-lite-system/sa/mesh-lite-control-plane"
+    );
 }
 
 #[test]
@@ -51,15 +67,27 @@ fn measures_how_far_the_clocks_are_apart() {
     assert_eq!(skew(date, 784_111_777), Some(0));
     assert_eq!(skew(date, 784_111_777 + 300), Some(300));
     assert_eq!(skew(date, 784_111_777 - 5), Some(-5));
-    assert!(ClockSkew { seconds: 300 }.to_string().contains("300 s ahead"));
+    assert!(
+        ClockSkew { seconds: 300 }
+            .to_string()
+            .contains("300 s ahead")
+    );
 }
 
 #[test]
 fn a_date_that_is_none_measures_nothing() {
-    for date in ["", "yesterday", "1994-11-06T08:49:37Z", "Sun, 99 Nov 1994 08:49:37 GMT"] {
+    for date in [
+        "",
+        "yesterday",
+        "1994-11-06T08:49:37Z",
+        "Sun, 99 Nov 1994 08:49:37 GMT",
+    ] {
         assert_eq!(skew(date, 0), None, "{date}");
     }
-    assert_eq!(ClockSkew::measured(&MetadataMap::new(), SystemTime::UNIX_EPOCH), None);
+    assert_eq!(
+        ClockSkew::measured(&MetadataMap::new(), SystemTime::UNIX_EPOCH),
+        None
+    );
 }
 
 #[test]
@@ -73,7 +101,13 @@ fn words_are_bounded_and_on_one_line() {
 
 #[test]
 fn words_name_the_cause_below_the_status() {
-    let cause = ConnectError::NoAddress { host: "nowhere".into() };
+    let cause = ConnectError::NoAddress {
+        host: "nowhere".into(),
+    };
     let status = Status::from_error(Box::new(cause));
-    assert!(in_words(&status).contains("nowhere"), "{}", in_words(&status));
+    assert!(
+        in_words(&status).contains("nowhere"),
+        "{}",
+        in_words(&status)
+    );
 }

@@ -27,7 +27,12 @@ fn kept() -> Kept {
     let rest = SavedFacts {
         pod_uid: "pod-1".to_owned(),
         chain: vec![leaf.to_vec()],
-        trust_bundle: root.bundle().authorities().iter().map(|it| it.to_vec()).collect(),
+        trust_bundle: root
+            .bundle()
+            .authorities()
+            .iter()
+            .map(|it| it.to_vec())
+            .collect(),
         trust_bundle_file: root.bundle().digest(),
         policy: Some(wire::PolicySnapshot {
             revision: 4,
@@ -39,7 +44,11 @@ fn kept() -> Kept {
         directory: Some(wire::DirectoryResponse::default()),
     };
     let key = Some(PrivateKey::from_pkcs8(key.serialize_der()));
-    Kept { root, state: SavedState { key, rest }, ends }
+    Kept {
+        root,
+        state: SavedState { key, rest },
+        ends,
+    }
 }
 
 fn restore_at(kept: Kept, now: SystemTime) -> Restored {
@@ -48,7 +57,11 @@ fn restore_at(kept: Kept, now: SystemTime) -> Restored {
 }
 
 fn restore(state: SavedState, bundle_file: Option<TrustBundle>, now: SystemTime) -> Restored {
-    let own = Own { pod_uid: "pod-1", trust_domain: &trust_domain(), bundle_file };
+    let own = Own {
+        pod_uid: "pod-1",
+        trust_domain: &trust_domain(),
+        bundle_file,
+    };
     Restored::from_state(state, own, now)
 }
 
@@ -67,7 +80,11 @@ fn an_ended_leaf_is_not_used_and_the_rest_is() {
     let ends = kept.ends;
     let restored = restore_at(kept, ends);
     assert!(restored.leaf.is_none());
-    assert!(restored.left_out[0].contains("ended"), "{:?}", restored.left_out);
+    assert!(
+        restored.left_out[0].contains("ended"),
+        "{:?}",
+        restored.left_out
+    );
     assert!(restored.policy.is_some() && restored.trust_bundle.is_some());
 }
 
@@ -103,7 +120,13 @@ fn a_kept_bundle_is_newer_than_the_file_it_was_written_beside() {
     let pushed = Authority::root().certificate;
     kept.state.rest.trust_bundle.push(pushed.to_vec());
     let restored = restore_at(kept, now());
-    assert!(restored.trust_bundle.unwrap().authorities().contains(&pushed));
+    assert!(
+        restored
+            .trust_bundle
+            .unwrap()
+            .authorities()
+            .contains(&pushed)
+    );
     assert!(restored.leaf.is_some());
 }
 
@@ -113,7 +136,10 @@ fn a_bundle_file_that_was_changed_since_is_believed_instead() {
     let changed = Authority::root().bundle();
     let restored = restore(kept.state, Some((*changed).clone()), now());
     assert_eq!(restored.trust_bundle.unwrap(), changed);
-    assert!(restored.leaf.is_none(), "the leaf is of a root that is no longer believed");
+    assert!(
+        restored.leaf.is_none(),
+        "the leaf is of a root that is no longer believed"
+    );
 }
 
 #[test]

@@ -42,8 +42,7 @@ use rcgen::{
 };
 use rustls::{RootCertStore, ServerConfig, server::WebPkiClientVerifier};
 use rustls_pki_types::{
-    CertificateDer, CertificateSigningRequestDer, PrivateKeyDer, PrivatePkcs8KeyDer,
-    pem::PemObject,
+    CertificateDer, CertificateSigningRequestDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject,
 };
 use time::OffsetDateTime;
 use tokio::{
@@ -73,7 +72,10 @@ pub(crate) enum Event {
     /// The serial of the certificate that was shown.
     IssuedBySvid(String),
     IssueRefused,
-    Secrets { accepted: bool, words: String },
+    Secrets {
+        accepted: bool,
+        words: String,
+    },
     Policy(wire::policy_request::Request),
     Subscribed(Vec<Name>),
     Forgot(Vec<Name>),
@@ -96,7 +98,8 @@ pub(crate) struct Script {
 
 impl Script {
     pub(crate) fn bundle(&mut self, bundle: &TrustBundle) {
-        self.secrets.retain(|secret| secret.name != secret_discovery::OWN_BUNDLE);
+        self.secrets
+            .retain(|secret| secret.name != secret_discovery::OWN_BUNDLE);
         self.secrets.push(secret_discovery::bundle_secret(
             secret_discovery::OWN_BUNDLE,
             &[bundle],
@@ -105,8 +108,10 @@ impl Script {
     }
 
     pub(crate) fn active_authority(&mut self, key_id: &str) {
-        self.secrets.retain(|secret| secret.name != secret_discovery::ACTIVE_AUTHORITY);
-        self.secrets.push(secret_discovery::active_authority_secret(key_id));
+        self.secrets
+            .retain(|secret| secret.name != secret_discovery::ACTIVE_AUTHORITY);
+        self.secrets
+            .push(secret_discovery::active_authority_secret(key_id));
     }
 }
 
@@ -121,7 +126,10 @@ impl Authorities {
     pub(crate) fn new() -> Self {
         let root = Authority::root();
         let issuing = Arc::new(root.intermediate(|_| ()));
-        Self { root: Arc::new(root), issuing: Arc::new(Mutex::new(issuing)) }
+        Self {
+            root: Arc::new(root),
+            issuing: Arc::new(Mutex::new(issuing)),
+        }
     }
 
     pub(crate) fn issuing(&self) -> Arc<Authority> {
@@ -172,7 +180,12 @@ impl ScriptedControlPlane {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let runtime = serve(listener, state.clone(), server);
-        Self { address, authorities, state, runtime: Some(runtime) }
+        Self {
+            address,
+            authorities,
+            state,
+            runtime: Some(runtime),
+        }
     }
 
     /// Gone, with every connection.
@@ -233,7 +246,9 @@ fn serve(listener: std::net::TcpListener, state: Shared, server: &str) -> Runtim
             let (acceptor, accepted) = (acceptor.clone(), accepted.clone());
             tokio::spawn(async move {
                 if let Ok(stream) = acceptor.accept(stream).await {
-                    let _ = accepted.send(Ok::<_, std::io::Error>(Accepted(stream))).await;
+                    let _ = accepted
+                        .send(Ok::<_, std::io::Error>(Accepted(stream)))
+                        .await;
                 }
             });
         }
@@ -291,8 +306,10 @@ impl Shared {
         params.subject_alt_names = vec![SanType::URI(script.workload.as_str().try_into().unwrap())];
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
         params.use_authority_key_identifier_extension = true;
         params.not_before = now;
         params.not_after = now + script.leaf_life;
@@ -312,8 +329,14 @@ impl SecretDiscoveryService for Shared {
             self.note(Event::IssueRefused);
             return Err(status);
         }
-        let token = request.metadata().get("authorization").map(|value| value.to_str().unwrap());
-        let shown = request.extensions().get::<Shown>().and_then(|shown| shown.0.clone());
+        let token = request
+            .metadata()
+            .get("authorization")
+            .map(|value| value.to_str().unwrap());
+        let shown = request
+            .extensions()
+            .get::<Shown>()
+            .and_then(|shown| shown.0.clone());
         let event = match (token, shown) {
             (Some(token), _) if token == format!("Bearer {TOKEN}") => Event::IssuedByToken,
             (Some(_), _) => return Err(Status::unauthenticated("no such token")),
@@ -326,9 +349,9 @@ impl SecretDiscoveryService for Shared {
         let csr = node_metadata(request.node.as_ref().unwrap(), CSR_METADATA_KEY).unwrap();
         let secret = secret_discovery::chain_secret("default", &self.issue(csr));
         self.note(event);
-        Ok(Response::new(secret_discovery::stream::single_response(&[VersionedSecret::new(
-            secret,
-        )])))
+        Ok(Response::new(secret_discovery::stream::single_response(&[
+            VersionedSecret::new(secret),
+        ])))
     }
 
     type StreamSecretsStream = ReceiverStream<Result<DiscoveryResponse, Status>>;
@@ -482,7 +505,10 @@ impl Shared {
 }
 
 fn names(names: &[wire::DirectoryName]) -> Vec<Name> {
-    names.iter().map(|name| Name::try_from(name).unwrap()).collect()
+    names
+        .iter()
+        .map(|name| Name::try_from(name).unwrap())
+        .collect()
 }
 
 fn next_answers(
@@ -499,7 +525,9 @@ fn next_answers(
         if let Some(answer) = script.answers.get(name)
             && before.as_ref() != Some(answer)
         {
-            response.answers.push(answer.to_wire_after(name, before.as_ref()));
+            response
+                .answers
+                .push(answer.to_wire_after(name, before.as_ref()));
             *before = Some(answer.clone());
         }
     }
@@ -523,7 +551,12 @@ impl Connected for Accepted {
     type ConnectInfo = Shown;
 
     fn connect_info(&self) -> Shown {
-        let shown = self.0.get_ref().1.peer_certificates().and_then(<[_]>::first);
+        let shown = self
+            .0
+            .get_ref()
+            .1
+            .peer_certificates()
+            .and_then(<[_]>::first);
         Shown(shown.map(|leaf| leaf.clone().into_owned()))
     }
 }
@@ -547,7 +580,10 @@ impl AsyncWrite for Accepted {
         Pin::new(&mut self.0).poll_write(context, bytes)
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+    fn poll_flush(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<std::io::Result<()>> {
         Pin::new(&mut self.0).poll_flush(context)
     }
 

@@ -21,11 +21,18 @@ fn name(last: u8) -> Name {
 }
 
 fn outside(name: &Name) -> wire::DirectoryResponse {
-    wire::DirectoryResponse { answers: vec![Answer::Outside.to_wire(name)], ..Default::default() }
+    wire::DirectoryResponse {
+        answers: vec![Answer::Outside.to_wire(name)],
+        ..Default::default()
+    }
 }
 
 fn subscribed(requests: &[wire::DirectoryRequest]) -> Vec<Name> {
-    requests.iter().flat_map(|it| &it.subscribe).map(|it| it.try_into().unwrap()).collect()
+    requests
+        .iter()
+        .flat_map(|it| &it.subscribe)
+        .map(|it| it.try_into().unwrap())
+        .collect()
 }
 
 /// Resolves in the background, as a connection does.
@@ -74,7 +81,9 @@ async fn a_connection_waits_two_seconds_and_no_longer() {
 #[tokio::test(start_paused = true)]
 async fn a_new_stream_asks_for_every_name_again() {
     let (mut watch, directory, _) = watch_and_handle(None);
-    let _waiting: Vec<_> = (1..=3).map(|last| resolve(&directory, name(last))).collect();
+    let _waiting: Vec<_> = (1..=3)
+        .map(|last| resolve(&directory, name(last)))
+        .collect();
     let mut asked = Vec::new();
     while asked.len() < 3 {
         asked.extend(subscribed(&watch.next_requests().await));
@@ -106,9 +115,15 @@ async fn a_full_table_is_asked_for_in_messages_of_bounded_size() {
     let answers = (0..mesh_lite_proto::sidecar::MAX_DIRECTORY_NAMES)
         .map(|number| Answer::Outside.to_wire(&long(number)))
         .collect();
-    let saved = wire::DirectoryResponse { answers, ..Default::default() };
+    let saved = wire::DirectoryResponse {
+        answers,
+        ..Default::default()
+    };
     let (mut watch, directory, _) = watch_and_handle(Some(&saved));
-    assert_eq!(directory.names(), mesh_lite_proto::sidecar::MAX_DIRECTORY_NAMES);
+    assert_eq!(
+        directory.names(),
+        mesh_lite_proto::sidecar::MAX_DIRECTORY_NAMES
+    );
     let first = watch.first_requests();
     assert!(first.len() <= 32);
     for request in &first {
@@ -122,7 +137,10 @@ async fn unused_names_are_forgotten_on_both_sides() {
     let mut forgot = Vec::new();
     while forgot.is_empty() {
         let requests = watch.next_requests().await;
-        forgot = requests.into_iter().flat_map(|request| request.forget).collect();
+        forgot = requests
+            .into_iter()
+            .flat_map(|request| request.forget)
+            .collect();
     }
     assert_eq!(Name::try_from(&forgot[0]).unwrap(), name(1));
     assert!(directory.known(&name(1)).is_none());
@@ -132,7 +150,9 @@ async fn unused_names_are_forgotten_on_both_sides() {
 #[tokio::test(start_paused = true)]
 async fn too_many_new_names_a_second_are_refused_at_once() {
     let (mut watch, directory, _) = watch_and_handle(None);
-    let scan: Vec<_> = (0..=255).map(|last| resolve(&directory, name(last))).collect();
+    let scan: Vec<_> = (0..=255)
+        .map(|last| resolve(&directory, name(last)))
+        .collect();
     let pump = tokio::spawn(async move {
         loop {
             watch.next_requests().await;
@@ -157,19 +177,42 @@ async fn settings_that_cannot_be_read_leave_those_before_and_none_refuse() {
         outbound_policy: wire::OutboundPolicy::AllowAny.into(),
         ..Default::default()
     };
-    watch.received(wire::DirectoryResponse { mesh: Some(open.clone()), ..Default::default() });
-    assert_eq!(directory.settings().outbound_policy, OutboundPolicy::AllowAny);
-    let unreadable = wire::MeshSettings { mesh_cidrs: vec!["10.0.0.0/99".to_owned()], ..open };
-    watch.received(wire::DirectoryResponse { mesh: Some(unreadable), ..Default::default() });
+    watch.received(wire::DirectoryResponse {
+        mesh: Some(open.clone()),
+        ..Default::default()
+    });
+    assert_eq!(
+        directory.settings().outbound_policy,
+        OutboundPolicy::AllowAny
+    );
+    let unreadable = wire::MeshSettings {
+        mesh_cidrs: vec!["10.0.0.0/99".to_owned()],
+        ..open
+    };
+    watch.received(wire::DirectoryResponse {
+        mesh: Some(unreadable),
+        ..Default::default()
+    });
     assert!(directory.settings().mesh_cidrs.is_empty());
-    assert!(status.borrow().directory.error.as_ref().unwrap().contains("10.0.0.0/99"));
+    assert!(
+        status
+            .borrow()
+            .directory
+            .error
+            .as_ref()
+            .unwrap()
+            .contains("10.0.0.0/99")
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_unreadable_change_makes_the_name_be_asked_for_anew() {
     use mesh_lite_proto::workload_directory::{Service, ServiceName};
     let service = Answer::Service(Service {
-        name: ServiceName { namespace: "shop".to_owned(), name: "api".to_owned() },
+        name: ServiceName {
+            namespace: "shop".to_owned(),
+            name: "api".to_owned(),
+        },
         ports: Vec::new(),
         endpoints: Default::default(),
         session_affinity: false,
@@ -180,9 +223,14 @@ async fn an_unreadable_change_makes_the_name_be_asked_for_anew() {
     };
     let (mut watch, directory, _) = watch_and_handle(Some(&saved));
     let change = service.to_wire_after(&name(1), Some(&service));
-    let change = wire::DirectoryAnswer { min_schema: 99, ..change };
-    let requests =
-        watch.received(wire::DirectoryResponse { answers: vec![change], ..Default::default() });
+    let change = wire::DirectoryAnswer {
+        min_schema: 99,
+        ..change
+    };
+    let requests = watch.received(wire::DirectoryResponse {
+        answers: vec![change],
+        ..Default::default()
+    });
     assert_eq!(requests.len(), 2);
     assert_eq!(Name::try_from(&requests[0].forget[0]).unwrap(), name(1));
     assert_eq!(subscribed(&requests[1..]), [name(1)]);
@@ -199,8 +247,14 @@ async fn an_address_in_ipv6_clothes_is_the_same_name() {
 #[tokio::test(start_paused = true)]
 async fn what_is_saved_is_what_is_restored() {
     let (mut watch, directory, _) = watch_and_handle(Some(&outside(&name(1))));
-    let mesh = wire::MeshSettings { mesh_cidrs: vec!["10.0.0.0/8".to_owned()], ..Default::default() };
-    watch.received(wire::DirectoryResponse { mesh: Some(mesh), ..Default::default() });
+    let mesh = wire::MeshSettings {
+        mesh_cidrs: vec!["10.0.0.0/8".to_owned()],
+        ..Default::default()
+    };
+    watch.received(wire::DirectoryResponse {
+        mesh: Some(mesh),
+        ..Default::default()
+    });
     let (changes, _) = directory.changes();
     let (_again, restored, _) = watch_and_handle(Some(&changes.to_wire()));
     assert_eq!(*restored.known(&name(1)).unwrap(), Answer::Outside);

@@ -31,12 +31,30 @@ fn a_token_is_the_one_word_of_its_file() {
 
 #[test]
 fn a_file_without_one_word_is_no_token() {
-    for content in [&b""[..], b"\n", b"two words", b"line\nline", b"tab\there", b"\x00"] {
-        assert!(matches!(token(content), Err(IssueError::TokenText { .. })), "{content:?}");
+    for content in [
+        &b""[..],
+        b"\n",
+        b"two words",
+        b"line\nline",
+        b"tab\there",
+        b"\x00",
+    ] {
+        assert!(
+            matches!(token(content), Err(IssueError::TokenText { .. })),
+            "{content:?}"
+        );
     }
-    assert!(matches!(token(&[b'x'; 20_000]), Err(IssueError::TokenText { .. })));
-    assert!(matches!(token(b"\xff\xfe"), Err(IssueError::TokenFile { .. })));
-    let missing = read_token(Path::new("/nowhere/token")).unwrap_err().to_string();
+    assert!(matches!(
+        token(&[b'x'; 20_000]),
+        Err(IssueError::TokenText { .. })
+    ));
+    assert!(matches!(
+        token(b"\xff\xfe"),
+        Err(IssueError::TokenFile { .. })
+    ));
+    let missing = read_token(Path::new("/nowhere/token"))
+        .unwrap_err()
+        .to_string();
     assert!(missing.contains("/nowhere/token"), "{missing}");
 }
 
@@ -47,7 +65,10 @@ fn a_request_carries_the_csr_and_hides_the_token_from_logs() {
     std::fs::write(&path, "secret-token").unwrap();
     let request = request("pod-1", "CSR".to_owned(), &Credential::TokenFile(path)).unwrap();
     assert!(!format!("{request:?}").contains("secret-token"));
-    assert_eq!(request.metadata().get("authorization").unwrap(), "Bearer secret-token");
+    assert_eq!(
+        request.metadata().get("authorization").unwrap(),
+        "Bearer secret-token"
+    );
     let node = request.get_ref().node.as_ref().unwrap();
     let csr = mesh_lite_proto::secret_discovery::node_metadata(node, CSR_METADATA_KEY);
     assert_eq!(csr, Some("CSR"));
@@ -73,11 +94,17 @@ fn anything_but_one_chain_is_refused() {
     let bundle = Authority::root().bundle();
     let chain = chain_secret("default", &bundle.to_pem());
     assert_eq!(refusal(answer(&[])), InvalidAnswer::Secrets(0));
-    assert_eq!(refusal(answer(&[chain.clone(), chain.clone()])), InvalidAnswer::Secrets(2));
+    assert_eq!(
+        refusal(answer(&[chain.clone(), chain.clone()])),
+        InvalidAnswer::Secrets(2)
+    );
     let other = bundle_secret("default", &[&bundle], BundleForm::TrustedCa);
     assert_eq!(refusal(answer(&[other])), InvalidAnswer::NoCertificate);
     let broken = "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n";
-    assert!(matches!(refusal(answer(&[chain_secret("default", broken)])), InvalidAnswer::Pem(_)));
+    assert!(matches!(
+        refusal(answer(&[chain_secret("default", broken)])),
+        InvalidAnswer::Pem(_)
+    ));
     let mut torn = answer(&[chain]);
     torn.resources[0].value.truncate(20);
     assert!(matches!(refusal(torn), InvalidAnswer::Secret(_)));
@@ -92,7 +119,9 @@ fn an_endless_chain_is_not_read_to_its_end() {
 
 #[test]
 fn clocks_are_blamed_for_what_clocks_can_do_only() {
-    let early = UnusableChain::NotYetValid { early: Duration::from_secs(9) };
+    let early = UnusableChain::NotYetValid {
+        early: Duration::from_secs(9),
+    };
     let skew = Some(ClockSkew { seconds: -300 });
     assert!(clock_hint(&early, skew).contains("300 s behind the control plane's"));
     assert!(clock_hint(&early, None).contains("is the clock of this host right?"));
@@ -106,5 +135,8 @@ fn metrics_tell_refused_from_unreachable() {
     assert_eq!(outcome(Status::unauthenticated("")), Renewal::Refused);
     assert_eq!(outcome(Status::permission_denied("")), Renewal::Refused);
     assert_eq!(outcome(Status::unavailable("")), Renewal::Unreachable);
-    assert_eq!(outcome(Status::resource_exhausted("")), Renewal::Unreachable);
+    assert_eq!(
+        outcome(Status::resource_exhausted("")),
+        Renewal::Unreachable
+    );
 }

@@ -30,7 +30,10 @@ fn stream() -> Stream {
 
 fn response(nonce: &str, secrets: &[Secret]) -> DiscoveryResponse {
     let secrets: Vec<VersionedSecret> = secrets.iter().cloned().map(VersionedSecret::new).collect();
-    DiscoveryResponse { nonce: nonce.to_owned(), ..single_response(&secrets) }
+    DiscoveryResponse {
+        nonce: nonce.to_owned(),
+        ..single_response(&secrets)
+    }
 }
 
 fn bundle(bundle: &TrustBundle) -> Secret {
@@ -39,7 +42,10 @@ fn bundle(bundle: &TrustBundle) -> Secret {
 
 fn error(requests: &[DiscoveryRequest]) -> Option<&str> {
     assert_eq!(requests.len(), 1);
-    requests[0].error_detail.as_ref().map(|error| error.message.as_str())
+    requests[0]
+        .error_detail
+        .as_ref()
+        .map(|error| error.message.as_str())
 }
 
 #[test]
@@ -81,7 +87,10 @@ fn a_bundle_that_trusts_nobody_is_refused_and_the_last_good_one_stays() {
     let answer = it.stream.received(response("2", &[empty]));
     assert!(error(&answer).unwrap().contains("trust nobody"));
     assert_eq!(answer[0].response_nonce, "2");
-    assert_eq!(answer[0].version_info, first.version_info, "the last accepted one");
+    assert_eq!(
+        answer[0].version_info, first.version_info,
+        "the last accepted one"
+    );
     assert_eq!(it.announced.borrow().trust_bundle, Some(root));
     assert!(it.status.borrow().trust.error.is_some());
 }
@@ -112,8 +121,10 @@ fn refuses_secrets_of_the_wrong_kind() {
 fn a_bad_secret_does_not_take_a_good_one_with_it() {
     let mut it = stream();
     let root = Authority::root().bundle();
-    let answer =
-        it.stream.received(response("1", &[active_authority_secret("?"), bundle(&root)]));
+    let answer = it.stream.received(response(
+        "1",
+        &[active_authority_secret("?"), bundle(&root)],
+    ));
     assert!(error(&answer).unwrap().contains("key id"));
     assert_eq!(it.announced.borrow().trust_bundle, Some(root));
 }
@@ -133,6 +144,9 @@ fn equal_content_is_announced_once_and_a_name_nobody_asked_for_is_skipped() {
     it.stream.received(response("1", &[bundle(&root)]));
     it.announced.mark_unchanged();
     let unasked = bundle_secret("spiffe://b.test", &[&root], BundleForm::TrustedCa);
-    assert_eq!(error(&it.stream.received(response("2", &[bundle(&root), unasked]))), None);
+    assert_eq!(
+        error(&it.stream.received(response("2", &[bundle(&root), unasked]))),
+        None
+    );
     assert!(!it.announced.has_changed().unwrap());
 }
