@@ -399,3 +399,6 @@ fn bounded(snapshot: PolicySnapshot) -> PolicySnapshot {
         ..snapshot
     }
 }
+
+#[cfg(test)]
+mod tests;
