@@ -1,1 +1,51 @@
+//! The control plane: attest → issue → distribute.
+//!
+//! ```text
+//! data directory ── key_store ── rotation ──▶ Trust ──┬─▶ certificate_authority ─▶ issuance
+//!                                                     ├─▶ trust_bundle_publisher   ▲
+//!                                                     └─▶ serving_identity         │
+//! --config-dir ── directory_of_files ─┬▶ workload_index ── workload_attestation ───┘
+//!                                     └▶ policy_index
+//! grpc: wire ↔ domain, from the newest of these facts; admin: metrics and readiness
+//! ```
+//! Each fact has one writer and is published whole (`watch`); streams look at the newest.
+
+mod admin;
+mod caller;
+mod certificate_authority;
+pub mod clock;
+mod condition;
+mod directory_changes;
+mod grpc;
+mod issuance;
+pub mod lifetime;
+mod metrics;
+pub mod outbound_rules;
 pub mod policy_index;
+pub mod root_commands;
+mod serving_identity;
+pub mod settings;
+mod source;
+mod startup;
+mod trust_bundle_publisher;
+mod workload_attestation;
+mod workload_index;
+
+/// Why something failed, by stage.
+pub mod error {
+    pub use crate::{
+        certificate_authority::{
+            IssueError, authority::InvalidAuthority, key_store::KeyStoreError,
+            random::NoRandomNumbers, root::RootError, rotation::RotationError,
+            svid_inspection::InspectionError, svid_template::TemplateError,
+        },
+        root_commands::RootCommandError,
+        serving_identity::ServingError,
+        source::directory_of_files::DirectoryError,
+        workload_attestation::join_token::JoinTokenError,
+    };
+}
+
+pub use startup::{Bound, RunError, run};
+pub use workload_attestation::join_token::JoinToken;
+pub use workload_index::{InvalidWorkloadName, WorkloadName};

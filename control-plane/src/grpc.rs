@@ -1,0 +1,123 @@
+//! What the control plane serves on port 15012: wire messages to and from the domain, status
+//! codes, and nothing else.
+//!
+//! ```text
+//! listener ─▶ TLS 1.3 ─▶ connection (limits, age, GOAWAY) ─▶ services
+//!                                                             ├ secret_discovery
+//!                                                             ├ workload_directory
+//!                                                             ├ authorization_policies
+//!                                                             └ health, reflection
+//! ```
+
+use std::sync::Arc;
+
+use mesh_lite_proto::{
+    sidecar::MAX_GRPC_MESSAGE,
+    wire::{
+        FILE_DESCRIPTOR_SET,
+        envoy::service::secret::v3::secret_discovery_service_server::SecretDiscoveryServiceServer,
+        mesh_lite::v1::{
+            authorization_policies_server::AuthorizationPoliciesServer,
+            workload_directory_server::WorkloadDirectoryServer,
+        },
+    },
+};
+use tokio::sync::watch;
+use tonic::{Status, service::Routes};
+use tonic_health::ServingStatus;
+
+use crate::{
+    caller::{Caller, Peer},
+    certificate_authority::CertificateAuthority,
+    clock::Clock,
+    issuance::Issuance,
+    metrics::Metrics,
+    outbound_rules::OutboundRules,
+    policy_index::PolicyIndex,
+    workload_index::WorkloadIndex,
+};
+
+pub(crate) mod connection;
+mod conversation;
+pub(crate) mod listener;
+
+mod authorization_policies;
+mod secret_discovery;
+mod workload_directory;
+
+/// All that the services answer from.
+#[derive(Clone)]
+pub(crate) struct Sources {
+    pub(crate) authority: CertificateAuthority,
+    pub(crate) issuance: Arc<Issuance>,
+    pub(crate) workloads: watch::Receiver<Arc<WorkloadIndex>>,
+    pub(crate) policies: watch::Receiver<PolicyIndex>,
+    pub(crate) outbound: Arc<OutboundRules>,
+    pub(crate) metrics: Metrics,
+    pub(crate) clock: Clock,
+}
+
+/// # Errors
+/// If the descriptors that reflection serves can't be read: the build is broken then.
+pub(crate) async fn routes(sources: Sources) -> Result<Routes, tonic_reflection::server::Error> {
+    let secrets = secret_discovery::SecretDiscovery::new(sources.clone());
+    let directory = workload_directory::Directory::new(sources.clone());
+    let policies = authorization_policies::Policies::new(sources);
+    let (health, health_service) = tonic_health::server::health_reporter();
+    // all three answer from memory as soon as there is a listener
+    health.set_service_status("", ServingStatus::Serving).await;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()?;
+    Ok(Routes::new(health_service)
+        .add_service(reflection)
+        .add_service(
+            SecretDiscoveryServiceServer::new(secrets)
+                .max_decoding_message_size(MAX_GRPC_MESSAGE)
+                .max_encoding_message_size(MAX_GRPC_MESSAGE),
+        )
+        .add_service(
+            WorkloadDirectoryServer::new(directory)
+                .max_decoding_message_size(MAX_GRPC_MESSAGE)
+                .max_encoding_message_size(MAX_GRPC_MESSAGE),
+        )
+        .add_service(
+            AuthorizationPoliciesServer::new(policies)
+                .max_decoding_message_size(MAX_GRPC_MESSAGE)
+                .max_encoding_message_size(MAX_GRPC_MESSAGE),
+        )
+        .prepare())
+}
+
+/// The connection a request came on. Every connection of ours has one.
+fn caller_of<T>(request: &tonic::Request<T>) -> Result<Caller, Status> {
+    request
+        .extensions()
+        .get::<Caller>()
+        .cloned()
+        .ok_or_else(|| Status::internal("a request came without its connection"))
+}
+
+/// Streams are for workloads that have their certificate already.
+fn peer_of(caller: &Caller) -> Result<Arc<Peer>, Status> {
+    caller.peer.clone().ok_or_else(|| {
+        Status::unauthenticated(
+            "this stream needs a client certificate: get an X509-SVID by FetchSecrets with a join token, \
+             then connect with it",
+        )
+    })
+}
+
+/// Ends the stream of a caller that was evicted, at its opening and at each change.
+fn check_not_evicted(peer: &Peer, sources: &Sources) -> Result<(), Status> {
+    let now = (sources.clock)();
+    let policies = sources.policies.borrow();
+    match policies.evicted(&peer.leaf.id, Some(&peer.leaf.serial), now) {
+        Some(eviction) => Err(Status::permission_denied(format!(
+            "the caller is evicted by {}",
+            eviction.source
+        ))),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,168 @@
+//! Sends each workload the whole of the policy that concerns it, numbered, at every change of
+//! its content, and notes what the workload made of it.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use mesh_lite_proto::{
+    authorization::PolicySnapshot,
+    wire::mesh_lite::v1 as wire,
+    wire::mesh_lite::v1::{
+        authorization_policies_server::AuthorizationPolicies, policy_request::Request as Kind,
+    },
+};
+use tokio::sync::watch;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{
+    Sources, caller_of, check_not_evicted,
+    conversation::{Conversation, Responses, start, wait_for_change},
+    peer_of,
+};
+use crate::{
+    caller::Peer,
+    clock::unix_millis,
+    metrics::StreamKind,
+    policy_index::{PolicyIndex, Selected},
+    workload_attestation::by_document,
+    workload_index::WorkloadIndex,
+};
+
+const KIND: StreamKind = StreamKind::Policies;
+/// A reason goes into a log line.
+const MAX_REASON: usize = 1024;
+
+pub(super) struct Policies {
+    sources: Sources,
+    /// Numbers snapshots. Begins at the time of the start, so that numbers also grow over a
+    /// restart.
+    revision: Arc<AtomicU64>,
+}
+
+impl Policies {
+    pub(super) fn new(sources: Sources) -> Self {
+        let revision = Arc::new(AtomicU64::new(unix_millis((sources.clock)())));
+        Self { sources, revision }
+    }
+}
+
+#[tonic::async_trait]
+impl AuthorizationPolicies for Policies {
+    type WatchStream = Responses<wire::PolicySnapshot>;
+
+    async fn watch(
+        &self,
+        request: Request<Streaming<wire::PolicyRequest>>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let caller = caller_of(&request)?;
+        let peer = peer_of(&caller)?;
+        check_not_evicted(&peer, &self.sources)?;
+        let conversation = PolicyConversation {
+            peer,
+            workloads: self.sources.workloads.clone(),
+            policies: self.sources.policies.clone(),
+            sources: self.sources.clone(),
+            revision: Arc::clone(&self.revision),
+            greeted: false,
+            sent: None,
+        };
+        let open = self.sources.metrics.stream(KIND);
+        Ok(Response::new(start(request.into_inner(), conversation, caller, open)))
+    }
+}
+
+struct PolicyConversation {
+    peer: Arc<Peer>,
+    workloads: watch::Receiver<Arc<WorkloadIndex>>,
+    policies: watch::Receiver<PolicyIndex>,
+    sources: Sources,
+    revision: Arc<AtomicU64>,
+    greeted: bool,
+    /// Numbered as it was sent.
+    sent: Option<PolicySnapshot>,
+}
+
+impl PolicyConversation {
+    /// The snapshot of this workload, without a number.
+    fn current(&self) -> Result<PolicySnapshot, Status> {
+        let workloads = self.workloads.borrow();
+        let attested = by_document(&self.peer.leaf, &workloads)
+            .map_err(|not| Status::permission_denied(not.to_string()))?;
+        let workload = workloads
+            .workload(&attested.workload)
+            .ok_or_else(|| Status::permission_denied("the Workload document is gone"))?;
+        let selected =
+            Selected { namespace: &workload.name.namespace, labels: &workload.labels };
+        Ok(self.policies.borrow().snapshot_for(selected))
+    }
+
+    fn is_last_sent(&self, revision: u64) -> bool {
+        self.sent.as_ref().is_some_and(|sent| sent.revision == revision)
+    }
+}
+
+impl Conversation for PolicyConversation {
+    type Request = wire::PolicyRequest;
+    type Response = wire::PolicySnapshot;
+
+    fn receive(&mut self, request: wire::PolicyRequest) -> Result<(), Status> {
+        let id = &self.peer.leaf.id;
+        match request.request {
+            Some(Kind::Hello(hello)) if !self.greeted => {
+                self.greeted = true;
+                tracing::debug!(peer.id = %id, schema = hello.schema, "policies are watched");
+            }
+            Some(Kind::Hello(_)) => {
+                return Err(Status::invalid_argument("hello comes once, first on a stream"));
+            }
+            _ if !self.greeted => {
+                return Err(Status::invalid_argument("hello comes first on a stream"));
+            }
+            Some(Kind::Ack(ack)) if self.is_last_sent(ack.revision) => {
+                self.sources.metrics.accepted(KIND);
+            }
+            Some(Kind::Nack(nack)) if self.is_last_sent(nack.revision) => {
+                self.sources.metrics.rejected(KIND);
+                let reason: String = nack.reason.chars().take(MAX_REASON).collect();
+                tracing::warn!(
+                    peer.id = %id,
+                    revision = nack.revision,
+                    reason = ?reason,
+                    "policies rejected: the workload keeps the last good ones"
+                );
+            }
+            // about an older snapshot: the word on the last one is still to come
+            Some(Kind::Ack(_) | Kind::Nack(_)) => {}
+            None => {
+                return Err(Status::invalid_argument("a request without content, or of a later version"));
+            }
+        }
+        Ok(())
+    }
+
+    fn owed(&mut self) -> Result<Option<wire::PolicySnapshot>, Status> {
+        check_not_evicted(&self.peer, &self.sources)?;
+        if !self.greeted {
+            return Ok(None);
+        }
+        let mut current = self.current()?;
+        // numbers differ at every send; content decides
+        current.revision = self.sent.as_ref().map_or(0, |sent| sent.revision);
+        if self.sent.as_ref() == Some(&current) {
+            return Ok(None);
+        }
+        current.revision = self.revision.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        let message = wire::PolicySnapshot::from(&current);
+        self.sent = Some(current);
+        Ok(Some(message))
+    }
+
+    async fn changed(&mut self) {
+        tokio::select! {
+            () = wait_for_change(&mut self.workloads) => {}
+            () = wait_for_change(&mut self.policies) => {}
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Accepts connections: handshakes off the accept loop, under a deadline, and no more
+//! connections than there is room for.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use rustls::ServerConfig;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    time,
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tonic::service::Routes;
+
+use super::connection::{self, Ending};
+use crate::{
+    caller::{Caller, Peer},
+    metrics::{Metrics, OpenGauge},
+};
+
+/// Design §14 speaks of 10,000 sidecars, each with one connection, two while it changes over.
+const MAX_CONNECTIONS: usize = 20_000;
+/// A client that takes longer is not one of ours, or not well.
+const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
+/// After an accept that failed, usually because no file descriptors are left: this long, then
+/// twice as long, up to the last.
+const FIRST_BACK_OFF: Duration = Duration::from_millis(5);
+const LAST_BACK_OFF: Duration = Duration::from_secs(1);
+
+pub(crate) struct Listener {
+    pub(crate) socket: TcpListener,
+    pub(crate) tls: watch::Receiver<Arc<ServerConfig>>,
+    pub(crate) routes: Routes,
+    pub(crate) metrics: Metrics,
+    pub(crate) ending: watch::Receiver<Ending>,
+}
+
+impl Listener {
+    /// Accepts until the control plane ends, then waits until every connection is closed.
+    pub(crate) async fn run(mut self) {
+        let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let mut back_off = FIRST_BACK_OFF;
+        loop {
+            let accepted = tokio::select! {
+                _ = self.ending.wait_for(|ending| *ending == Ending::Now) => break,
+                accepted = accept(&self.socket, &room) => accepted,
+            };
+            match accepted {
+                Ok((stream, from, place)) => {
+                    back_off = FIRST_BACK_OFF;
+                    self.spawn(stream, from, place);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, ?back_off, "a connection could not be accepted");
+                    time::sleep(back_off).await;
+                    back_off = back_off.saturating_mul(2).min(LAST_BACK_OFF);
+                }
+            }
+        }
+        drop(self.socket);
+        // each connection ends itself within a bounded time and gives its place back
+        let all = u32::try_from(MAX_CONNECTIONS).unwrap_or(u32::MAX);
+        let _ = room.acquire_many(all).await;
+    }
+
+    fn spawn(&self, stream: TcpStream, from: SocketAddr, place: OwnedSemaphorePermit) {
+        let tls = Arc::clone(&self.tls.borrow());
+        let (routes, ending, metrics) =
+            (self.routes.clone(), self.ending.clone(), self.metrics.clone());
+        tokio::spawn(async move {
+            let open: OpenGauge = metrics.connection();
+            match handshake(tls, stream).await {
+                Ok((stream, peer)) => {
+                    metrics.handshake("ok");
+                    let id = peer.as_ref().map(|peer| peer.leaf.id.to_string());
+                    tracing::debug!(client.addr = %from, peer.id = id, "connection opened");
+                    connection::serve(stream, routes, peer, ending).await;
+                }
+                Err(error) => {
+                    metrics.handshake(error.outcome());
+                    tracing::info!(client.addr = %from, %error, "connection refused");
+                }
+            }
+            drop((open, place));
+        });
+    }
+}
+
+async fn accept(
+    socket: &TcpListener,
+    room: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    let place = Arc::clone(room).acquire_owned().await.map_err(io::Error::other)?;
+    let (stream, from) = socket.accept().await?;
+    stream.set_nodelay(true)?;
+    Ok((stream, from, place))
+}
+
+async fn handshake(
+    tls: Arc<ServerConfig>,
+    stream: TcpStream,
+) -> Result<(TlsStream<TcpStream>, Option<Arc<Peer>>), HandshakeError> {
+    let accepting = TlsAcceptor::from(tls).accept(stream);
+    let stream = time::timeout(HANDSHAKE_DEADLINE, accepting)
+        .await
+        .map_err(|_| HandshakeError::Deadline)?
+        .map_err(HandshakeError::Tls)?;
+    let (_, session) = stream.get_ref();
+    let peer = match session.peer_certificates() {
+        None | Some([]) => None,
+        Some(chain) => Some(Arc::new(Peer::from_chain(chain).map_err(HandshakeError::Leaf)?)),
+    };
+    Ok((stream, peer))
+}
+
+#[derive(Debug, thiserror::Error)]
+enum HandshakeError {
+    #[error("no TLS handshake within {HANDSHAKE_DEADLINE:?}")]
+    Deadline,
+    #[error("the TLS handshake failed: {0}")]
+    Tls(io::Error),
+    #[error("the client's certificate is no X509-SVID: {0}")]
+    Leaf(mesh_lite_proto::svid::InvalidLeaf),
+}
+
+impl HandshakeError {
+    fn outcome(&self) -> &'static str {
+        match self {
+            Self::Deadline => "deadline",
+            Self::Tls(_) => "tls",
+            Self::Leaf(_) => "certificate",
+        }
+    }
+}
+
+/// The caller as requests see it, and the switch that ends its streams.
+pub(super) fn caller(peer: Option<Arc<Peer>>) -> (Caller, watch::Sender<bool>) {
+    let (close, closing) = watch::channel(false);
+    (Caller { peer, closing }, close)
+}

@@ -1,0 +1,283 @@
+//! Envoy's SDS API: issuing to clients that made their own key, and bundles for everybody.
+
+use std::{sync::Arc, time::Duration};
+
+use mesh_lite_proto::{
+    secret_discovery::{
+        BundleForm, DEFAULT_SVID, SecretStream, Secrets, VersionedSecret, Violation, chain_secret,
+        node_metadata,
+        stream::{check_names, check_type, single_response},
+    },
+    sidecar::CSR_METADATA_KEY,
+    wire::envoy::service::{
+        discovery::v3::{
+            DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
+        },
+        secret::v3::secret_discovery_service_server::SecretDiscoveryService,
+    },
+};
+use tokio::{
+    sync::{Semaphore, watch},
+    time::{self, Instant},
+};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{
+    Sources, caller_of, check_not_evicted,
+    conversation::{Conversation, Responses, start, wait_for_change},
+    peer_of,
+};
+use crate::{
+    caller::{Caller, Peer},
+    certificate_authority::rotation::Trust,
+    issuance::{Asked, Credential, Granted, Refusal},
+    metrics::StreamKind,
+    policy_index::PolicyIndex,
+    trust_bundle_publisher::PublicSecrets,
+    workload_attestation::join_token::JoinToken,
+};
+
+/// Issuances at one time. One costs a signature and, with a join token, a synced write; more at
+/// once would only wait for the same processors and disk.
+const MAX_ISSUANCES: usize = 32;
+/// How long an issuance waits for its turn before the client is asked to come back.
+const TURN: Duration = Duration::from_secs(5);
+const KIND: StreamKind = StreamKind::Secrets;
+
+pub(super) struct SecretDiscovery {
+    sources: Sources,
+    turns: Arc<Semaphore>,
+}
+
+impl SecretDiscovery {
+    pub(super) fn new(sources: Sources) -> Self {
+        Self { sources, turns: Arc::new(Semaphore::new(MAX_ISSUANCES)) }
+    }
+
+    async fn issue(&self, credential: Credential, asked: Asked) -> Result<Granted, Status> {
+        let turn = time::timeout(TURN, Arc::clone(&self.turns).acquire_owned())
+            .await
+            .map_err(|_| Status::unavailable("too many certificates are asked for: try again"))?
+            .map_err(|_| Status::unavailable("the control plane ends"))?;
+        let issuance = Arc::clone(&self.sources.issuance);
+        let now = (self.sources.clock)();
+        let issued = tokio::task::spawn_blocking(move || {
+            let issued = issuance.issue(&credential, &asked, now);
+            drop(turn);
+            issued
+        });
+        let issued = issued
+            .await
+            .map_err(|_| Status::internal("issuing failed; the control plane's log says why"))?;
+        match issued {
+            Ok(granted) => {
+                self.sources.metrics.issuance("granted");
+                let workload = &granted.attested.workload;
+                tracing::info!(%workload, id = %granted.attested.id, by = granted.by, "certificate issued");
+                Ok(granted)
+            }
+            Err(refusal) => {
+                self.sources.metrics.issuance(refusal.outcome());
+                tracing::warn!(error = %refusal, "no certificate issued");
+                Err(status_of(&refusal))
+            }
+        }
+    }
+
+    fn public_secrets(&self, request: &DiscoveryRequest) -> Result<DiscoveryResponse, Status> {
+        let form = request.node.as_ref().map(BundleForm::asked_by).unwrap_or_default();
+        let public = PublicSecrets(self.sources.authority.trust());
+        let names = request.resource_names.iter();
+        let found: Vec<VersionedSecret> =
+            names.filter_map(|name| public.secret(name, form)).collect();
+        if found.is_empty() {
+            self.sources.metrics.unknown_secret();
+            return Err(Status::not_found(
+                "none of these secrets exist for this caller. An X509-SVID is issued to a certificate request \
+                 (PEM) in node.metadata under mesh-lite.io/csr; keys are not made here",
+            ));
+        }
+        Ok(single_response(&found))
+    }
+}
+
+#[tonic::async_trait]
+impl SecretDiscoveryService for SecretDiscovery {
+    async fn fetch_secrets(
+        &self,
+        request: Request<DiscoveryRequest>,
+    ) -> Result<Response<DiscoveryResponse>, Status> {
+        let caller = caller_of(&request)?;
+        let token = bearer_token(&request)?;
+        let message = request.into_inner();
+        check_type(&message.type_url).map_err(|violation| refused(&violation))?;
+        check_names(&message.resource_names).map_err(|violation| refused(&violation))?;
+        let csr = message.node.as_ref().and_then(|node| node_metadata(node, CSR_METADATA_KEY));
+        let Some(csr) = csr.map(ToOwned::to_owned) else {
+            check_not_evicted(&*peer_of(&caller)?, &self.sources)?;
+            return self.public_secrets(&message).map(Response::new);
+        };
+        let name = svid_name(&message.resource_names)?;
+        let asked = Asked { request_pem: csr.into_bytes(), id: named_id(&name) };
+        let granted = self.issue(credential(caller, token)?, asked).await?;
+        let secret = VersionedSecret::new(chain_secret(&name, &granted.chain_pem));
+        Ok(Response::new(single_response(&[secret])))
+    }
+
+    type StreamSecretsStream = Responses<DiscoveryResponse>;
+
+    async fn stream_secrets(
+        &self,
+        request: Request<Streaming<DiscoveryRequest>>,
+    ) -> Result<Response<Self::StreamSecretsStream>, Status> {
+        let caller = caller_of(&request)?;
+        let peer = peer_of(&caller)?;
+        check_not_evicted(&peer, &self.sources)?;
+        let conversation = SecretConversation {
+            peer,
+            trust: self.sources.authority.watch(),
+            policies: self.sources.policies.clone(),
+            sources: self.sources.clone(),
+            stream: SecretStream::default(),
+            opened: Instant::now(),
+        };
+        let open = self.sources.metrics.stream(KIND);
+        Ok(Response::new(start(request.into_inner(), conversation, caller, open)))
+    }
+
+    type DeltaSecretsStream = Responses<DeltaDiscoveryResponse>;
+
+    async fn delta_secrets(
+        &self,
+        _request: Request<Streaming<DeltaDiscoveryRequest>>,
+    ) -> Result<Response<Self::DeltaSecretsStream>, Status> {
+        Err(Status::unimplemented(
+            "DeltaSecrets is not served yet: set api_type: GRPC to use StreamSecrets",
+        ))
+    }
+}
+
+struct SecretConversation {
+    peer: Arc<Peer>,
+    trust: watch::Receiver<Arc<Trust>>,
+    policies: watch::Receiver<PolicyIndex>,
+    sources: Sources,
+    stream: SecretStream,
+    opened: Instant,
+}
+
+impl Conversation for SecretConversation {
+    type Request = DiscoveryRequest;
+    type Response = DiscoveryResponse;
+
+    fn receive(&mut self, request: DiscoveryRequest) -> Result<(), Status> {
+        let received = self
+            .stream
+            .receive(&request, self.opened.elapsed())
+            .map_err(|violation| refused(&violation))?;
+        let metrics = &self.sources.metrics;
+        if received.accepted {
+            metrics.accepted(KIND);
+        }
+        if let Some(rejection) = received.rejected {
+            metrics.rejected(KIND);
+            tracing::warn!(
+                peer.id = %self.peer.leaf.id,
+                names = ?rejection.names,
+                version = rejection.version,
+                message = ?rejection.message,
+                "secrets rejected: the client keeps the last good ones"
+            );
+        }
+        let public = PublicSecrets(Arc::clone(&self.trust.borrow()));
+        let form = self.stream.form();
+        let unknown = received.added.iter().filter(|name| public.secret(name, form).is_none());
+        unknown.for_each(|_| metrics.unknown_secret());
+        Ok(())
+    }
+
+    fn owed(&mut self) -> Result<Option<DiscoveryResponse>, Status> {
+        check_not_evicted(&self.peer, &self.sources)?;
+        let public = PublicSecrets(Arc::clone(&self.trust.borrow()));
+        Ok(self.stream.respond(&public))
+    }
+
+    async fn changed(&mut self) {
+        tokio::select! {
+            () = wait_for_change(&mut self.trust) => {}
+            () = wait_for_change(&mut self.policies) => {}
+        }
+    }
+}
+
+/// The one SVID that a request with a certificate request asks for.
+fn svid_name(names: &[String]) -> Result<String, Status> {
+    match names {
+        [] => Ok(DEFAULT_SVID.to_owned()),
+        [name] => Ok(name.clone()),
+        _ => Err(Status::invalid_argument(
+            "a certificate request gets one certificate: ask for \"default\" alone, and for bundles on StreamSecrets",
+        )),
+    }
+}
+
+/// The identity that a name insists on; "default" insists on none.
+fn named_id(name: &str) -> Option<String> {
+    (name != DEFAULT_SVID).then(|| name.to_owned())
+}
+
+/// The join token if there is one, else the SVID of the connection: a caller that has an SVID
+/// and sends a token all the same means to be attested anew.
+fn credential(caller: Caller, token: Option<JoinToken>) -> Result<Credential, Status> {
+    match (token, caller.peer) {
+        (Some(token), _) => Ok(Credential::JoinToken(token)),
+        (None, Some(peer)) => Ok(Credential::Svid(peer.leaf.clone(), peer.key)),
+        (None, None) => Err(Status::unauthenticated(
+            "show who you are: a join token (authorization: Bearer ..., made by `mesh-lite token create NAMESPACE/NAME`) \
+             the first time, a client certificate after that",
+        )),
+    }
+}
+
+fn bearer_token<T>(request: &Request<T>) -> Result<Option<JoinToken>, Status> {
+    let malformed = || Status::unauthenticated("the authorization header is not `Bearer <join token>`");
+    let mut headers = request.metadata().get_all("authorization").iter();
+    let Some(header) = headers.next() else { return Ok(None) };
+    if headers.next().is_some() {
+        return Err(Status::unauthenticated("there is more than one authorization header"));
+    }
+    let text = header.to_str().map_err(|_| malformed())?;
+    let (scheme, token) = text.split_once(' ').ok_or_else(malformed)?;
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return Err(malformed());
+    }
+    Ok(Some(JoinToken::received(token)))
+}
+
+fn refused(violation: &Violation) -> Status {
+    match violation {
+        Violation::TypeUrl(_) | Violation::NameTooLong(_) => {
+            Status::invalid_argument(violation.to_string())
+        }
+        _ => Status::resource_exhausted(violation.to_string()),
+    }
+}
+
+/// Callers' faults are never INTERNAL, ours never theirs (SDS-S23).
+fn status_of(refusal: &Refusal) -> Status {
+    let text = refusal.to_string();
+    match refusal {
+        Refusal::Request(_) | Refusal::KeyUsedBefore => Status::invalid_argument(text),
+        Refusal::Token(error) if error.is_refusal() => Status::unauthenticated(text),
+        Refusal::Token(_) => Status::unavailable(
+            "the join token can't be checked now; the control plane's log says why",
+        ),
+        Refusal::Attestation(not) if not.is_about_the_credential() => Status::unauthenticated(text),
+        Refusal::Attestation(_) | Refusal::OtherUri { .. } | Refusal::Evicted(_) => {
+            Status::permission_denied(text)
+        }
+        Refusal::Issue(_) => Status::unavailable(
+            "the control plane can't issue now; its log says why",
+        ),
+    }
+}

@@ -1,0 +1,248 @@
+//! Answers the names that a sidecar needs, and answers again when something changes.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use mesh_lite_proto::{
+    secret_discovery::request_rate::RequestRate,
+    sidecar::{MAX_DIRECTORY_NAMES, MAX_NEW_NAMES_PER_SECOND},
+    wire::mesh_lite::v1 as wire,
+    wire::mesh_lite::v1::workload_directory_server::WorkloadDirectory,
+    workload_directory::{Answer, MeshSettings, Name, Service},
+};
+use tokio::{
+    sync::watch,
+    time::{self, Instant},
+};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{
+    Sources, caller_of, check_not_evicted,
+    conversation::{Conversation, Responses, start, wait_for_change},
+    peer_of,
+};
+use crate::{
+    caller::Peer, metrics::StreamKind, policy_index::PolicyIndex, workload_index::WorkloadIndex,
+};
+
+const KIND: StreamKind = StreamKind::Directory;
+/// Deployments change many endpoints in a row; a sidecar hears of them together.
+const COALESCE: Duration = Duration::from_millis(100);
+/// Answers in one response. With the bound below a response stays under the message limit.
+const MAX_ANSWERS: usize = 256;
+/// Endpoints added or changed in one response, about 150 bytes each; more follow in the next.
+const MAX_ENDPOINTS: usize = 2048;
+
+pub(super) struct Directory {
+    sources: Sources,
+}
+
+impl Directory {
+    pub(super) fn new(sources: Sources) -> Self {
+        Self { sources }
+    }
+}
+
+#[tonic::async_trait]
+impl WorkloadDirectory for Directory {
+    type WatchStream = Responses<wire::DirectoryResponse>;
+
+    async fn watch(
+        &self,
+        request: Request<Streaming<wire::DirectoryRequest>>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let caller = caller_of(&request)?;
+        let peer = peer_of(&caller)?;
+        check_not_evicted(&peer, &self.sources)?;
+        let settings =
+            self.sources.outbound.settings_for(peer.leaf.id.namespace().unwrap_or_default());
+        let workloads = self.sources.workloads.clone();
+        let index = Arc::clone(&workloads.borrow());
+        let conversation = DirectoryConversation {
+            peer,
+            settings,
+            index,
+            workloads,
+            policies: self.sources.policies.clone(),
+            sources: self.sources.clone(),
+            greeted: false,
+            settings_sent: false,
+            sent: HashMap::new(),
+            to_answer: BTreeSet::new(),
+            // a sidecar that comes back names all it needs at once
+            rate: RequestRate::new(
+                MAX_NEW_NAMES_PER_SECOND,
+                u32::try_from(MAX_DIRECTORY_NAMES).unwrap_or(u32::MAX),
+            ),
+            opened: Instant::now(),
+            look_again_at: None,
+        };
+        let open = self.sources.metrics.stream(KIND);
+        Ok(Response::new(start(request.into_inner(), conversation, caller, open)))
+    }
+}
+
+struct DirectoryConversation {
+    peer: Arc<Peer>,
+    settings: MeshSettings,
+    /// What the answers sent so far were taken from.
+    index: Arc<WorkloadIndex>,
+    workloads: watch::Receiver<Arc<WorkloadIndex>>,
+    policies: watch::Receiver<PolicyIndex>,
+    sources: Sources,
+    greeted: bool,
+    settings_sent: bool,
+    /// Every name asked for, and the answer last sent.
+    sent: HashMap<Name, Option<Arc<Answer>>>,
+    to_answer: BTreeSet<Name>,
+    rate: RequestRate,
+    opened: Instant,
+    look_again_at: Option<Instant>,
+}
+
+impl DirectoryConversation {
+    fn subscribe(&mut self, names: &[wire::DirectoryName]) -> Result<(), Status> {
+        let count = u32::try_from(names.len()).unwrap_or(u32::MAX);
+        if !self.rate.take(count, self.opened.elapsed()) {
+            return Err(Status::resource_exhausted(format!(
+                "more than {MAX_NEW_NAMES_PER_SECOND} new names a second: \
+                 does something in the pod scan addresses?"
+            )));
+        }
+        for name in names {
+            let name = parse(name)?;
+            // Asked again means: the sidecar does not have the answer, whatever was sent.
+            self.sent.insert(name.clone(), None);
+            self.to_answer.insert(name);
+            if self.sent.len() > MAX_DIRECTORY_NAMES {
+                return Err(Status::resource_exhausted(format!(
+                    "more than {MAX_DIRECTORY_NAMES} names on one stream: forget those not in use"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self, names: &[wire::DirectoryName]) -> Result<(), Status> {
+        for name in names {
+            let name = parse(name)?;
+            self.sent.remove(&name);
+            self.to_answer.remove(&name);
+        }
+        Ok(())
+    }
+
+    /// Moves on to the newest index; the names it changed are to be answered again.
+    fn catch_up(&mut self) {
+        let newest = Arc::clone(&self.workloads.borrow());
+        if newest.revision() == self.index.revision() {
+            return;
+        }
+        let changes = newest.changes_since(self.index.revision());
+        let concerned = self.sent.keys().filter(|name| changes.concern(name)).cloned();
+        self.to_answer.extend(concerned);
+        self.index = newest;
+    }
+
+    fn answers(&mut self) -> Vec<wire::DirectoryAnswer> {
+        let mut answers = Vec::new();
+        let mut endpoints = MAX_ENDPOINTS;
+        while answers.len() < MAX_ANSWERS && endpoints > 0 {
+            let Some(name) = self.to_answer.pop_first() else { break };
+            let Some(before) = self.sent.get(&name).cloned() else { continue };
+            let target = self.index.answer(&name, &self.settings);
+            let before = before.as_deref();
+            if before == Some(&*target) {
+                continue;
+            }
+            let (next, taken) = step_towards(&target, before, endpoints);
+            endpoints = endpoints.saturating_sub(taken);
+            answers.push(next.to_wire_after(&name, before));
+            if next != target {
+                self.to_answer.insert(name.clone());
+            }
+            self.sent.insert(name, Some(next));
+        }
+        answers
+    }
+}
+
+impl Conversation for DirectoryConversation {
+    type Request = wire::DirectoryRequest;
+    type Response = wire::DirectoryResponse;
+
+    fn receive(&mut self, request: wire::DirectoryRequest) -> Result<(), Status> {
+        if !self.greeted {
+            self.greeted = true;
+            let id = &self.peer.leaf.id;
+            tracing::debug!(peer.id = %id, schema = request.schema, "the directory is watched");
+        }
+        self.forget(&request.forget)?;
+        self.subscribe(&request.subscribe)
+    }
+
+    fn owed(&mut self) -> Result<Option<wire::DirectoryResponse>, Status> {
+        check_not_evicted(&self.peer, &self.sources)?;
+        if !self.greeted {
+            return Ok(None);
+        }
+        self.catch_up();
+        let answers = self.answers();
+        let mesh = (!self.settings_sent).then(|| (&self.settings).into());
+        if answers.is_empty() && mesh.is_none() {
+            return Ok(None);
+        }
+        self.settings_sent = true;
+        Ok(Some(wire::DirectoryResponse { revision: self.index.revision(), mesh, answers }))
+    }
+
+    async fn changed(&mut self) {
+        if self.look_again_at.is_none() {
+            tokio::select! {
+                () = wait_for_change(&mut self.workloads) => {}
+                () = wait_for_change(&mut self.policies) => {}
+            }
+        }
+        let at = *self.look_again_at.get_or_insert_with(|| {
+            let now = Instant::now();
+            now.checked_add(COALESCE).unwrap_or(now)
+        });
+        time::sleep_until(at).await;
+        self.look_again_at = None;
+    }
+}
+
+fn parse(name: &wire::DirectoryName) -> Result<Name, Status> {
+    Name::try_from(name).map_err(|error| Status::invalid_argument(error.to_string()))
+}
+
+/// The answer to send next on the way to `target`, and how many endpoints it adds or changes: a
+/// service with very many of them is sent in several parts, each a correct if incomplete answer.
+fn step_towards(
+    target: &Arc<Answer>,
+    before: Option<&Answer>,
+    room: usize,
+) -> (Arc<Answer>, usize) {
+    let Answer::Service(service) = &**target else { return (Arc::clone(target), 1) };
+    let known = match before {
+        Some(Answer::Service(before)) => &before.endpoints,
+        _ => &BTreeMap::new(),
+    };
+    let (unchanged, changed): (Vec<_>, Vec<_>) =
+        service.endpoints.iter().partition(|(address, endpoint)| known.get(*address) == Some(endpoint));
+    if changed.len() <= room {
+        return (Arc::clone(target), changed.len().max(1));
+    }
+    let endpoints = unchanged
+        .into_iter()
+        .chain(changed.into_iter().take(room))
+        .map(|(address, endpoint)| (*address, endpoint.clone()))
+        .collect();
+    (Arc::new(Answer::Service(Service { endpoints, ..service.clone() })), room)
+}
+
+#[cfg(test)]
+mod tests;

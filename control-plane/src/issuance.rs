@@ -1,0 +1,225 @@
+//! attest → issue → answer: the only path to a certificate.
+
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::{Arc, Mutex, PoisonError},
+    time::SystemTime,
+};
+
+use mesh_lite_proto::svid::LeafFacts;
+use tokio::sync::watch;
+
+use crate::{
+    certificate_authority::{
+        CertificateAuthority, IssueError, IssuedSvid,
+        certificate_request::{CertificateRequest, InvalidRequest, KeyPrint},
+    },
+    policy_index::PolicyIndex,
+    workload_attestation::{
+        Attested, NotAttested, by_name, by_svid,
+        join_token::{Claim, JoinToken, JoinTokenError, JoinTokens},
+    },
+    workload_index::WorkloadIndex,
+};
+
+/// Keys that were certified lately: none is certified twice. 64 K keys take some 6 MB and cover
+/// more than an hour of 10,000 workloads with the shortest leaves that make sense.
+const REMEMBERED_KEYS: usize = 65_536;
+
+/// What a caller showed to prove who it is.
+pub(crate) enum Credential {
+    JoinToken(JoinToken),
+    /// The leaf of its connection, whose chain was verified at the handshake, and its key.
+    Svid(LeafFacts, KeyPrint),
+}
+
+/// What a caller asks for.
+pub(crate) struct Asked {
+    /// PKCS#10, PEM.
+    pub(crate) request_pem: Vec<u8>,
+    /// The SPIFFE ID that it names, if it names one: it must be the caller's anyway.
+    pub(crate) id: Option<String>,
+}
+
+/// A certificate chain for a caller, PEM, leaf first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Granted {
+    pub(crate) attested: Attested,
+    pub(crate) chain_pem: String,
+    /// How it was attested, for the log and the metric.
+    pub(crate) by: &'static str,
+}
+
+pub(crate) struct Issuance {
+    authority: CertificateAuthority,
+    tokens: JoinTokens,
+    workloads: watch::Receiver<Arc<WorkloadIndex>>,
+    policies: watch::Receiver<PolicyIndex>,
+    /// Also makes issuances by join token happen one after the other: reading a token's record
+    /// and redeeming it are two steps.
+    recent: Mutex<RecentKeys>,
+}
+
+impl Issuance {
+    pub(crate) fn new(
+        authority: CertificateAuthority,
+        tokens: JoinTokens,
+        workloads: watch::Receiver<Arc<WorkloadIndex>>,
+        policies: watch::Receiver<PolicyIndex>,
+    ) -> Self {
+        let recent = Mutex::new(RecentKeys::default());
+        Self { authority, tokens, workloads, policies, recent }
+    }
+
+    /// Blocks on the disk when the credential is a join token.
+    pub(crate) fn issue(
+        &self,
+        credential: &Credential,
+        asked: &Asked,
+        now: SystemTime,
+    ) -> Result<Granted, Refusal> {
+        let mut request = CertificateRequest::from_pem(&asked.request_pem)?;
+        request.uris.extend(asked.id.clone());
+        // A poisoned lock means a panic in here; the set of keys is whole all the same.
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        match credential {
+            Credential::JoinToken(token) => self.first(token, &request, &mut recent, now),
+            Credential::Svid(leaf, key) => self.renew(leaf, *key, &request, &mut recent, now),
+        }
+    }
+
+    fn first(
+        &self,
+        token: &JoinToken,
+        request: &CertificateRequest,
+        recent: &mut RecentKeys,
+        now: SystemTime,
+    ) -> Result<Granted, Refusal> {
+        let index = Arc::clone(&self.workloads.borrow());
+        let key = request.key_print;
+        let (workload, answered) = match self.tokens.claim(token, key, now)? {
+            Claim::Fresh(workload) => (workload, None),
+            Claim::Again { workload, chain_pem } => (workload, Some(chain_pem)),
+        };
+        let attested = by_name(&workload, &index)?;
+        self.check(&attested, request, None, now)?;
+        if let Some(chain_pem) = answered {
+            return Ok(Granted { attested, chain_pem, by: "join token, asked again" });
+        }
+        recent.admit(key)?;
+        let issued = self.sign(&attested, request, now)?;
+        let chain_pem = issued.chain_pem();
+        self.tokens.redeem(token, key, chain_pem.clone(), now)?;
+        Ok(Granted { attested, chain_pem, by: "join token" })
+    }
+
+    fn renew(
+        &self,
+        leaf: &LeafFacts,
+        key_of_leaf: KeyPrint,
+        request: &CertificateRequest,
+        recent: &mut RecentKeys,
+        now: SystemTime,
+    ) -> Result<Granted, Refusal> {
+        let index = Arc::clone(&self.workloads.borrow());
+        let attested = by_svid(leaf, &index, now)?;
+        self.check(&attested, request, Some(leaf), now)?;
+        if key_of_leaf == request.key_print {
+            return Err(Refusal::KeyUsedBefore);
+        }
+        recent.admit(request.key_print)?;
+        let issued = self.sign(&attested, request, now)?;
+        Ok(Granted { attested, chain_pem: issued.chain_pem(), by: "X509-SVID" })
+    }
+
+    fn check(
+        &self,
+        attested: &Attested,
+        request: &CertificateRequest,
+        leaf: Option<&LeafFacts>,
+        now: SystemTime,
+    ) -> Result<(), Refusal> {
+        if let Some(uri) = request.uris.iter().find(|uri| *uri != attested.id.as_str()) {
+            return Err(Refusal::OtherUri {
+                asked: uri.chars().take(200).collect(),
+                id: attested.id.to_string(),
+            });
+        }
+        let policies = self.policies.borrow();
+        match policies.evicted(&attested.id, leaf.map(|leaf| &leaf.serial), now) {
+            Some(eviction) => Err(Refusal::Evicted(eviction.source.to_string())),
+            None => Ok(()),
+        }
+    }
+
+    fn sign(
+        &self,
+        attested: &Attested,
+        request: &CertificateRequest,
+        now: SystemTime,
+    ) -> Result<IssuedSvid, Refusal> {
+        let name = attested.workload.name.clone();
+        Ok(self.authority.issue(attested.id.clone(), name, request.public_key.clone(), now)?)
+    }
+}
+
+/// The keys certified last, oldest first.
+#[derive(Default)]
+struct RecentKeys {
+    known: HashSet<KeyPrint>,
+    order: VecDeque<KeyPrint>,
+}
+
+impl RecentKeys {
+    /// Remembered before the signature: a key whose signing failed needs to be made anew too.
+    fn admit(&mut self, key: KeyPrint) -> Result<(), Refusal> {
+        if !self.known.insert(key) {
+            return Err(Refusal::KeyUsedBefore);
+        }
+        self.order.push_back(key);
+        if self.order.len() > REMEMBERED_KEYS
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+        Ok(())
+    }
+}
+
+/// Why a caller gets no certificate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum Refusal {
+    #[error(transparent)]
+    Request(#[from] InvalidRequest),
+    #[error(transparent)]
+    Token(#[from] JoinTokenError),
+    #[error(transparent)]
+    Attestation(#[from] NotAttested),
+    #[error("the certificate request asks for {asked:?}, but the caller is {id}: leave the name out, it is not the caller's to choose")]
+    OtherUri { asked: String, id: String },
+    #[error("this key has a certificate already: make a new key for every request")]
+    KeyUsedBefore,
+    #[error("the caller is evicted by {0}")]
+    Evicted(String),
+    #[error(transparent)]
+    Issue(#[from] IssueError),
+}
+
+impl Refusal {
+    /// One word for the metric.
+    pub(crate) fn outcome(&self) -> &'static str {
+        match self {
+            Self::Request(_) => "bad_request",
+            Self::Token(error) if error.is_refusal() => "bad_token",
+            Self::Attestation(_) => "not_attested",
+            Self::OtherUri { .. } => "other_identity",
+            Self::KeyUsedBefore => "key_used_before",
+            Self::Evicted(_) => "evicted",
+            Self::Token(_) | Self::Issue(_) => "failed",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

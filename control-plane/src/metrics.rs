@@ -1,0 +1,190 @@
+//! What the control plane counts. Labels come from closed sets, never from callers.
+
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::SystemTime,
+};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+
+use crate::clock::unix_seconds;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByKind {
+    kind: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByStream {
+    stream: &'static str,
+}
+
+/// The three long streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StreamKind {
+    Secrets,
+    Directory,
+    Policies,
+}
+
+impl StreamKind {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Secrets => "secrets",
+            Self::Directory => "directory",
+            Self::Policies => "policies",
+        }
+    }
+
+    fn label(self) -> ByStream {
+        ByStream { stream: self.name() }
+    }
+}
+
+/// A certificate whose end breaks something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CertificateKind {
+    Root,
+    IssuingAuthority,
+    Serving,
+}
+
+impl CertificateKind {
+    fn label(self) -> ByKind {
+        let kind = match self {
+            Self::Root => "root",
+            Self::IssuingAuthority => "issuing_ca",
+            Self::Serving => "control_plane",
+        };
+        ByKind { kind }
+    }
+}
+
+/// Cheap to clone: all clones count together.
+#[derive(Clone)]
+pub(crate) struct Metrics {
+    series: Arc<Series>,
+    registry: Arc<Registry>,
+}
+
+#[derive(Default)]
+struct Series {
+    issuances: Family<Outcome, Counter>,
+    connections: Gauge,
+    handshakes: Family<Outcome, Counter>,
+    streams: Family<ByStream, Gauge>,
+    acknowledged: Family<ByStream, Counter>,
+    rejected: Family<ByStream, Counter>,
+    unknown_secrets: Counter,
+    expiry: Family<ByKind, Gauge<f64, AtomicU64>>,
+    problems: Family<ByKind, Gauge>,
+    facts: Family<ByKind, Gauge>,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let mut registry = Registry::with_prefix("mesh_lite_control_plane");
+        let series = Series::default();
+        registry.register("issuances", "Certificates asked for, by outcome", series.issuances.clone());
+        registry.register("connections", "Open gRPC connections", series.connections.clone());
+        registry.register("handshakes", "TLS handshakes, by outcome", series.handshakes.clone());
+        registry.register("streams", "Open streams", series.streams.clone());
+        registry.register("acknowledged", "Updates that clients took", series.acknowledged.clone());
+        registry.register("rejected", "Updates that clients refused (NACK)", series.rejected.clone());
+        registry.register(
+            "unknown_secrets",
+            "Secrets asked for that do not exist or are not the caller's",
+            series.unknown_secrets.clone(),
+        );
+        registry.register(
+            "certificate_expiry_timestamp_seconds",
+            "When a certificate ends, in seconds since 1970",
+            series.expiry.clone(),
+        );
+        registry.register(
+            "problems",
+            "Things that are wrong now, by part; /readyz says them in words",
+            series.problems.clone(),
+        );
+        registry.register("facts", "What the directory of workloads holds", series.facts.clone());
+        Self { series: Arc::new(series), registry: Arc::new(registry) }
+    }
+
+    pub(crate) fn encode(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+
+    /// `outcome` is a word of ours, never the caller's.
+    pub(crate) fn issuance(&self, outcome: &'static str) {
+        self.series.issuances.get_or_create(&Outcome { outcome }).inc();
+    }
+
+    pub(crate) fn handshake(&self, outcome: &'static str) {
+        self.series.handshakes.get_or_create(&Outcome { outcome }).inc();
+    }
+
+    pub(crate) fn connection(&self) -> OpenGauge {
+        OpenGauge::new(self.series.connections.clone())
+    }
+
+    pub(crate) fn stream(&self, kind: StreamKind) -> OpenGauge {
+        OpenGauge::new(self.series.streams.get_or_create_owned(&kind.label()))
+    }
+
+    pub(crate) fn accepted(&self, kind: StreamKind) {
+        self.series.acknowledged.get_or_create(&kind.label()).inc();
+    }
+
+    pub(crate) fn rejected(&self, kind: StreamKind) {
+        self.series.rejected.get_or_create(&kind.label()).inc();
+    }
+
+    pub(crate) fn unknown_secret(&self) {
+        self.series.unknown_secrets.inc();
+    }
+
+    pub(crate) fn expiry(&self, kind: CertificateKind, at: SystemTime) {
+        #[expect(clippy::cast_precision_loss, reason = "seconds of this millennium fit into 53 bits")]
+        let seconds = unix_seconds(at) as f64;
+        self.series.expiry.get_or_create(&kind.label()).set(seconds);
+    }
+
+    pub(crate) fn problems(&self, part: &'static str, count: usize) {
+        self.series.problems.get_or_create(&ByKind { kind: part }).set(gauge_value(count));
+    }
+
+    pub(crate) fn facts(&self, kind: &'static str, count: usize) {
+        self.series.facts.get_or_create(&ByKind { kind }).set(gauge_value(count));
+    }
+}
+
+fn gauge_value(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// Counts something for as long as it is open.
+pub(crate) struct OpenGauge(Gauge);
+
+impl OpenGauge {
+    fn new(gauge: Gauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for OpenGauge {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

@@ -1,0 +1,198 @@
+//! What `mesh-lite root` and `mesh-lite token` do to a data directory.
+
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use mesh_lite_proto::trust_bundle::{InvalidTrustBundle, TrustBundle};
+use spiffe::TrustDomain;
+
+use crate::{
+    certificate_authority::{
+        authority::AuthorityFacts,
+        key_store::{DataDirectory, KeyStoreError, RootDirectory},
+        root::{Root, RootError},
+    },
+    workload_attestation::join_token::{JoinToken, JoinTokenError, JoinTokens},
+    workload_index::WorkloadName,
+};
+
+/// Ten years: a root is replaced by a rotation, not by its end.
+pub const ROOT_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+/// Thirty days.
+pub const ISSUING_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Ten minutes.
+pub const TOKEN_LIFETIME: Duration = Duration::from_secs(600);
+
+/// Where the keys of a mesh lie.
+#[derive(Debug, Clone)]
+pub struct Places {
+    pub data_dir: PathBuf,
+    /// `None`: `root` in the data directory.
+    pub root_dir: Option<PathBuf>,
+}
+
+impl Places {
+    fn data(&self) -> DataDirectory {
+        DataDirectory::new(self.data_dir.clone())
+    }
+
+    fn root(&self) -> RootDirectory {
+        let path = self.root_dir.clone().unwrap_or_else(|| self.data().default_root());
+        RootDirectory::new(path)
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct NewRoot {
+    pub trust_domain: TrustDomain,
+    pub root_lifetime: Duration,
+    pub issuing_lifetime: Duration,
+}
+
+/// What to tell the person who ran the command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RootReport {
+    pub trust_domain: TrustDomain,
+    pub root: PathBuf,
+    pub root_until: SystemTime,
+    pub issuing_authority: PathBuf,
+    pub issuing_key_id: String,
+    pub issuing_until: SystemTime,
+    pub trust_bundle: PathBuf,
+}
+
+/// Makes the root of a new mesh and its first issuing CA.
+///
+/// # Errors
+/// If there is a root already, or files can't be written.
+pub fn init_root(places: &Places, new: &NewRoot, now: SystemTime) -> Result<RootReport, RootCommandError> {
+    check_lifetimes(new.root_lifetime, new.issuing_lifetime)?;
+    let (data, directory) = (places.data(), places.root());
+    data.create()?;
+    let root = Root::create(&new.trust_domain, new.root_lifetime, now)?;
+    directory.write_new(&root)?;
+    sign_next(&data, &directory, &root, new.issuing_lifetime, now)
+}
+
+/// Signs the next issuing CA with the root; a running control plane notices.
+///
+/// # Errors
+/// If the root can't be read or has expired, or files can't be written.
+pub fn renew_root(
+    places: &Places,
+    issuing_lifetime: Duration,
+    now: SystemTime,
+) -> Result<RootReport, RootCommandError> {
+    let (data, directory) = (places.data(), places.root());
+    let root = directory.read()?;
+    data.create()?;
+    sign_next(&data, &directory, &root, issuing_lifetime, now)
+}
+
+/// Whether the issuing CA is past half of its life, as a timer asks before it renews. Without an
+/// issuing CA it is.
+///
+/// # Errors
+/// If it is there and can't be read.
+pub fn renewal_is_due(
+    places: &Places,
+    trust_domain: &TrustDomain,
+    now: SystemTime,
+) -> Result<bool, RootCommandError> {
+    match places.data().read_issuing_authority(trust_domain) {
+        Ok(authority) => Ok(is_past_half(authority.facts(), now)),
+        Err(error) if error.is_not_found() => Ok(true),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The trust domain that the root was made for.
+///
+/// # Errors
+/// If the root can't be read.
+pub fn root_trust_domain(places: &Places) -> Result<TrustDomain, RootCommandError> {
+    Ok(places.root().read()?.trust_domain().clone())
+}
+
+fn is_past_half(facts: &AuthorityFacts, now: SystemTime) -> bool {
+    let age = now.duration_since(facts.not_before).unwrap_or_default();
+    age >= facts.lifetime() / 2
+}
+
+/// A join token for one workload, good once. The only time it is in the clear here.
+///
+/// # Errors
+/// If the data directory can't be written.
+pub fn create_token(
+    data_dir: &Path,
+    workload: &WorkloadName,
+    lifetime: Duration,
+    now: SystemTime,
+) -> Result<JoinToken, RootCommandError> {
+    let data = DataDirectory::new(data_dir.to_owned());
+    if !data.issuing_authority().exists() {
+        return Err(RootCommandError::NoMesh(data_dir.to_owned()));
+    }
+    Ok(JoinTokens::new(data.join_tokens()).create(workload, lifetime, now)?)
+}
+
+fn check_lifetimes(root: Duration, issuing: Duration) -> Result<(), RootCommandError> {
+    if issuing > root {
+        return Err(RootCommandError::Lifetimes { root, issuing });
+    }
+    Ok(())
+}
+
+fn sign_next(
+    data: &DataDirectory,
+    directory: &RootDirectory,
+    root: &Root,
+    lifetime: Duration,
+    now: SystemTime,
+) -> Result<RootReport, RootCommandError> {
+    let trust_domain = root.trust_domain();
+    // A bundle that is there may hold more roots than this one: it is only added to.
+    let mut authorities = match data.read_trust_bundle(trust_domain) {
+        Ok(bundle) => bundle.authorities().to_vec(),
+        Err(error) if error.is_not_found() => Vec::new(),
+        Err(error) => return Err(error.into()),
+    };
+    if !authorities.contains(root.certificate()) {
+        authorities.push(root.certificate().clone());
+        data.write_trust_bundle(&TrustBundle::new(trust_domain.clone(), authorities)?)?;
+    }
+    let issuing = root.sign_issuing_authority(lifetime, now)?;
+    data.write_issuing_authority(&issuing)?;
+    Ok(RootReport {
+        trust_domain: trust_domain.clone(),
+        root: directory.path().to_owned(),
+        root_until: root.facts().not_after,
+        issuing_authority: data.issuing_authority(),
+        issuing_key_id: issuing.facts.key_id,
+        issuing_until: issuing.facts.not_after,
+        trust_bundle: data.trust_bundle(),
+    })
+}
+
+/// Why a command did nothing, or not all of it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RootCommandError {
+    #[error(transparent)]
+    Store(#[from] KeyStoreError),
+    #[error(transparent)]
+    Root(#[from] RootError),
+    #[error(transparent)]
+    Token(#[from] JoinTokenError),
+    #[error(transparent)]
+    TrustBundle(#[from] InvalidTrustBundle),
+    #[error("{0} holds no issuing CA: run `mesh-lite root init` first, or name the --data-dir of the control plane")]
+    NoMesh(PathBuf),
+    #[error("an issuing CA can't live longer ({issuing:?}) than its root ({root:?})")]
+    Lifetimes { root: Duration, issuing: Duration },
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,97 @@
+//! What the control plane is told at its start. Everything wrong with it is said at once.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use mesh_lite_proto::identity::WorkloadId;
+use spiffe::TrustDomain;
+
+use crate::{
+    outbound_rules::OutboundRules, serving_identity::control_plane_id, workload_index::is_name,
+};
+
+/// A day.
+pub const LEAF_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+/// Shorter leaves leave no room for a control plane that is away for a minute.
+pub const SHORT_LEAF: Duration = Duration::from_secs(300);
+/// Below this not even renewal has room. For demonstrations and tests.
+pub const SHORTEST_LEAF: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub data_dir: PathBuf,
+    pub config_dir: PathBuf,
+    pub trust_domain: TrustDomain,
+    pub mesh_namespace: String,
+    pub listen: SocketAddr,
+    pub admin_listen: SocketAddr,
+    pub leaf_lifetime: Duration,
+    pub outbound: OutboundRules,
+}
+
+/// Settings that make sense together.
+pub(crate) struct Checked {
+    pub(crate) settings: Settings,
+    pub(crate) own_id: WorkloadId,
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Settings {
+    pub(crate) fn check(self) -> Result<Checked, InvalidSettings> {
+        let mut problems = Vec::new();
+        let mut warnings = Vec::new();
+        let own_id = control_plane_id(&self.trust_domain, &self.mesh_namespace);
+        if !is_name(&self.mesh_namespace) {
+            problems.push(format!(
+                "--mesh-namespace {:?}: use 1 to 63 lower-case letters, digits, dashes and dots",
+                self.mesh_namespace
+            ));
+        }
+        if self.leaf_lifetime < SHORTEST_LEAF {
+            problems.push(format!(
+                "--leaf-lifetime {:?} is shorter than {SHORTEST_LEAF:?}, the least that can be renewed in time",
+                self.leaf_lifetime
+            ));
+        } else if self.leaf_lifetime < SHORT_LEAF {
+            warnings.push(format!(
+                "--leaf-lifetime {:?} is shorter than {SHORT_LEAF:?}: a control plane that is away for a \
+                 moment breaks the mesh. Not for production",
+                self.leaf_lifetime
+            ));
+        }
+        for (flag, path) in [("--data-dir", &self.data_dir), ("--config-dir", &self.config_dir)] {
+            if !path.is_dir() {
+                let remedy = if flag == "--data-dir" { "run `mesh-lite root init`" } else { "create it" };
+                problems.push(format!("{flag} {}: there is no such directory; {remedy}", path.display()));
+            }
+        }
+        if self.listen == self.admin_listen && self.listen.port() != 0 {
+            problems.push(format!("--listen and --admin-listen are both {}", self.listen));
+        }
+        for namespace in self.outbound.unmeshed_by_namespace.keys().filter(|name| !is_name(name)) {
+            problems.push(format!("--outbound-unmeshed {namespace:?}=...: that is not a namespace"));
+        }
+        match own_id {
+            Ok(own_id) if problems.is_empty() => Ok(Checked { settings: self, own_id, warnings }),
+            Ok(_) => Err(InvalidSettings(problems)),
+            Err(error) => {
+                problems.push(format!("--mesh-namespace: {error}"));
+                Err(InvalidSettings(problems))
+            }
+        }
+    }
+}
+
+/// Everything that is wrong, one line each.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InvalidSettings(pub Vec<String>);
+
+impl std::fmt::Display for InvalidSettings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0.join("\n"))
+    }
+}
+
+impl std::error::Error for InvalidSettings {}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,248 @@
+//! `--config-dir`: every `.yaml` and `.yml` file in one directory, read whole at each change.
+//!
+//! Last good is kept per document. A file that can't be read keeps what it said before.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    io::{self, Read},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use mesh_lite_proto::document::{
+    DocumentError, DocumentErrors, DocumentKey, Documents, Kind, MAX_FILE, Place, Position,
+    RawDocument, UnreadableDocument, split,
+};
+use spiffe::TrustDomain;
+use tokio::sync::watch;
+
+use super::workload_document;
+use crate::{
+    condition::{Conditions, Part},
+    directory_changes::DirectoryChanges,
+    policy_index::{Effect, PolicyIndex, Problem},
+    workload_index::{ServiceDocument, Workload, WorkloadIndex},
+};
+
+/// A directory with more files than this is not a configuration directory.
+const MAX_FILES: usize = 2048;
+
+/// File name, and its bytes or why they can't be read.
+type Files = BTreeMap<String, Result<Vec<u8>, String>>;
+
+/// Reads the directory and publishes what its documents say.
+pub(crate) struct DirectoryOfFiles {
+    directory: PathBuf,
+    trust_domain: TrustDomain,
+    before: Files,
+    workloads: LastGood<Workload>,
+    services: LastGood<ServiceDocument>,
+    published: Published,
+}
+
+/// The two kinds of fact in a directory; this is their one writer.
+pub(crate) struct Published {
+    pub(crate) workloads: watch::Sender<Arc<WorkloadIndex>>,
+    pub(crate) policies: watch::Sender<PolicyIndex>,
+    pub(crate) conditions: Conditions,
+}
+
+impl DirectoryOfFiles {
+    pub(crate) fn new(
+        directory: PathBuf,
+        trust_domain: TrustDomain,
+        published: Published,
+    ) -> Self {
+        Self {
+            directory,
+            trust_domain,
+            before: Files::new(),
+            workloads: LastGood::default(),
+            services: LastGood::default(),
+            published,
+        }
+    }
+
+    /// # Errors
+    /// If the directory can't be listed. What was published stays.
+    pub(crate) fn read(&mut self) -> Result<(), DirectoryError> {
+        let files = read_files(&self.directory)?;
+        if files != self.before {
+            self.publish(&files);
+            self.before = files;
+        }
+        Ok(())
+    }
+
+    /// Reads again at every change, until nobody listens.
+    pub(crate) async fn follow(mut self) {
+        let changes = DirectoryChanges::watch(std::slice::from_ref(&self.directory));
+        loop {
+            tokio::select! {
+                () = changes.wait() => {}
+                () = self.published.workloads.closed() => return,
+            }
+            if let Err(error) = self.read() {
+                let text = format!("{error}. What it said before stays in force");
+                self.published.conditions.set(Part::Documents, vec![text]);
+                // whatever it says when it can be read again is news, and clears this
+                self.before = Files::new();
+            }
+        }
+    }
+
+    fn publish(&mut self, files: &Files) {
+        let documents: Vec<Documents> =
+            files.iter().map(|(name, content)| documents_of(name, content)).collect();
+        let mut texts = Vec::new();
+        let trust_domain = &self.trust_domain;
+        let workload = |document: &RawDocument| workload_document::workload(document, trust_domain);
+        let workloads = self.workloads.take(&documents, Kind::Workload, workload, &mut texts);
+        let services =
+            self.services.take(&documents, Kind::Service, workload_document::service, &mut texts);
+        let next = self.published.workloads.borrow().successor(workloads, services);
+        texts.extend(next.conflicts().iter().cloned());
+        tracing::info!(
+            files = files.len(),
+            workloads = self.workloads.0.len(),
+            services = self.services.0.len(),
+            "documents read"
+        );
+        self.published.workloads.send_replace(Arc::new(next));
+        self.published.policies.send_modify(|policies| {
+            policies.replace_all(&documents);
+            texts.extend(policies.problems().map(|problem| in_words(&problem)));
+        });
+        self.published.conditions.set(Part::Documents, texts);
+    }
+}
+
+fn in_words(problem: &Problem) -> String {
+    let what = problem.key.as_ref().map_or_else(|| "a document".to_owned(), ToString::to_string);
+    let effect = match problem.effect {
+        Effect::LastGood => "its last good version stays in force",
+        Effect::Denies => "until it is repaired it DENIES in its scope",
+        Effect::NoPolicy => "it is passed over",
+    };
+    let line = problem.source.line;
+    format!("{what} ({}:{line}) can't be loaded: {effect}. {}", problem.source.file, problem.errors)
+}
+
+/// A file that can't be read counts as one unreadable document, so that what it said before
+/// stays and, where nothing was said before, is denied.
+fn documents_of(name: &str, content: &Result<Vec<u8>, String>) -> Documents {
+    match content {
+        Ok(bytes) => split(name, bytes),
+        Err(reason) => {
+            let file: Arc<str> = name.into();
+            let place = Place::new(&file, Position { line: 1, column: 1 });
+            let remedy = "let the control plane read it, or remove it";
+            let errors = DocumentError::new(place, reason.clone(), remedy).into();
+            let unreadable = UnreadableDocument {
+                file,
+                line: 1,
+                namespace: None,
+                name: None,
+                may_be_policy: true,
+                errors,
+            };
+            Documents { readable: Vec::new(), unreadable: vec![unreadable] }
+        }
+    }
+}
+
+/// The last good version of each document of one kind, and the file it came from.
+struct LastGood<T>(BTreeMap<DocumentKey, (Arc<str>, T)>);
+
+impl<T> Default for LastGood<T> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+impl<T: Clone> LastGood<T> {
+    /// Takes a scan of the directory in and answers what holds now.
+    fn take(
+        &mut self,
+        directory: &[Documents],
+        kind: Kind,
+        load: impl Fn(&RawDocument) -> Result<T, DocumentErrors>,
+        texts: &mut Vec<String>,
+    ) -> Vec<T> {
+        let of_kind =
+            || directory.iter().flat_map(|file| &file.readable).filter(|raw| raw.key.kind == kind);
+        let unreadable: BTreeSet<&Arc<str>> =
+            directory.iter().flat_map(|file| &file.unreadable).map(|raw| &raw.file).collect();
+        let mut seen: BTreeMap<&DocumentKey, Vec<&RawDocument>> = BTreeMap::new();
+        for document in of_kind() {
+            seen.entry(&document.key).or_default().push(document);
+        }
+        // gone, unless an unreadable document of its file may be what became of it
+        self.0.retain(|key, (file, _)| seen.contains_key(key) || unreadable.contains(file));
+        for (key, documents) in seen {
+            let loaded = match documents.as_slice() {
+                [only] => load(only).map_err(|errors| errors.to_string()),
+                several => Err(defined_twice(several)),
+            };
+            match (loaded, documents.first()) {
+                (Ok(good), Some(document)) => {
+                    self.0.insert(key.clone(), (Arc::clone(&document.file), good));
+                }
+                (Err(error), _) if self.0.contains_key(key) => {
+                    texts.push(format!("{key} can't be loaded, its last good version stays. {error}"));
+                }
+                (Err(error), _) => texts.push(format!("{key} can't be loaded. {error}")),
+                (Ok(_), None) => {}
+            }
+        }
+        self.0.values().map(|(_, good)| good.clone()).collect()
+    }
+}
+
+fn defined_twice(documents: &[&RawDocument]) -> String {
+    let places: Vec<String> =
+        documents.iter().map(|document| format!("{}:{}", document.file, document.line)).collect();
+    format!("it is defined {} times: {}; remove all but one", places.len(), places.join(", "))
+}
+
+fn read_files(directory: &Path) -> Result<Files, DirectoryError> {
+    let fail = |error| DirectoryError::List { directory: directory.to_owned(), error };
+    let mut files = Files::new();
+    for entry in fs::read_dir(directory).map_err(fail)? {
+        let path = entry.map_err(fail)?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.starts_with('.') || !(name.ends_with(".yaml") || name.ends_with(".yml")) {
+            continue;
+        }
+        if files.len() >= MAX_FILES {
+            return Err(DirectoryError::TooMany(directory.to_owned()));
+        }
+        files.insert(name, read_file(&path).map_err(|error| error.to_string()));
+    }
+    Ok(files)
+}
+
+/// One byte more than is allowed, so that whoever splits it sees that it is too long.
+fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    let limit = u64::try_from(MAX_FILE).unwrap_or(u64::MAX).saturating_add(1);
+    let mut content = Vec::new();
+    if !fs::metadata(path)?.is_file() {
+        // a pipe would keep us waiting for ever
+        return Err(io::Error::other("it is not a file"));
+    }
+    fs::File::open(path)?.take(limit).read_to_end(&mut content)?;
+    Ok(content)
+}
+
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DirectoryError {
+    #[error("can't list the configuration directory {directory}: {error}")]
+    List { directory: PathBuf, error: io::Error },
+    #[error("the configuration directory {0} holds more than {MAX_FILES} documents' files")]
+    TooMany(PathBuf),
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,87 @@
+//! Who is asking for a certificate. The answer comes from the credential alone: a join token the
+//! first time, the current X509-SVID after that. Nothing in the request widens it.
+
+use std::time::SystemTime;
+
+use mesh_lite_proto::{identity::WorkloadId, svid::LeafFacts};
+
+use crate::{
+    clock::readable,
+    workload_index::{WorkloadIndex, WorkloadName},
+};
+
+pub(crate) mod join_token;
+
+/// A workload that proved who it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Attested {
+    pub(crate) id: WorkloadId,
+    pub(crate) workload: WorkloadName,
+}
+
+/// By a join token: the token names the document, the document the identity.
+pub(crate) fn by_name(
+    workload: &WorkloadName,
+    index: &WorkloadIndex,
+) -> Result<Attested, NotAttested> {
+    let document =
+        index.workload(workload).ok_or_else(|| NotAttested::NoDocument(workload.clone()))?;
+    Ok(Attested { id: document.id.clone(), workload: workload.clone() })
+}
+
+/// By the X509-SVID of a connection, whose chain was verified when it was opened. It must still
+/// be valid now.
+pub(crate) fn by_svid(
+    leaf: &LeafFacts,
+    index: &WorkloadIndex,
+    now: SystemTime,
+) -> Result<Attested, NotAttested> {
+    if now >= leaf.not_after {
+        return Err(NotAttested::Expired(readable(leaf.not_after)));
+    }
+    by_document(leaf, index)
+}
+
+/// The Workload document that a leaf was issued to, if it still exists and still has the leaf's
+/// identity.
+pub(crate) fn by_document(
+    leaf: &LeafFacts,
+    index: &WorkloadIndex,
+) -> Result<Attested, NotAttested> {
+    let (Some(namespace), Some(name)) = (leaf.id.namespace(), leaf.common_name.as_deref()) else {
+        return Err(NotAttested::NoWorkloadName(leaf.id.clone()));
+    };
+    let workload = WorkloadName { namespace: namespace.to_owned(), name: name.to_owned() };
+    let attested = by_name(&workload, index)?;
+    if attested.id != leaf.id {
+        return Err(NotAttested::OtherIdentity {
+            workload,
+            document: attested.id,
+            svid: leaf.id.clone(),
+        });
+    }
+    Ok(attested)
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum NotAttested {
+    #[error("there is no usable Workload document {0} in the configuration directory: add it, or see the control plane's /readyz for why it was refused")]
+    NoDocument(WorkloadName),
+    #[error("the X509-SVID of this connection expired at {0}: ask with a new join token, made by `mesh-lite token create`")]
+    Expired(String),
+    #[error("the X509-SVID of {0} names no workload that this control plane could renew it for")]
+    NoWorkloadName(WorkloadId),
+    #[error("the Workload document {workload} is {document} now, not {svid}: ask with a new join token, made by `mesh-lite token create {workload}`")]
+    OtherIdentity { workload: WorkloadName, document: WorkloadId, svid: WorkloadId },
+}
+
+impl NotAttested {
+    /// The credential proves nothing, rather than somebody without a place in the mesh.
+    pub(crate) fn is_about_the_credential(&self) -> bool {
+        matches!(self, Self::Expired(_))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,170 @@
+//! `mesh-lite control-plane`: attest workloads, issue their certificates, serve directory and
+//! policy.
+
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    process::ExitCode,
+    str::FromStr,
+};
+
+use anyhow::Context;
+use clap::ValueEnum;
+use ipnet::IpNet;
+use mesh_lite_control_plane::{
+    lifetime::Lifetime,
+    outbound_rules::OutboundRules,
+    run as serve,
+    settings::{LEAF_LIFETIME, Settings},
+};
+use mesh_lite_proto::{
+    sidecar::{
+        CONTROL_PLANE_METRICS_PORT, CONTROL_PLANE_PORT, DEFAULT_MESH_NAMESPACE,
+        DEFAULT_TRUST_DOMAIN,
+    },
+    workload_directory::{OutboundPolicy, OutboundUnmeshed},
+};
+use spiffe::TrustDomain;
+use tokio::signal::unix::{SignalKind, signal};
+
+const EXAMPLES: &str = "\
+Examples:
+  mesh-lite root init --data-dir state
+  mesh-lite control-plane --data-dir state --config-dir documents
+  mesh-lite control-plane --data-dir state --config-dir documents --leaf-lifetime 1h \\
+    --mesh-cidrs 10.0.0.0/8,fd00::/8 --outbound-unmeshed refuse --outbound-unmeshed legacy=allow
+
+The configuration directory holds .yaml files with documents of the kinds Workload, Service,
+AuthorizationPolicy, PeerAuthentication and Eviction; changes take effect within a second.
+What is wrong with them: http://127.0.0.1:15014/readyz
+
+Exit codes: 0 ended by SIGTERM or SIGINT, 1 could not start or go on, 2 wrong usage.";
+
+/// Attest workloads, issue their certificates, serve directory and policy.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// Issuing CA, trust bundle and join tokens; made by `mesh-lite root init`.
+    #[arg(long, env = "MESH_LITE_DATA_DIR", value_name = "DIR")]
+    data_dir: PathBuf,
+    /// Documents of workloads, services and policy, watched for change.
+    #[arg(long, env = "MESH_LITE_CONFIG_DIR", value_name = "DIR")]
+    config_dir: PathBuf,
+    #[arg(long, env = "MESH_LITE_TRUST_DOMAIN", default_value = DEFAULT_TRUST_DOMAIN)]
+    trust_domain: TrustDomain,
+    /// Namespace of the mesh's own workloads; policy in it is for the whole mesh.
+    #[arg(long, env = "MESH_LITE_MESH_NAMESPACE", default_value = DEFAULT_MESH_NAMESPACE)]
+    mesh_namespace: String,
+    /// gRPC for sidecars, TLS 1.3.
+    #[arg(long, env = "MESH_LITE_LISTEN", default_value_t = SocketAddr::from((Ipv4Addr::UNSPECIFIED, CONTROL_PLANE_PORT)), value_name = "ADDRESS")]
+    listen: SocketAddr,
+    /// Metrics, health and readiness, plain HTTP, reads only.
+    #[arg(long, env = "MESH_LITE_ADMIN_LISTEN", default_value_t = SocketAddr::from((Ipv4Addr::LOCALHOST, CONTROL_PLANE_METRICS_PORT)), value_name = "ADDRESS")]
+    admin_listen: SocketAddr,
+    /// How long workloads' certificates live. Below 5m only for tests, never below 10s.
+    #[arg(long, env = "MESH_LITE_LEAF_LIFETIME", default_value_t = LEAF_LIFETIME.into(), value_name = "TIME")]
+    leaf_lifetime: Lifetime,
+    /// Addresses inside the mesh. Private ranges, if none are named.
+    #[arg(long, env = "MESH_LITE_MESH_CIDRS", value_delimiter = ',', value_name = "CIDRS")]
+    mesh_cidrs: Vec<IpNet>,
+    /// Exceptions: addresses that count as outside.
+    #[arg(long, env = "MESH_LITE_EXTERNAL_CIDRS", value_delimiter = ',', value_name = "CIDRS")]
+    external_cidrs: Vec<IpNet>,
+    /// Plaintext from sidecars to workloads without one: `refuse` or `allow`, and
+    /// `NAMESPACE=allow` or `NAMESPACE=refuse` for callers of one namespace.
+    #[arg(long, env = "MESH_LITE_OUTBOUND_UNMESHED", value_delimiter = ',', default_value = "refuse", value_name = "RULES")]
+    outbound_unmeshed: Vec<UnmeshedRule>,
+    /// Plaintext from sidecars to the outside.
+    #[arg(long, env = "MESH_LITE_OUTBOUND_POLICY", value_enum, default_value_t = Policy::AllowAny)]
+    outbound_policy: Policy,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Policy {
+    /// It passes, counted.
+    AllowAny,
+    /// Only to names that the directory knows.
+    RegistryOnly,
+}
+
+/// `refuse`, `allow`, `NAMESPACE=refuse` or `NAMESPACE=allow`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct UnmeshedRule {
+    namespace: Option<String>,
+    rule: OutboundUnmeshed,
+}
+
+impl FromStr for UnmeshedRule {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (namespace, rule) = match text.split_once('=') {
+            Some((namespace, rule)) => (Some(namespace.to_owned()), rule),
+            None => (None, text),
+        };
+        let rule = match rule {
+            "refuse" => OutboundUnmeshed::Refuse,
+            "allow" => OutboundUnmeshed::Allow,
+            _ => return Err("write refuse, allow, NAMESPACE=refuse or NAMESPACE=allow".to_owned()),
+        };
+        Ok(Self { namespace, rule })
+    }
+}
+
+impl Args {
+    fn settings(self) -> anyhow::Result<Settings> {
+        let mut unmeshed = None;
+        let mut unmeshed_by_namespace = BTreeMap::new();
+        for UnmeshedRule { namespace, rule } in self.outbound_unmeshed {
+            let said_before = match namespace {
+                None => unmeshed.replace(rule),
+                Some(namespace) => unmeshed_by_namespace.insert(namespace, rule),
+            };
+            if said_before.is_some_and(|before| before != rule) {
+                anyhow::bail!("--outbound-unmeshed says both refuse and allow of the same namespace");
+            }
+        }
+        Ok(Settings {
+            data_dir: self.data_dir,
+            config_dir: self.config_dir,
+            trust_domain: self.trust_domain,
+            mesh_namespace: self.mesh_namespace,
+            listen: self.listen,
+            admin_listen: self.admin_listen,
+            leaf_lifetime: self.leaf_lifetime.duration(),
+            outbound: OutboundRules {
+                mesh_cidrs: self.mesh_cidrs,
+                external_cidrs: self.external_cidrs,
+                policy: match self.outbound_policy {
+                    Policy::AllowAny => OutboundPolicy::AllowAny,
+                    Policy::RegistryOnly => OutboundPolicy::RegistryOnly,
+                },
+                unmeshed: unmeshed.unwrap_or_default(),
+                unmeshed_by_namespace,
+            },
+        })
+    }
+}
+
+pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    crate::logging::start();
+    let settings = args.settings()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("the runtime can't be started")?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).context("SIGTERM can't be handled")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT can't be handled")?;
+        let ended = async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        // the log says where it listens
+        serve(settings, ended, |_| {}).await?;
+        Ok(ExitCode::SUCCESS)
+    })
+}
