@@ -58,7 +58,7 @@ fn reaches_b(mesh: &Mesh, address: SocketAddr) {
         ("dst.identity", API_ID),
         ("original_dst", &to),
     ]);
-    assert_eq!(outbound["tls.version"], "TLSv1_3", "{outbound}");
+    assert_eq!(outbound["tls.version"], "TLSv1.3", "{outbound}");
     let inbound = mesh.b().log().wait_for(&[
         ("event", "open"),
         ("direction", "inbound"),

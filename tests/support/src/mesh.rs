@@ -309,6 +309,22 @@ impl Mesh {
         self.sidecars[usize::from(letter == 'b')] = Some(sidecar);
     }
 
+    /// Starts a pod's sidecar again with what it had: same user, same directories.
+    pub fn start_sidecar_again(&mut self, letter: char) {
+        self.start_sidecar_unready(letter);
+        self.sidecar(letter).wait_ready(&self.network);
+    }
+
+    /// As [`Mesh::start_sidecar_again`], for one that is not expected to become ready.
+    pub fn start_sidecar_unready(&mut self, letter: char) {
+        let sidecar = self.sidecars[usize::from(letter == 'b')].as_mut();
+        sidecar.expect("the sidecar was started before").start(&self.network);
+    }
+
+    pub fn sidecar(&self, letter: char) -> &Sidecar {
+        if letter == 'a' { self.a() } else { self.b() }
+    }
+
     /// What the sidecar of a pod is run with, its data directory, its user.
     pub fn sidecar_command(
         &self,
@@ -439,6 +455,11 @@ impl Sidecar {
 
     pub fn output(&self) -> String {
         self.process().output()
+    }
+
+    /// Key, certificate and state lie here.
+    pub fn data_dir(&self) -> &Path {
+        self.log.path.parent().expect("the log is in the data directory")
     }
 
     pub fn log(&self) -> &AccessLog {

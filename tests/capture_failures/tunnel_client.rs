@@ -1,0 +1,73 @@
+//! A peer of the mesh that speaks the tunnel itself, with the SVID of a sidecar.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+
+use mesh_lite_proto::identity::WorkloadId;
+use mesh_lite_proto::svid::inspect_leaf;
+use mesh_lite_proto::trust_bundle::TrustBundle;
+use mesh_lite_proto::tunnel::{ALPN, Status};
+use mesh_lite_proxy::identity::Identity;
+use mesh_lite_proxy::identity::state_file::StateFile;
+use mesh_lite_proxy::tls::context::client_config;
+use mesh_lite_test_support::eventually::PATIENCE;
+use mesh_lite_test_support::mesh::API_ID;
+use mesh_lite_test_support::{Network, SIDECAR_UID, Sidecar, eventually};
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
+
+/// Has what a stolen key would give: a good identity, and freedom to say anything.
+pub(crate) struct TunnelClient(Arc<ClientConfig>);
+
+impl TunnelClient {
+    pub(crate) fn of(sidecar: &Sidecar) -> Self {
+        let file = StateFile::in_directory(sidecar.data_dir());
+        let saved = eventually("the sidecar has saved its identity", || {
+            file.read()
+                .map_err(|error| error.to_string())?
+                .filter(|saved| saved.key.is_some())
+                .ok_or_else(|| "no key yet".to_owned())
+        });
+        let chain: Vec<CertificateDer<'static>> =
+            saved.rest.chain.into_iter().map(CertificateDer::from).collect();
+        let roots = saved.rest.trust_bundle.into_iter().map(CertificateDer::from).collect();
+        let leaf = inspect_leaf(&chain[0]).unwrap();
+        let trust_bundle =
+            Arc::new(TrustBundle::new(leaf.id.trust_domain().clone(), roots).unwrap());
+        let identity = Identity {
+            revision: 1,
+            leaf,
+            chain,
+            key: saved.key.unwrap(),
+            trust_bundle: Arc::clone(&trust_bundle),
+        };
+        let expected: WorkloadId = API_ID.parse().unwrap();
+        Self(client_config(&trust_bundle, Some(&identity), &expected, ALPN).unwrap())
+    }
+
+    /// Sends `bytes` as a header to pod b, from pod a; the status and what followed it, until
+    /// the end or until the server waits for more.
+    pub(crate) fn ask(&self, network: &Network, bytes: &[u8]) -> (Option<Status>, Vec<u8>) {
+        let to = (network.b.v4, 15008);
+        let socket =
+            network.a.namespace.run(SIDECAR_UID, || TcpStream::connect(to).unwrap());
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let name = ServerName::IpAddress(std::net::IpAddr::from(network.b.v4).into());
+        let connection = ClientConnection::new(Arc::clone(&self.0), name).unwrap();
+        let mut tls = StreamOwned::new(connection, socket);
+        tls.write_all(bytes).unwrap();
+        tls.flush().unwrap();
+        let mut answer = Vec::new();
+        let mut some = [0; 4096];
+        // A refusal ends after its status; a greeting ends with a line.
+        while !answer.ends_with(b"\n") {
+            match tls.read(&mut some) {
+                Ok(0) | Err(_) => break,
+                Ok(length) => answer.extend(&some[..length]),
+            }
+        }
+        let status = answer.first().and_then(|byte| Status::decode(*byte));
+        (status, answer.get(1..).unwrap_or_default().to_vec())
+    }
+}
