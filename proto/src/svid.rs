@@ -60,7 +60,7 @@ impl FromStr for Serial {
         if text.len() > 2 * MAX_SERIAL || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(InvalidSerial);
         }
-        let even = if text.len() % 2 == 0 { text.to_owned() } else { format!("0{text}") };
+        let even = if text.len().is_multiple_of(2) { text.to_owned() } else { format!("0{text}") };
         let bytes: Vec<u8> = even
             .as_bytes()
             .chunks(2)
@@ -123,7 +123,7 @@ pub fn public_key_of(der: &CertificateDer<'_>) -> Result<Vec<u8>, InvalidLeaf> {
 
 fn parse<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, InvalidLeaf> {
     match X509Certificate::from_der(der) {
-        Ok((rest, certificate)) if rest.is_empty() => Ok(certificate),
+        Ok(([], certificate)) => Ok(certificate),
         Ok(_) => Err(InvalidLeaf::Malformed("bytes follow the certificate".to_owned())),
         Err(error) => Err(InvalidLeaf::Malformed(error.to_string())),
     }

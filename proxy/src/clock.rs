@@ -6,7 +6,10 @@ use std::time::SystemTime;
 pub type Clock = fn() -> SystemTime;
 
 /// What the clock on the wall says.
-#[expect(clippy::disallowed_methods, reason = "the one place that reads the clock")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place that reads the clock"
+)]
 pub fn now() -> SystemTime {
     SystemTime::now()
 }

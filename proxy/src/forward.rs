@@ -350,16 +350,13 @@ fn seal_turn(
         return Ok((Step::Done, 0));
     }
     let read = INCOMING.with_borrow_mut(|buffer| {
-        half::read(context, application, buffer).map(|read| {
-            if let Some(bytes) = read.and_then(|length| buffer.get(..length)) {
-                if bytes.is_empty() {
-                    session.seal_end()
-                } else {
-                    session.seal(bytes)
-                }
-            }
-            read
-        })
+        let read = half::read(context, application, buffer)?;
+        match read.and_then(|length| buffer.get(..length)) {
+            Some([]) => session.seal_end(),
+            Some(bytes) => session.seal(bytes),
+            None => {}
+        }
+        Ok(read)
     });
     match read.map_err(Broken::Application)? {
         None => Ok((Step::Waiting, 0)),

@@ -139,7 +139,7 @@ impl Inbound {
             .path
             .limits
             .stranger(accepted.peer.ip())
-            .ok_or(Refused::from(Refusal::UnauthenticatedLimit))?;
+            .ok_or_else(|| Refused::from(Refusal::UnauthenticatedLimit))?;
         let context = self.path.context()?;
         let deadline = accepted.at + HANDSHAKE;
         let _turn = timeout_at(deadline, self.path.limits.handshake())

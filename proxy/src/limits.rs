@@ -23,9 +23,13 @@ const MAX_HANDSHAKES: usize = 256;
 
 /// How many connections a process with this memory limit may hold.
 pub fn max_connections(memory_limit: Option<u64>) -> usize {
-    let Some(limit) = memory_limit else { return MAX_CONNECTIONS };
+    let Some(limit) = memory_limit else {
+        return MAX_CONNECTIONS;
+    };
     let room = limit.saturating_sub(BYTES_AT_REST) / BYTES_PER_CONNECTION;
-    usize::try_from(room).unwrap_or(MAX_CONNECTIONS).clamp(MIN_CONNECTIONS, MAX_CONNECTIONS)
+    usize::try_from(room)
+        .unwrap_or(MAX_CONNECTIONS)
+        .clamp(MIN_CONNECTIONS, MAX_CONNECTIONS)
 }
 
 #[derive(Clone)]
@@ -51,13 +55,19 @@ impl Limits {
 
     /// A place for a client that has not proved who it is, or `None` if its address has too many.
     pub fn stranger(&self, source: IpAddr) -> Option<Stranger> {
-        let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut strangers = self
+            .strangers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let count = strangers.entry(source).or_default();
         if *count >= MAX_UNAUTHENTICATED_PER_SOURCE {
             return None;
         }
         *count = count.saturating_add(1);
-        Some(Stranger { source, all: Arc::clone(&self.strangers) })
+        Some(Stranger {
+            source,
+            all: Arc::clone(&self.strangers),
+        })
     }
 
     /// Waits for a turn to shake hands; the caller bounds the wait.

@@ -28,7 +28,9 @@ pub struct Accepted {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("can't listen on {address}: {source}. Is another process using the port? Each listener has a setting for its address.")]
+#[error(
+    "can't listen on {address}: {source}. Is another process using the port? Each listener has a setting for its address."
+)]
 pub struct ListenError {
     address: SocketAddr,
     source: io::Error,
@@ -41,7 +43,11 @@ pub fn bind(address: SocketAddr) -> Result<TcpListener, ListenError> {
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
         // one listener for both families on the wildcard address, one family elsewhere

@@ -43,5 +43,9 @@ pub fn original_destination(accepted: &Accepted) -> Result<SocketAddr, NotCaptur
         .as_socket()
         .map(|address| SocketAddr::new(address.ip().to_canonical(), address.port()))
         .ok_or(NotCaptured::Direct)?;
-    if original == accepted.local { Err(NotCaptured::Direct) } else { Ok(original) }
+    if original == accepted.local {
+        Err(NotCaptured::Direct)
+    } else {
+        Ok(original)
+    }
 }

@@ -106,11 +106,10 @@ pub(crate) async fn keep_open<S: Subscription>(
             }
             Event::Requests(requests) => send(&mut live, requests).await,
             Event::Ended(reason) => {
-                let lived = live
-                    .take()
-                    .filter(|ended| ended.opened.elapsed() >= LONG_LIFE);
+                let ended = live.take();
                 subscription.disconnected(&reason);
-                let wait = if lived.is_some() {
+                let wait = if ended.is_some_and(|it| it.opened.elapsed() >= LONG_LIFE) {
+                    back_off.succeeded();
                     Duration::ZERO
                 } else {
                     back_off.after_failure()

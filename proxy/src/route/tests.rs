@@ -13,7 +13,8 @@ const REFUSING: MeshSettings = MeshSettings {
 const ALLOWING: MeshSettings = MeshSettings {
     outbound_unmeshed: OutboundUnmeshed::Allow,
     outbound_policy: OutboundPolicy::AllowAny,
-    ..REFUSING
+    mesh_cidrs: Vec::new(),
+    external_cidrs: Vec::new(),
 };
 
 fn endpoint(is_meshed: bool) -> Endpoint {

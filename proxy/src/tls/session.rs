@@ -6,7 +6,9 @@ use std::io::{self, BufRead, ErrorKind, Read, Write};
 use rustls::Connection;
 
 /// One side of an established tunnel.
-pub struct Session(Connection);
+///
+/// Boxed: a connection's task is moved about, and a TLS connection is a kilobyte.
+pub struct Session(Box<Connection>);
 
 /// What came out of a peer's records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +33,7 @@ impl Session {
         // What is sealed at one time is bounded by the caller's buffer: it seals nothing new
         // while anything waits to be sent.
         connection.set_buffer_limit(None);
-        Self(connection)
+        Self(Box::new(connection))
     }
 
     /// Seals plaintext into records that wait to be sent.

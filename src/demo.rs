@@ -1,0 +1,177 @@
+//! `mesh-lite demo`: the mesh at work on this machine, with real processes, for an ordinary user.
+//!
+//! ```text
+//! web   ─ plaintext ─▶ sidecar ══ mutual TLS ══ (wire) ══▶ sidecar ─ plaintext ─▶ api
+//! guest ─ plaintext ─▶ sidecar ══ mutual TLS ══════════════▶ refused, with the reason
+//! ```
+
+use std::{
+    io::{self, IsTerminal},
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::{Context, ensure};
+
+mod application;
+mod processes;
+mod scene;
+mod wire;
+
+use application::Call;
+use scene::Scene;
+
+/// Runs in seconds; the leaves of a real mesh live for a day.
+const LEAF_LIFETIME: Duration = Duration::from_secs(10);
+/// What the application says; nobody on the wire may see it.
+const MARKER: &str = "the-secret-recipe";
+
+const EXAMPLES: &str = "\
+Examples:
+  mesh-lite demo           show everything, then stay up to be tried
+  mesh-lite demo --once    show everything and end; exit code 0 if all of it held";
+
+/// Show the mesh at work: identities, an allowed call, a denied call with its reason, what the
+/// wire sees, a rotation under traffic.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// End after the show instead of staying up.
+    #[arg(long)]
+    once: bool,
+}
+
+pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("could not start the runtime")?;
+    runtime.block_on(show(&args))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn show(args: &Args) -> anyhow::Result<()> {
+    let paint = Paint::for_terminal();
+    paint.title("Starting a control plane, three applications and their sidecars");
+    let scene = Scene::start(LEAF_LIFETIME).await?;
+    println!("  everything is in {}", scene.directory().display());
+
+    paint.title("1. Identities: issued over gRPC, for join tokens that work once");
+    for sidecar in scene.sidecars() {
+        let identity = sidecar.identity().await?;
+        println!("  {:<6} {}", sidecar.name(), paint.good(&identity.spiffe_id));
+        println!("         serial {}, ends in {} s", identity.serial, identity.seconds_left);
+    }
+
+    allowed(&scene, &paint).await?;
+    denied(&scene, &paint).await?;
+    wire_view(&scene, &paint)?;
+    rotation(&scene, &paint).await?;
+
+    if args.once {
+        println!("\n{}", paint.good("All of it held."));
+        return Ok(());
+    }
+    stay(&scene, &paint).await
+}
+
+async fn allowed(scene: &Scene, paint: &Paint) -> anyhow::Result<()> {
+    paint.title("2. An allowed call: web asks api, both speak plaintext HTTP and know of nothing");
+    println!("  web$ curl http://{}/", scene.web().upstream());
+    let call = application::call(scene.web().upstream(), "web", MARKER).await;
+    let Call::Answered(answer) = call else {
+        anyhow::bail!("web should have been answered, but: {call:?}");
+    };
+    println!("  {}", paint.good(answer.trim_end()));
+    let line = scene.api().access_log_line(r#""decision":"allow""#).await?;
+    println!("  api's sidecar logged: {}", scene::summary(&line));
+    Ok(())
+}
+
+async fn denied(scene: &Scene, paint: &Paint) -> anyhow::Result<()> {
+    paint.title("3. A denied call: guest asks api");
+    println!("  guest$ curl http://{}/", scene.guest().upstream());
+    let call = application::call(scene.guest().upstream(), "guest", MARKER).await;
+    let Call::Reset(error) = call else {
+        anyhow::bail!("guest should have been refused, but: {call:?}");
+    };
+    println!("  {}", paint.bad(&error));
+    let line = scene.api().access_log_line(r#""decision":"deny""#).await?;
+    println!("  api's sidecar says why: {}", paint.bad(&scene::field(&line, "reason")));
+    ensure!(scene.requests_of_guest() == 0, "the application saw the denied caller");
+    println!("  the application itself never saw the call");
+    Ok(())
+}
+
+fn wire_view(scene: &Scene, paint: &Paint) -> anyhow::Result<()> {
+    paint.title("4. What the wire saw of the allowed call");
+    let seen = scene.wire_seen();
+    for line in seen.describe() {
+        println!("  {line}");
+    }
+    ensure!(!seen.contains(MARKER), "the wire saw {MARKER:?}");
+    ensure!(seen.is_tls13(), "the wire did not see TLS 1.3");
+    println!("  {}", paint.good(&format!("{MARKER:?} is nowhere in it")));
+    Ok(())
+}
+
+async fn rotation(scene: &Scene, paint: &Paint) -> anyhow::Result<()> {
+    paint.title("5. Certificates rotate under traffic");
+    let before = scene.serials().await?;
+    println!("  web calls api all the time: new connections, and one that stays open");
+    let traffic = application::Traffic::start(scene.web().upstream(), MARKER).await?;
+    let after = scene.rotated(&before).await?;
+    let counts = traffic.stop().await;
+    for ((name, old), new) in before.iter().zip(after.values()) {
+        println!("  {name:<6} {old} -> {}", paint.good(new));
+    }
+    println!(
+        "  {} new connections and {} requests on the open one: {}",
+        counts.connections,
+        counts.requests,
+        match &counts.failures[..] {
+            [] => paint.good("0 failures"),
+            failures => paint.bad(&format!("{} failures: {failures:?}", failures.len())),
+        }
+    );
+    ensure!(counts.failures.is_empty(), "requests failed while certificates rotated");
+    ensure!(counts.connections > 0 && counts.requests > 0, "there was no traffic");
+    Ok(())
+}
+
+async fn stay(scene: &Scene, paint: &Paint) -> anyhow::Result<()> {
+    paint.title("It stays up: try it");
+    println!("  curl http://{}/          as web, allowed", scene.web().upstream());
+    println!("  curl http://{}/          as guest, denied", scene.guest().upstream());
+    println!("  curl http://{}/identity   what the sidecar of api says of itself", scene.api().admin());
+    println!("  curl http://{}/policy     the policy in force", scene.api().admin());
+    println!("  edit {}   the change holds at once", scene.policy_file().display());
+    println!("  tail -f {}", scene.api().access_log().display());
+    println!("  Ctrl-C ends everything and removes {}", scene.directory().display());
+    tokio::signal::ctrl_c().await.context("can't wait for Ctrl-C")
+}
+
+/// Colours on a terminal, none for programs.
+struct Paint(bool);
+
+impl Paint {
+    fn for_terminal() -> Self {
+        Self(io::stdout().is_terminal())
+    }
+
+    fn title(&self, text: &str) {
+        println!("\n{}", self.with("1", text));
+    }
+
+    fn good(&self, text: &str) -> String {
+        self.with("32", text)
+    }
+
+    fn bad(&self, text: &str) -> String {
+        self.with("31", text)
+    }
+
+    fn with(&self, code: &str, text: &str) -> String {
+        if self.0 { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+}
