@@ -66,14 +66,30 @@ pub(crate) struct Args {
     #[arg(long, env = "MESH_LITE_LEAF_LIFETIME", default_value_t = LEAF_LIFETIME.into(), value_name = "TIME")]
     leaf_lifetime: Lifetime,
     /// Addresses inside the mesh. Private ranges, if none are named.
-    #[arg(long, env = "MESH_LITE_MESH_CIDRS", value_delimiter = ',', value_name = "CIDRS")]
+    #[arg(
+        long,
+        env = "MESH_LITE_MESH_CIDRS",
+        value_delimiter = ',',
+        value_name = "CIDRS"
+    )]
     mesh_cidrs: Vec<IpNet>,
     /// Exceptions: addresses that count as outside.
-    #[arg(long, env = "MESH_LITE_EXTERNAL_CIDRS", value_delimiter = ',', value_name = "CIDRS")]
+    #[arg(
+        long,
+        env = "MESH_LITE_EXTERNAL_CIDRS",
+        value_delimiter = ',',
+        value_name = "CIDRS"
+    )]
     external_cidrs: Vec<IpNet>,
     /// Plaintext from sidecars to workloads without one: `refuse` or `allow`, and
     /// `NAMESPACE=allow` or `NAMESPACE=refuse` for callers of one namespace.
-    #[arg(long, env = "MESH_LITE_OUTBOUND_UNMESHED", value_delimiter = ',', default_value = "refuse", value_name = "RULES")]
+    #[arg(
+        long,
+        env = "MESH_LITE_OUTBOUND_UNMESHED",
+        value_delimiter = ',',
+        default_value = "refuse",
+        value_name = "RULES"
+    )]
     outbound_unmeshed: Vec<UnmeshedRule>,
     /// Plaintext from sidecars to the outside.
     #[arg(long, env = "MESH_LITE_OUTBOUND_POLICY", value_enum, default_value_t = Policy::AllowAny)]
@@ -122,7 +138,9 @@ impl Args {
                 Some(namespace) => unmeshed_by_namespace.insert(namespace, rule),
             };
             if said_before.is_some_and(|before| before != rule) {
-                anyhow::bail!("--outbound-unmeshed says both refuse and allow of the same namespace");
+                anyhow::bail!(
+                    "--outbound-unmeshed says both refuse and allow of the same namespace"
+                );
             }
         }
         Ok(Settings {

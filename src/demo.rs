@@ -20,6 +20,7 @@ mod wire;
 
 use application::Call;
 use scene::Scene;
+use wire::Seen;
 
 /// Runs in seconds; the leaves of a real mesh live for a day.
 const LEAF_LIFETIME: Duration = Duration::from_secs(10);
@@ -59,13 +60,22 @@ async fn show(args: &Args) -> anyhow::Result<()> {
     paint.title("1. Identities: issued over gRPC, for join tokens that work once");
     for sidecar in scene.sidecars() {
         let identity = sidecar.identity().await?;
-        println!("  {:<6} {}", sidecar.name(), paint.good(&identity.spiffe_id));
-        println!("         serial {}, ends in {} s", identity.serial, identity.seconds_left);
+        println!(
+            "  {:<6} {}",
+            sidecar.name(),
+            paint.good(&identity.spiffe_id)
+        );
+        println!(
+            "         serial {}, ends in {} s",
+            identity.serial, identity.seconds_left
+        );
     }
 
     allowed(&scene, &paint).await?;
+    // looked at before anybody else's call passes
+    let seen = scene.wire_seen();
     denied(&scene, &paint).await?;
-    wire_view(&scene, &paint)?;
+    wire_view(&seen, &paint)?;
     rotation(&scene, &paint).await?;
 
     if args.once {
@@ -97,15 +107,20 @@ async fn denied(scene: &Scene, paint: &Paint) -> anyhow::Result<()> {
     };
     println!("  {}", paint.bad(&error));
     let line = scene.api().access_log_line(r#""decision":"deny""#).await?;
-    println!("  api's sidecar says why: {}", paint.bad(&scene::field(&line, "reason")));
-    ensure!(scene.requests_of_guest() == 0, "the application saw the denied caller");
+    println!(
+        "  api's sidecar says why: {}",
+        paint.bad(&scene::field(&line, "reason"))
+    );
+    ensure!(
+        scene.requests_of_guest() == 0,
+        "the application saw the denied caller"
+    );
     println!("  the application itself never saw the call");
     Ok(())
 }
 
-fn wire_view(scene: &Scene, paint: &Paint) -> anyhow::Result<()> {
+fn wire_view(seen: &Seen, paint: &Paint) -> anyhow::Result<()> {
     paint.title("4. What the wire saw of the allowed call");
-    let seen = scene.wire_seen();
     for line in seen.describe() {
         println!("  {line}");
     }
@@ -134,21 +149,47 @@ async fn rotation(scene: &Scene, paint: &Paint) -> anyhow::Result<()> {
             failures => paint.bad(&format!("{} failures: {failures:?}", failures.len())),
         }
     );
-    ensure!(counts.failures.is_empty(), "requests failed while certificates rotated");
-    ensure!(counts.connections > 0 && counts.requests > 0, "there was no traffic");
+    ensure!(
+        counts.failures.is_empty(),
+        "requests failed while certificates rotated"
+    );
+    ensure!(
+        counts.connections > 0 && counts.requests > 0,
+        "there was no traffic"
+    );
     Ok(())
 }
 
 async fn stay(scene: &Scene, paint: &Paint) -> anyhow::Result<()> {
     paint.title("It stays up: try it");
-    println!("  curl http://{}/          as web, allowed", scene.web().upstream());
-    println!("  curl http://{}/          as guest, denied", scene.guest().upstream());
-    println!("  curl http://{}/identity   what the sidecar of api says of itself", scene.api().admin());
-    println!("  curl http://{}/policy     the policy in force", scene.api().admin());
-    println!("  edit {}   the change holds at once", scene.policy_file().display());
+    println!(
+        "  curl http://{}/          as web, allowed",
+        scene.web().upstream()
+    );
+    println!(
+        "  curl http://{}/          as guest, denied",
+        scene.guest().upstream()
+    );
+    println!(
+        "  curl http://{}/identity   what the sidecar of api says of itself",
+        scene.api().admin()
+    );
+    println!(
+        "  curl http://{}/policy     the policy in force",
+        scene.api().admin()
+    );
+    println!(
+        "  edit {}   the change holds at once",
+        scene.policy_file().display()
+    );
     println!("  tail -f {}", scene.api().access_log().display());
-    println!("  Ctrl-C ends everything and removes {}", scene.directory().display());
-    tokio::signal::ctrl_c().await.context("can't wait for Ctrl-C")
+    println!(
+        "  Ctrl-C ends everything and removes {}",
+        scene.directory().display()
+    );
+    tokio::signal::ctrl_c()
+        .await
+        .context("can't wait for Ctrl-C")
 }
 
 /// Colours on a terminal, none for programs.
@@ -172,6 +213,10 @@ impl Paint {
     }
 
     fn with(&self, code: &str, text: &str) -> String {
-        if self.0 { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+        if self.0 {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
     }
 }

@@ -11,9 +11,13 @@ pub(crate) fn start() {
         .from_env_lossy();
     let registry = tracing_subscriber::registry().with(filter);
     let started = if io::stderr().is_terminal() {
-        registry.with(fmt::layer().with_writer(io::stderr).with_target(false)).try_init()
+        registry
+            .with(fmt::layer().with_writer(io::stderr).with_target(false))
+            .try_init()
     } else {
-        registry.with(fmt::layer().json().with_writer(io::stderr)).try_init()
+        registry
+            .with(fmt::layer().json().with_writer(io::stderr))
+            .try_init()
     };
     // a second start in one process keeps the first log
     let _ = started;

@@ -76,15 +76,30 @@ pub(crate) struct Args {
     #[arg(long, env = "MESH_LITE_CAPTURE_STATE_DIR", value_name = "DIR")]
     capture_state_dir: Option<PathBuf>,
     /// Explicit capture: [ADDRESS:]PORT=NAMESPACE/SERVICE:PORT, separated by commas.
-    #[arg(long, env = "MESH_LITE_UPSTREAMS", value_delimiter = ',', value_name = "UPSTREAMS")]
+    #[arg(
+        long,
+        env = "MESH_LITE_UPSTREAMS",
+        value_delimiter = ',',
+        value_name = "UPSTREAMS"
+    )]
     upstreams: Vec<NamedUpstream>,
     /// Explicit capture: ports of the application on 127.0.0.1 that others may reach.
-    #[arg(long, env = "MESH_LITE_INBOUND_PORTS", value_delimiter = ',', value_name = "PORTS")]
+    #[arg(
+        long,
+        env = "MESH_LITE_INBOUND_PORTS",
+        value_delimiter = ',',
+        value_name = "PORTS"
+    )]
     inbound_ports: Vec<u16>,
     #[command(flatten)]
     listeners: Listeners,
     /// off, stdout, or a file: a JSON line when a connection opens and one when it closes.
-    #[arg(long, env = "MESH_LITE_ACCESS_LOG", default_value = "stdout", value_name = "TARGET")]
+    #[arg(
+        long,
+        env = "MESH_LITE_ACCESS_LOG",
+        default_value = "stdout",
+        value_name = "TARGET"
+    )]
     access_log: Target,
     /// First part of every metric's name; istio makes existing dashboards work.
     #[arg(long, env = "MESH_LITE_METRICS_PREFIX", default_value = "mesh_lite")]
@@ -93,10 +108,20 @@ pub(crate) struct Args {
     #[arg(long, env = "MESH_LITE_WORKERS", value_name = "N")]
     workers: Option<std::num::NonZeroUsize>,
     /// From SIGTERM to the first refusal, in seconds: others must hear of it first.
-    #[arg(long, env = "MESH_LITE_DRAIN_DELAY", default_value_t = 5, value_name = "SECONDS")]
+    #[arg(
+        long,
+        env = "MESH_LITE_DRAIN_DELAY",
+        default_value_t = 5,
+        value_name = "SECONDS"
+    )]
     drain_delay: u64,
     /// From SIGTERM to the end of connections that are still open, in seconds.
-    #[arg(long, env = "MESH_LITE_SHUTDOWN_GRACE_PERIOD", default_value_t = 25, value_name = "SECONDS")]
+    #[arg(
+        long,
+        env = "MESH_LITE_SHUTDOWN_GRACE_PERIOD",
+        default_value_t = 25,
+        value_name = "SECONDS"
+    )]
     shutdown_grace_period: u64,
 }
 
@@ -104,22 +129,47 @@ pub(crate) struct Args {
 #[command(next_help_heading = "Addresses to listen on")]
 struct Listeners {
     /// Other sidecars. Every address, port 15008, if not set.
-    #[arg(long, env = "MESH_LITE_TUNNEL_LISTEN", value_delimiter = ',', value_name = "ADDRESSES")]
+    #[arg(
+        long,
+        env = "MESH_LITE_TUNNEL_LISTEN",
+        value_delimiter = ',',
+        value_name = "ADDRESSES"
+    )]
     tunnel_listen: Vec<SocketAddr>,
     /// Captured outbound connections. Loopback, port 15001, if not set.
-    #[arg(long, env = "MESH_LITE_OUTBOUND_LISTEN", value_delimiter = ',', value_name = "ADDRESSES")]
+    #[arg(
+        long,
+        env = "MESH_LITE_OUTBOUND_LISTEN",
+        value_delimiter = ',',
+        value_name = "ADDRESSES"
+    )]
     outbound_listen: Vec<SocketAddr>,
     /// Captured inbound plaintext. Every address, port 15006, if not set.
-    #[arg(long, env = "MESH_LITE_INBOUND_LISTEN", value_delimiter = ',', value_name = "ADDRESSES")]
+    #[arg(
+        long,
+        env = "MESH_LITE_INBOUND_LISTEN",
+        value_delimiter = ',',
+        value_name = "ADDRESSES"
+    )]
     inbound_listen: Vec<SocketAddr>,
     /// What only people with a shell here may read: must be on loopback.
     #[arg(long, env = "MESH_LITE_ADMIN_LISTEN", default_value_t = SocketAddr::from((Ipv4Addr::LOCALHOST, ADMIN_PORT)), value_name = "ADDRESS")]
     admin_listen: SocketAddr,
     /// Prometheus. Every address, port 15020, if not set.
-    #[arg(long, env = "MESH_LITE_METRICS_LISTEN", value_delimiter = ',', value_name = "ADDRESSES")]
+    #[arg(
+        long,
+        env = "MESH_LITE_METRICS_LISTEN",
+        value_delimiter = ',',
+        value_name = "ADDRESSES"
+    )]
     metrics_listen: Vec<SocketAddr>,
     /// Probes. Every address, port 15021, if not set.
-    #[arg(long, env = "MESH_LITE_HEALTH_LISTEN", value_delimiter = ',', value_name = "ADDRESSES")]
+    #[arg(
+        long,
+        env = "MESH_LITE_HEALTH_LISTEN",
+        value_delimiter = ',',
+        value_name = "ADDRESSES"
+    )]
     health_listen: Vec<SocketAddr>,
 }
 
@@ -142,7 +192,9 @@ impl FromStr for NamedUpstream {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let wrong = || {
-            format!("{text:?} is not [ADDRESS:]PORT=NAMESPACE/SERVICE:PORT, as in 8081=shop/api:8080")
+            format!(
+                "{text:?} is not [ADDRESS:]PORT=NAMESPACE/SERVICE:PORT, as in 8081=shop/api:8080"
+            )
         };
         let (listen, target) = text.split_once('=').ok_or_else(wrong)?;
         let listen = match listen.parse::<u16>() {
@@ -156,12 +208,22 @@ impl FromStr for NamedUpstream {
         }
         let (service, port) = target.rsplit_once(':').ok_or_else(wrong)?;
         let (namespace, name) = service.split_once('/').ok_or_else(wrong)?;
-        let port = port.parse().ok().filter(|port| *port != 0).ok_or_else(wrong)?;
+        let port = port
+            .parse()
+            .ok()
+            .filter(|port| *port != 0)
+            .ok_or_else(wrong)?;
         if namespace.is_empty() || name.is_empty() || name.contains('/') {
             return Err(wrong());
         }
-        let service = ServiceName { namespace: namespace.to_owned(), name: name.to_owned() };
-        Ok(Self { listen, upstream: Upstream { service, port } })
+        let service = ServiceName {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        };
+        Ok(Self {
+            listen,
+            upstream: Upstream { service, port },
+        })
     }
 }
 
@@ -185,16 +247,24 @@ impl Args {
         };
         let capture = match self.capture {
             CaptureKind::Transparent => Capture::Transparent {
-                state_dir: self.capture_state_dir.unwrap_or_else(|| self.data_dir.clone()),
+                state_dir: self
+                    .capture_state_dir
+                    .unwrap_or_else(|| self.data_dir.clone()),
             },
             CaptureKind::Explicit => Capture::Explicit {
-                upstreams: self.upstreams.into_iter().map(|named| (named.listen, named.upstream)).collect(),
+                upstreams: self
+                    .upstreams
+                    .into_iter()
+                    .map(|named| (named.listen, named.upstream))
+                    .collect(),
                 inbound_ports: self.inbound_ports,
             },
         };
         Ok(SidecarConfig {
             control: ControlConfig {
-                pod_uid: self.pod_uid.unwrap_or_else(|| self.data_dir.display().to_string()),
+                pod_uid: self
+                    .pod_uid
+                    .unwrap_or_else(|| self.data_dir.display().to_string()),
                 control_plane: self.control_plane,
                 trust_bundle: self.trust_bundle,
                 trust_domain: self.trust_domain,
@@ -219,12 +289,19 @@ impl Args {
 impl Listeners {
     fn into_addresses(self) -> Addresses {
         let or = |addresses: Vec<SocketAddr>, default: Listen| {
-            if addresses.is_empty() { default } else { Listen::At(addresses) }
+            if addresses.is_empty() {
+                default
+            } else {
+                Listen::At(addresses)
+            }
         };
         Addresses {
             tunnel: or(self.tunnel_listen, Listen::Everywhere(TUNNEL_PORT)),
             outbound: or(self.outbound_listen, Listen::Loopback(OUTBOUND_PORT)),
-            inbound_plaintext: or(self.inbound_listen, Listen::Everywhere(INBOUND_PLAINTEXT_PORT)),
+            inbound_plaintext: or(
+                self.inbound_listen,
+                Listen::Everywhere(INBOUND_PLAINTEXT_PORT),
+            ),
             admin: self.admin_listen,
             metrics: or(self.metrics_listen, Listen::Everywhere(METRICS_PORT)),
             health: or(self.health_listen, Listen::Everywhere(HEALTH_PORT)),
@@ -264,9 +341,15 @@ mod tests {
     fn an_upstream_is_named_by_port_and_service() {
         let named: NamedUpstream = "8081=shop/api:8080".parse().unwrap();
         assert_eq!(named.listen, "127.0.0.1:8081".parse().unwrap());
-        assert_eq!((named.upstream.service.to_string(), named.upstream.port), ("shop/api".to_owned(), 8080));
         assert_eq!(
-            "[::1]:8081=shop/api:80".parse::<NamedUpstream>().unwrap().listen,
+            (named.upstream.service.to_string(), named.upstream.port),
+            ("shop/api".to_owned(), 8080)
+        );
+        assert_eq!(
+            "[::1]:8081=shop/api:80"
+                .parse::<NamedUpstream>()
+                .unwrap()
+                .listen,
             "[::1]:8081".parse().unwrap()
         );
     }
@@ -274,9 +357,19 @@ mod tests {
     #[test]
     fn an_upstream_that_is_not_one_is_refused_in_words() {
         for text in [
-            "", "8081", "8081=", "8081=shop:80", "8081=shop/api", "8081=shop/api:0",
-            "8081=shop/api:99999", "x=shop/api:80", "8081=/api:80", "8081=shop/:80",
-            "8081=shop/a/b:80", "0.0.0.0:8081=shop/api:80", "10.0.0.1:8081=shop/api:80",
+            "",
+            "8081",
+            "8081=",
+            "8081=shop:80",
+            "8081=shop/api",
+            "8081=shop/api:0",
+            "8081=shop/api:99999",
+            "x=shop/api:80",
+            "8081=/api:80",
+            "8081=shop/:80",
+            "8081=shop/a/b:80",
+            "0.0.0.0:8081=shop/api:80",
+            "10.0.0.1:8081=shop/api:80",
         ] {
             assert!(text.parse::<NamedUpstream>().is_err(), "{text}");
         }

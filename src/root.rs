@@ -75,7 +75,10 @@ struct Renew {
 
 impl Directories {
     fn places(&self) -> Places {
-        Places { data_dir: self.data_dir.clone(), root_dir: self.root_dir.clone() }
+        Places {
+            data_dir: self.data_dir.clone(),
+            root_dir: self.root_dir.clone(),
+        }
     }
 }
 
@@ -123,8 +126,17 @@ fn print(report: &RootReport, as_json: bool) {
         return;
     }
     println!("trust domain   {}", report.trust_domain);
-    println!("root           {} until {root_until}", report.root.display());
-    println!("issuing CA     {} until {issuing_until}", report.issuing_authority.display());
+    println!(
+        "root           {} until {root_until}",
+        report.root.display()
+    );
+    println!(
+        "issuing CA     {} until {issuing_until}",
+        report.issuing_authority.display()
+    );
     println!("               key id {}", report.issuing_key_id);
-    println!("trust bundle   {} (give it to sidecars)", report.trust_bundle.display());
+    println!(
+        "trust bundle   {} (give it to sidecars)",
+        report.trust_bundle.display()
+    );
 }

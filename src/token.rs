@@ -45,8 +45,12 @@ struct Create {
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let Action::Create(create) = args.action;
-    let token =
-        create_token(&create.data_dir, &create.workload, create.ttl.duration(), clock::now())?;
+    let token = create_token(
+        &create.data_dir,
+        &create.workload,
+        create.ttl.duration(),
+        clock::now(),
+    )?;
     println!("{}", token.as_str());
     eprintln!("Good once, for {}, within {}.", create.workload, create.ttl);
     Ok(ExitCode::SUCCESS)

@@ -189,11 +189,15 @@ async fn one_connection(
         match timeout(PATIENCE, client.ask("web", marker)).await {
             Ok(Ok(_)) => counts.requests += 1,
             Ok(Err(error)) => {
-                counts.failures.push(format!("the open connection: {error}"));
+                counts
+                    .failures
+                    .push(format!("the open connection: {error}"));
                 break;
             }
             Err(_) => {
-                counts.failures.push("the open connection: no answer in time".to_owned());
+                counts
+                    .failures
+                    .push("the open connection: no answer in time".to_owned());
                 break;
             }
         }

@@ -20,7 +20,11 @@ pub(super) fn run_role<A: AsRef<OsStr>>(arguments: &[A]) -> anyhow::Result<Strin
     ensure!(
         output.status.success(),
         "{}: {}",
-        arguments.iter().map(|part| part.as_ref().to_string_lossy()).collect::<Vec<_>>().join(" "),
+        arguments
+            .iter()
+            .map(|part| part.as_ref().to_string_lossy())
+            .collect::<Vec<_>>()
+            .join(" "),
         String::from_utf8_lossy(&output.stderr).trim_end()
     );
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
@@ -43,7 +47,10 @@ impl Running {
             .kill_on_drop(true)
             .spawn()
             .context("could not start a role of this program")?;
-        Ok(Self { child, log: log.to_owned() })
+        Ok(Self {
+            child,
+            log: log.to_owned(),
+        })
     }
 
     /// # Errors

@@ -80,15 +80,37 @@ impl Scene {
         let application = free_address(Ipv4Addr::LOCALHOST)?;
         // other sidecars find api behind the wire, which passes everything on
         let wire_end = free_address(api.address)?;
-        let wire = Wire::between(wire_end, api.tunnel).await.context("can't make the wire")?;
+        let wire = Wire::between(wire_end, api.tunnel)
+            .await
+            .context("can't make the wire")?;
         let port = application.port();
-        let server = Server::start(application).await.context("can't start the application")?;
-        write(&documents.join("policy.yaml"), &POLICY.replace("PORT", &port.to_string()))?;
-        write(&documents.join("workloads.yaml"), &workloads(&sidecars, wire_end, port))?;
+        let server = Server::start(application)
+            .await
+            .context("can't start the application")?;
+        write(
+            &documents.join("policy.yaml"),
+            &POLICY.replace("PORT", &port.to_string()),
+        )?;
+        write(
+            &documents.join("workloads.yaml"),
+            &workloads(&sidecars, wire_end, port),
+        )?;
         let state = directory.folder("control-plane")?;
-        run_role(&["root".as_ref(), "init".as_ref(), "--data-dir".as_ref(), state.as_os_str()])?;
-        let (control_plane, listen) = start_control_plane(&directory, &state, &documents, leaf_lifetime)?;
-        let mut scene = Self { directory, control_plane, sidecars, application: server, wire };
+        run_role(&[
+            "root".as_ref(),
+            "init".as_ref(),
+            "--data-dir".as_ref(),
+            state.as_os_str(),
+        ])?;
+        let (control_plane, listen) =
+            start_control_plane(&directory, &state, &documents, leaf_lifetime)?;
+        let mut scene = Self {
+            directory,
+            control_plane,
+            sidecars,
+            application: server,
+            wire,
+        };
         for index in 0..scene.sidecars.len() {
             if let Some(sidecar) = scene.sidecars.get_mut(index) {
                 sidecar.start(&state, listen, application.port())?;
@@ -170,10 +192,16 @@ impl Scene {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let now = self.serials().await?;
-            if now.iter().all(|(name, serial)| before.get(name) != Some(serial)) {
+            if now
+                .iter()
+                .all(|(name, serial)| before.get(name) != Some(serial))
+            {
                 return Ok(now);
             }
-            ensure!(Instant::now() < deadline, "certificates did not rotate: {now:?}");
+            ensure!(
+                Instant::now() < deadline,
+                "certificates did not rotate: {now:?}"
+            );
             sleep(LOOK_AGAIN).await;
         }
     }
@@ -211,7 +239,11 @@ fn workloads(sidecars: &[Sidecar; 3], wire_end: SocketAddr, port: u16) -> String
     let mut text = String::new();
     for sidecar in sidecars {
         let (name, address) = (sidecar.name, sidecar.address);
-        let tunnel = if name == "api" { wire_end.port() } else { sidecar.tunnel.port() };
+        let tunnel = if name == "api" {
+            wire_end.port()
+        } else {
+            sidecar.tunnel.port()
+        };
         text += &format!(
             "apiVersion: mesh-lite.io/v1\nkind: Workload\n\
              metadata: {{name: {name}, namespace: {NAMESPACE}}}\n\
@@ -227,11 +259,7 @@ fn workloads(sidecars: &[Sidecar; 3], wire_end: SocketAddr, port: u16) -> String
 }
 
 impl Sidecar {
-    fn plan(
-        directory: &Directory,
-        name: &'static str,
-        address: [u8; 4],
-    ) -> anyhow::Result<Self> {
+    fn plan(directory: &Directory, name: &'static str, address: [u8; 4]) -> anyhow::Result<Self> {
         let address = Ipv4Addr::from(address);
         Ok(Self {
             name,
@@ -255,25 +283,44 @@ impl Sidecar {
         ])?;
         let token_file = self.folder.join("join-token");
         write(&token_file, token.trim_end())?;
-        let inbound = if self.name == "api" { port.to_string() } else { String::new() };
+        let inbound = if self.name == "api" {
+            port.to_string()
+        } else {
+            String::new()
+        };
         let mut arguments = vec!["proxy".to_owned()];
         let mut set = |name: &str, value: String| arguments.extend([name.to_owned(), value]);
         set("--control-plane", control_plane.to_string());
-        set("--trust-bundle", state.join("trust-bundle.pem").display().to_string());
+        set(
+            "--trust-bundle",
+            state.join("trust-bundle.pem").display().to_string(),
+        );
         set("--join-token-file", token_file.display().to_string());
         set("--data-dir", self.folder.display().to_string());
         set("--capture", "explicit".to_owned());
-        set("--upstreams", format!("{}={NAMESPACE}/api:80", self.upstream.port()));
+        set(
+            "--upstreams",
+            format!("{}={NAMESPACE}/api:80", self.upstream.port()),
+        );
         if !inbound.is_empty() {
             set("--inbound-ports", inbound);
         }
         set("--tunnel-listen", self.tunnel.to_string());
         set("--admin-listen", self.admin.to_string());
-        set("--metrics-listen", SocketAddr::from((self.address, 0)).to_string());
-        set("--health-listen", SocketAddr::from((self.address, 0)).to_string());
+        set(
+            "--metrics-listen",
+            SocketAddr::from((self.address, 0)).to_string(),
+        );
+        set(
+            "--health-listen",
+            SocketAddr::from((self.address, 0)).to_string(),
+        );
         set("--access-log", self.access_log().display().to_string());
         set("--workers", "1".to_owned());
-        self.running = Some(Running::start(&self.folder.join("sidecar.log"), &arguments)?);
+        self.running = Some(Running::start(
+            &self.folder.join("sidecar.log"),
+            &arguments,
+        )?);
         Ok(())
     }
 
@@ -296,8 +343,16 @@ impl Sidecar {
     pub(super) async fn identity(&self) -> anyhow::Result<ShownIdentity> {
         let (_, body) = self.get("/identity").await?;
         let page: Value = serde_json::from_str(&body).context("the identity page is not JSON")?;
-        let text = |key: &str| page.get(key).and_then(Value::as_str).unwrap_or("?").to_owned();
-        let ends = page.get("not_after").and_then(Value::as_u64).unwrap_or_default();
+        let text = |key: &str| {
+            page.get(key)
+                .and_then(Value::as_str)
+                .unwrap_or("?")
+                .to_owned()
+        };
+        let ends = page
+            .get("not_after")
+            .and_then(Value::as_u64)
+            .unwrap_or_default();
         let now = mesh_lite_proxy::clock::now()
             .duration_since(std::time::SystemTime::UNIX_EPOCH)
             .unwrap_or_default();
@@ -316,20 +371,29 @@ impl Sidecar {
             if let Some(line) = log.lines().find(|line| line.contains(part)) {
                 return Ok(line.to_owned());
             }
-            ensure!(Instant::now() < deadline, "{} never logged {part}", self.name);
+            ensure!(
+                Instant::now() < deadline,
+                "{} never logged {part}",
+                self.name
+            );
             sleep(LOOK_AGAIN).await;
         }
     }
 
     async fn get(&self, path: &str) -> anyhow::Result<(u16, String)> {
         let mut socket = TcpStream::connect(self.admin).await?;
-        let request =
-            format!("GET {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", self.admin);
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n",
+            self.admin
+        );
         socket.write_all(request.as_bytes()).await?;
         let mut answer = String::new();
         socket.read_to_string(&mut answer).await?;
         let (head, body) = answer.split_once("\r\n\r\n").context("no answer")?;
-        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+        let status = head
+            .split(' ')
+            .nth(1)
+            .and_then(|status| status.parse().ok());
         Ok((status.context("no status")?, body.to_owned()))
     }
 }

@@ -8,7 +8,10 @@ use std::{
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream, tcp::{OwnedReadHalf, OwnedWriteHalf}},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
 };
 
 /// Enough for the first connections whole; the rotation's traffic is passed on unremembered.
@@ -38,11 +41,16 @@ impl Wire {
     }
 
     pub(super) fn seen(&self) -> Seen {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     async fn pass(self, client: TcpStream, server: SocketAddr) {
-        let Ok(server) = TcpStream::connect(server).await else { return };
+        let Ok(server) = TcpStream::connect(server).await else {
+            return;
+        };
         let _ = (client.set_nodelay(true), server.set_nodelay(true));
         let (from_client, to_client) = client.into_split();
         let (from_server, to_server) = server.into_split();
@@ -79,9 +87,11 @@ impl Wire {
 
 impl Seen {
     pub(super) fn contains(&self, text: &str) -> bool {
-        [&self.to_server, &self.to_client]
-            .iter()
-            .any(|bytes| bytes.windows(text.len()).any(|window| window == text.as_bytes()))
+        [&self.to_server, &self.to_client].iter().any(|bytes| {
+            bytes
+                .windows(text.len())
+                .any(|window| window == text.as_bytes())
+        })
     }
 
     /// Whether the server's first message chooses TLS 1.3 (RFC 8446 §4.2.1).
@@ -96,9 +106,20 @@ impl Seen {
 
     pub(super) fn describe(&self) -> Vec<String> {
         let mut lines = Vec::new();
-        for (arrow, bytes) in [("web -> api", &self.to_server), ("api -> web", &self.to_client)] {
-            lines.push(format!("{arrow}  {} bytes: {}", bytes.len(), records(bytes).join(", ")));
-            let hex: Vec<_> = bytes.iter().take(24).map(|byte| format!("{byte:02x}")).collect();
+        for (arrow, bytes) in [
+            ("web -> api", &self.to_server),
+            ("api -> web", &self.to_client),
+        ] {
+            lines.push(format!(
+                "{arrow}  {} bytes: {}",
+                bytes.len(),
+                records(bytes).join(", ")
+            ));
+            let hex: Vec<_> = bytes
+                .iter()
+                .take(24)
+                .map(|byte| format!("{byte:02x}"))
+                .collect();
             lines.push(format!("            {} …", hex.join(" ")));
         }
         lines
