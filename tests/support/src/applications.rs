@@ -137,6 +137,11 @@ impl Client {
             .and_then(Self::new)
     }
 
+    /// Connects from where, and as whom, the calling thread is.
+    pub fn here(to: SocketAddr) -> io::Result<Self> {
+        TcpStream::connect_timeout(&to, PATIENCE).and_then(Self::new)
+    }
+
     /// Connects from a port of the caller's choice, as often as it likes.
     pub fn connect_from(
         namespace: &Namespace,

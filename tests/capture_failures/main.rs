@@ -20,7 +20,7 @@ use mesh_lite_test_support::applications::{
 use mesh_lite_test_support::network::{DEAD_V4, DEAD_V6, write_setting};
 use mesh_lite_test_support::process::succeed;
 use mesh_lite_test_support::{
-    APPLICATION_UID, Mesh, MeshSettings, Namespace, ROOT_UID, SIDECAR_UID, eventually,
+    APPLICATION_UID, Mesh, MeshSettings, Namespace, ROOT_UID, eventually,
     on_each_backend,
 };
 use rustix::process::Signal;

@@ -1,0 +1,285 @@
+//! What applications notice when a part of the mesh dies, and when certificates rotate.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use mesh_lite_test_support::applications::{
+    Client, Ending, MARKER, Server, converse, refused,
+};
+use mesh_lite_test_support::wire_tap::WireTap;
+use mesh_lite_test_support::{
+    APPLICATION_UID, Mesh, MeshSettings, eventually, holds_for, needs_namespaces,
+};
+
+/// How often a sidecar is killed on each side.
+const KILLS: usize = 5;
+/// What the server sends before it ends by itself: far more than is read before the kill.
+const TRANSFER: usize = 64 * 1024 * 1024;
+
+fn settings() -> MeshSettings {
+    MeshSettings::captured_by(env!("CARGO_BIN_EXE_mesh-lite"), "auto")
+}
+
+fn at_b(mesh: &Mesh, port: u16) -> SocketAddr {
+    (mesh.network.b.v4, port).into()
+}
+
+/// Sends [`TRANSFER`] bytes of the marker and ends cleanly.
+fn sender(mesh: &Mesh) -> Server {
+    let block: Arc<[u8]> = MARKER.repeat(2000).into_bytes().into();
+    let send = move |mut stream: TcpStream| {
+        let mut sent = 0;
+        while sent < TRANSFER {
+            stream.write_all(&block)?;
+            sent += block.len();
+        }
+        stream.shutdown(std::net::Shutdown::Write)
+    };
+    Server::start(&mesh.network.b.namespace, APPLICATION_UID, at_b(mesh, 8080), send)
+}
+
+/// Sidecar killed in mid-transfer, on either side: the application sees a reset, never a short
+/// clean end; new connections are refused; nothing goes out in plaintext.
+#[test]
+fn a_sidecar_killed_in_mid_transfer_is_never_a_clean_end() {
+    needs_namespaces!("a_sidecar_killed_in_mid_transfer_is_never_a_clean_end");
+    let mut mesh = settings().start();
+    let tap = WireTap::start(&mesh.network);
+    let _server = sender(&mesh);
+    let to = at_b(&mesh, 8080);
+    for victim in ['a', 'b'].repeat(KILLS) {
+        let client = Client::connect(&mesh.network.a.namespace, to).unwrap();
+        let mut some = vec![0; 1024 * 1024];
+        let mut socket = client.socket();
+        socket.read_exact(&mut some).unwrap();
+        let killed = if victim == 'a' { mesh.a_mut() } else { mesh.b_mut() };
+        killed.kill();
+        let mut rest = Vec::new();
+        let error = socket.read_to_end(&mut rest).expect_err("a short transfer ended cleanly");
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{victim}: {error}");
+        assert!(rest.len() + some.len() < TRANSFER, "it was over before the kill");
+        refused(&mesh.network.a.namespace, APPLICATION_UID, to);
+        mesh.start_sidecar_again(victim);
+    }
+    let seen = tap.stop();
+    assert!(!seen.shows(MARKER));
+}
+
+/// The server's side of the same: an upload that a dying sidecar cuts is no complete upload.
+#[test]
+fn an_upload_cut_by_a_dying_sidecar_is_a_reset_for_the_server() {
+    needs_namespaces!("an_upload_cut_by_a_dying_sidecar_is_a_reset_for_the_server");
+    let mut mesh = settings().start();
+    let (report, reported) = std::sync::mpsc::channel();
+    let receive = move |mut stream: TcpStream| {
+        let mut taken = Vec::new();
+        let ending = stream.read_to_end(&mut taken).map_err(|error| error.kind());
+        let _ = report.send((ending.map(|_| ()), taken.len()));
+        Ok(())
+    };
+    let _server =
+        Server::start(&mesh.network.b.namespace, APPLICATION_UID, at_b(&mesh, 8080), receive);
+    for victim in ['a', 'b'].repeat(KILLS) {
+        let client = Client::connect(&mesh.network.a.namespace, at_b(&mesh, 8080)).unwrap();
+        let mut socket = client.socket();
+        socket.write_all(&MARKER.repeat(10_000).into_bytes()).unwrap();
+        let killed = if victim == 'a' { mesh.a_mut() } else { mesh.b_mut() };
+        killed.kill();
+        let (ending, taken) = reported.recv_timeout(Duration::from_secs(60)).unwrap();
+        assert_eq!(ending, Err(std::io::ErrorKind::ConnectionReset), "{victim}, {taken} bytes");
+        mesh.start_sidecar_again(victim);
+    }
+}
+
+/// Both sidecars restart while the control plane is away, and serve from what they saved.
+#[test]
+fn sidecars_restart_while_the_control_plane_is_away() {
+    needs_namespaces!("sidecars_restart_while_the_control_plane_is_away");
+    let mut mesh = settings().start();
+    let _server = Server::greeting(&mesh.network.b.namespace, at_b(&mesh, 8080), "from b");
+    // What was never asked for cannot have been saved: one connection before the outage.
+    assert_eq!(converse(&mesh.network.a.namespace, at_b(&mesh, 8080)).unwrap(), "from b");
+    saved(&mesh);
+    mesh.kill_control_plane();
+    for letter in ['a', 'b'] {
+        let sidecar = if letter == 'a' { mesh.a_mut() } else { mesh.b_mut() };
+        sidecar.kill();
+        mesh.start_sidecar_again(letter);
+        assert_eq!(converse(&mesh.network.a.namespace, at_b(&mesh, 8080)).unwrap(), "from b");
+    }
+    // A stranger gains nothing by the outage.
+    refused(&mesh.network.c.namespace, APPLICATION_UID, at_b(&mesh, 8080));
+    mesh.start_control_plane_again();
+    assert_eq!(converse(&mesh.network.a.namespace, at_b(&mesh, 8080)).unwrap(), "from b");
+}
+
+/// Waits until sidecar a's state file has not changed for longer than it takes to be written.
+fn saved(mesh: &Mesh) {
+    let modified = || {
+        let newest = std::fs::read_dir(mesh.a().data_dir()).unwrap().flatten();
+        newest
+            .filter(|entry| entry.file_name().to_string_lossy().starts_with("sidecar-state"))
+            .map(|entry| entry.metadata().unwrap().modified().unwrap())
+            .max()
+    };
+    eventually("the state is saved", || {
+        let before = modified();
+        std::thread::park_timeout(Duration::from_secs(2));
+        if before.is_some() && modified() == before { Ok(()) } else { Err(before) }
+    });
+}
+
+/// New connections and long-lived ones, all the time, until stopped.
+struct Load {
+    stop: Arc<AtomicBool>,
+    workers: Vec<JoinHandle<Tally>>,
+}
+
+#[derive(Debug, Default)]
+struct Tally {
+    successes: usize,
+    failures: Vec<String>,
+}
+
+impl Load {
+    /// Four connections that stay open and talk, and two loops that open new ones.
+    fn start(mesh: &Mesh, to: SocketAddr) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut workers = Vec::new();
+        for number in 0..6 {
+            let stopped = Arc::clone(&stop);
+            let work = move || if number < 4 { stay(to, &stopped) } else { come_and_go(to, &stopped) };
+            workers.push(mesh.network.a.namespace.spawn(APPLICATION_UID, work));
+        }
+        Self { stop, workers }
+    }
+
+    /// Ends the load; fails the test if anything in it failed. How much succeeded.
+    fn stop(self) -> usize {
+        self.stop.store(true, Ordering::Relaxed);
+        let tallies: Vec<Tally> =
+            self.workers.into_iter().map(|worker| worker.join().unwrap()).collect();
+        let failures: Vec<_> = tallies.iter().flat_map(|tally| &tally.failures).collect();
+        let successes = tallies.iter().map(|tally| tally.successes).sum();
+        assert!(failures.is_empty(), "{} failures beside {successes} successes: {failures:#?}", failures.len());
+        assert!(tallies.iter().all(|tally| tally.successes > 0), "{tallies:?}");
+        successes
+    }
+}
+
+fn stay(to: SocketAddr, stopped: &AtomicBool) -> Tally {
+    let mut tally = Tally::default();
+    let talk = |tally: &mut Tally| -> std::io::Result<()> {
+        let mut client = Client::here(to)?;
+        client.line()?;
+        while !stopped.load(Ordering::Relaxed) {
+            let said = format!("number {}", tally.successes);
+            let heard = client.echo(&said)?;
+            if heard != said {
+                return Err(std::io::Error::other(format!("said {said:?}, heard {heard:?}")));
+            }
+            tally.successes += 1;
+            std::thread::park_timeout(Duration::from_millis(50));
+        }
+        client.finish()?;
+        match client.ending() {
+            Ending::End(_) => Ok(()),
+            reset => Err(std::io::Error::other(reset.to_string())),
+        }
+    };
+    if let Err(error) = talk(&mut tally) {
+        tally.failures.push(format!("a long-lived connection: {error}"));
+    }
+    tally
+}
+
+fn come_and_go(to: SocketAddr, stopped: &AtomicBool) -> Tally {
+    let mut tally = Tally::default();
+    while !stopped.load(Ordering::Relaxed) {
+        let call = || -> std::io::Result<()> {
+            let mut client = Client::here(to)?;
+            client.line()?;
+            client.echo("hello")?;
+            client.finish()?;
+            match client.ending() {
+                Ending::End(_) => Ok(()),
+                reset => Err(std::io::Error::other(reset.to_string())),
+            }
+        };
+        match call() {
+            Ok(()) => tally.successes += 1,
+            Err(error) => tally.failures.push(format!("a new connection: {error}")),
+        }
+        // A pod has about 470 connections a second; this is not a test of that.
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+    tally
+}
+
+/// Leaves of 20 s, 2 minutes of new and long-lived connections: 0 failures, and certificates
+/// that really changed.
+#[test]
+fn two_minutes_of_rotating_certificates_fail_nothing() {
+    needs_namespaces!("two_minutes_of_rotating_certificates_fail_nothing");
+    let mesh = settings().control_plane(&["--leaf-lifetime", "20s"]).start();
+    let _server = Server::greeting(&mesh.network.b.namespace, at_b(&mesh, 8080), "from b");
+    let load = Load::start(&mesh, at_b(&mesh, 8080));
+    holds_for(Duration::from_secs(120), "both sidecars are ready", || {
+        for sidecar in [mesh.a(), mesh.b()] {
+            match sidecar.readiness(&mesh.network) {
+                Ok((200, _)) => {}
+                other => return Err(format!("{other:?}")),
+            }
+        }
+        std::thread::park_timeout(Duration::from_secs(1));
+        Ok(())
+    });
+    let successes = load.stop();
+    let lines = mesh.b().log().lines();
+    for field in ["src.serial", "dst.serial"] {
+        let serials: BTreeSet<_> = lines.iter().filter_map(|line| line[field].as_str()).collect();
+        assert!(serials.len() >= 6, "{field}: {} certificates in 2 minutes of 20 s", serials.len());
+    }
+    println!("{successes} successes, 0 failures");
+}
+
+/// Leaves of 10 minutes, control plane killed for 60 s under load: 0 failures between known
+/// peers, also for new connections.
+#[test]
+fn a_minute_without_control_plane_fails_nothing() {
+    needs_namespaces!("a_minute_without_control_plane_fails_nothing");
+    let mut mesh = settings().control_plane(&["--leaf-lifetime", "10m"]).start();
+    let _server = Server::greeting(&mesh.network.b.namespace, at_b(&mesh, 8080), "from b");
+    let load = Load::start(&mesh, at_b(&mesh, 8080));
+    eventually("the load is there", || {
+        let opened = mesh.b().log().count(&[("event", "open")]);
+        if opened >= 10 { Ok(()) } else { Err(opened) }
+    });
+    mesh.kill_control_plane();
+    holds_for(Duration::from_secs(60), "both sidecars are ready", || {
+        for sidecar in [mesh.a(), mesh.b()] {
+            match sidecar.readiness(&mesh.network) {
+                Ok((200, _)) => {}
+                other => return Err(format!("{other:?}")),
+            }
+        }
+        std::thread::park_timeout(Duration::from_secs(1));
+        Ok(())
+    });
+    mesh.start_control_plane_again();
+    let successes = load.stop();
+    println!("{successes} successes, 0 failures");
+}
