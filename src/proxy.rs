@@ -23,7 +23,7 @@ use mesh_lite_proxy::{
     access_log::Target,
     control::ControlConfig,
     drain::Patience,
-    limits::max_connections,
+    limits::{max_connections, raise_open_files},
     memory_limit,
     metrics::MetricsPrefix,
     outbound::Upstream,
@@ -277,7 +277,7 @@ impl Args {
             access_log: self.access_log,
             metrics_prefix: self.metrics_prefix,
             workers: workers.get(),
-            max_connections: max_connections(memory_limit::read()),
+            max_connections: max_connections(memory_limit::read(), raise_open_files()),
             patience: Patience {
                 delay: Duration::from_secs(self.drain_delay),
                 grace: Duration::from_secs(self.shutdown_grace_period),

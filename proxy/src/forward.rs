@@ -76,14 +76,14 @@ pub enum Broken {
 /// The far side: a tunnel, or plaintext that was allowed by name.
 pub enum Far<'a> {
     Tunnel {
-        socket: &'a TcpStream,
+        socket: &'a mut TcpStream,
         session: &'a mut Session,
     },
-    Plain(&'a TcpStream),
+    Plain(&'a mut TcpStream),
 }
 
 pub struct Forward<'a> {
-    pub application: &'a TcpStream,
+    pub application: &'a mut TcpStream,
     pub far: Far<'a>,
     pub count: Count<'a>,
     pub cut: &'a Cut,
@@ -99,7 +99,6 @@ impl Forward<'_> {
     /// # Errors
     /// Says which side broke and how. Both sockets will then be reset when they are dropped.
     pub async fn run(self) -> Result<(), Broken> {
-        let (application, far_socket) = (self.application, self.far_socket());
         let mut running = Running {
             to_application: Half::new(self.early),
             to_far: Half::new(Vec::new()),
@@ -114,22 +113,13 @@ impl Forward<'_> {
             },
         };
         poll_fn(|context| running.poll(context)).await?;
-        socket::end_cleanly(application);
-        socket::end_cleanly(far_socket);
+        running.end_cleanly();
         Ok(())
     }
 }
 
-impl<'a> Forward<'a> {
-    fn far_socket(&self) -> &'a TcpStream {
-        match &self.far {
-            Far::Tunnel { socket, .. } | Far::Plain(socket) => socket,
-        }
-    }
-}
-
 struct ForwardParts<'a> {
-    application: &'a TcpStream,
+    application: &'a mut TcpStream,
     far: Far<'a>,
     count: Count<'a>,
     cut: &'a Cut,
@@ -170,6 +160,13 @@ struct Running<'a> {
 }
 
 impl Running<'_> {
+    fn end_cleanly(&self) {
+        socket::end_cleanly(self.forward.application);
+        match &self.forward.far {
+            Far::Tunnel { socket, .. } | Far::Plain(socket) => socket::end_cleanly(socket),
+        }
+    }
+
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Broken>> {
         if let Poll::Ready(reason) = self.forward.cut.poll_cut(context) {
             return Poll::Ready(Err(Broken::Cut(reason)));
@@ -324,7 +321,7 @@ fn take_status(bytes: &mut &[u8]) -> Result<bool, Broken> {
 fn seal_turn(
     half: &mut Half,
     context: &mut Context<'_>,
-    application: &TcpStream,
+    application: &mut TcpStream,
     socket: &TcpStream,
     session: &mut Session,
 ) -> Result<(Step, u64), Broken> {
@@ -378,7 +375,7 @@ fn seal_turn(
 /// One read from the tunnel, opened. `None` if there is nothing to read yet.
 fn open_turn(
     context: &mut Context<'_>,
-    socket: &TcpStream,
+    socket: &mut TcpStream,
     session: &mut Session,
     plaintext: &mut Vec<u8>,
 ) -> Result<Option<Opened>, Broken> {

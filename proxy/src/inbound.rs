@@ -113,7 +113,7 @@ impl Inbound {
     }
 
     /// One captured plaintext connection, from accept to its end.
-    pub async fn serve_plaintext(self: Arc<Self>, accepted: Accepted) {
+    pub async fn serve_plaintext(self: Arc<Self>, mut accepted: Accepted) {
         let mut account = self.path.account(Direction::Inbound, &accepted);
         let Some(_place) = self.path.limits.connection() else {
             return account.refused(Refusal::Limit.into());
@@ -125,7 +125,7 @@ impl Inbound {
             Err(refused) => account.refused(refused),
             Ok(subject) => match self.establish(subject, &mut account).await {
                 Err(refused) => account.refused(refused),
-                Ok(established) => forward_plain(&accepted.socket, established, &account).await,
+                Ok(established) => forward_plain(&mut accepted.socket, established, &account).await,
             },
         }
     }
@@ -235,14 +235,14 @@ async fn forward_tunnel(
     let Established {
         registered,
         permit,
-        application,
+        mut application,
     } = established;
     let meter = account.let_through(Outcome::Decided(permit.decision().clone()));
     tunnel.answer_ok();
     let ended = Forward {
-        application: &application.socket,
+        application: &mut application.socket,
         far: Far::Tunnel {
-            socket: &tunnel.socket,
+            socket: &mut tunnel.socket,
             session: &mut tunnel.session,
         },
         count: Count {
@@ -258,15 +258,15 @@ async fn forward_tunnel(
     account.closed(&meter, ended);
 }
 
-async fn forward_plain(downstream: &TcpStream, established: Established, account: &Account) {
+async fn forward_plain(downstream: &mut TcpStream, established: Established, account: &Account) {
     let Established {
         registered,
         permit: _permit,
-        application,
+        mut application,
     } = established;
     let meter = account.let_through(Outcome::PassedPlaintext(Plaintext::InboundPermissive));
     let ended: Result<(), Broken> = Forward {
-        application: &application.socket,
+        application: &mut application.socket,
         far: Far::Plain(downstream),
         count: Count {
             direction: Direction::Inbound,

@@ -6,6 +6,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// More would need more descriptors and ports than a pod has by default.
@@ -21,15 +22,36 @@ const MAX_UNAUTHENTICATED_PER_SOURCE: u32 = 64;
 /// CPU is what handshakes lack; the rest waits in the kernel's backlog or in its deadline.
 const MAX_HANDSHAKES: usize = 256;
 
-/// How many connections a process with this memory limit may hold.
-pub fn max_connections(memory_limit: Option<u64>) -> usize {
-    let Some(limit) = memory_limit else {
-        return MAX_CONNECTIONS;
-    };
-    let room = limit.saturating_sub(BYTES_AT_REST) / BYTES_PER_CONNECTION;
+/// Each connection has two sockets; the rest of the process has this many files.
+const OTHER_FILES: u64 = 128;
+
+/// How many connections a process with this memory limit and this many open files may hold.
+pub fn max_connections(memory_limit: Option<u64>, open_files: Option<u64>) -> usize {
+    let by_memory =
+        memory_limit.map(|limit| limit.saturating_sub(BYTES_AT_REST) / BYTES_PER_CONNECTION);
+    let by_files = open_files.map(|files| files.saturating_sub(OTHER_FILES) / 2);
+    let room = [by_memory, by_files]
+        .into_iter()
+        .flatten()
+        .min()
+        .unwrap_or(u64::MAX);
     usize::try_from(room)
         .unwrap_or(MAX_CONNECTIONS)
         .clamp(MIN_CONNECTIONS, MAX_CONNECTIONS)
+}
+
+/// Raises the number of files this process may open to what its user may allow it, and says how
+/// many that is. `None`: without a limit.
+pub fn raise_open_files() -> Option<u64> {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(_) => limit.current,
+    }
 }
 
 #[derive(Clone)]
@@ -118,11 +140,13 @@ mod tests {
     }
 
     #[test]
-    fn the_number_of_connections_follows_the_memory() {
-        assert_eq!(max_connections(None), 10_000);
-        assert_eq!(max_connections(Some(256 << 20)), 10_000);
-        assert_eq!(max_connections(Some(64 << 20)), 2560);
-        assert_eq!(max_connections(Some(1)), 64);
+    fn the_number_of_connections_follows_memory_and_files() {
+        assert_eq!(max_connections(None, None), 10_000);
+        assert_eq!(max_connections(Some(256 << 20), None), 10_000);
+        assert_eq!(max_connections(Some(64 << 20), None), 2560);
+        assert_eq!(max_connections(Some(1), None), 64);
+        assert_eq!(max_connections(Some(64 << 20), Some(1024)), 448);
+        assert_eq!(max_connections(None, Some(20)), 64);
         let limits = Limits::new(1);
         let only = limits.connection();
         assert!(only.is_some() && limits.connection().is_none());

@@ -82,7 +82,7 @@ struct Wanted {
 
 impl Outbound {
     /// One captured connection, from accept to its end.
-    pub async fn serve_captured(self: Arc<Self>, accepted: Accepted) {
+    pub async fn serve_captured(self: Arc<Self>, mut accepted: Accepted) {
         let mut account = self.path.account(Direction::Outbound, &accepted);
         let Some(_place) = self.path.limits.connection() else {
             return account.refused(Refusal::Limit.into());
@@ -98,7 +98,7 @@ impl Outbound {
             original: original.ip(),
         };
         self.serve(
-            &accepted.socket,
+            &mut accepted.socket,
             Name::Address(original.ip()),
             wanted,
             &mut account,
@@ -107,7 +107,7 @@ impl Outbound {
     }
 
     /// One connection to an explicit upstream's listener, from accept to its end.
-    pub async fn serve_upstream(self: Arc<Self>, accepted: Accepted, upstream: Arc<Upstream>) {
+    pub async fn serve_upstream(self: Arc<Self>, mut accepted: Accepted, upstream: Arc<Upstream>) {
         let mut account = self.path.account(Direction::Outbound, &accepted);
         let Some(_place) = self.path.limits.connection() else {
             return account.refused(Refusal::Limit.into());
@@ -118,7 +118,7 @@ impl Outbound {
             original: accepted.local.ip(),
         };
         let name = Name::Service(upstream.service.clone());
-        self.serve(&accepted.socket, name, wanted, &mut account)
+        self.serve(&mut accepted.socket, name, wanted, &mut account)
             .await;
     }
 
@@ -131,7 +131,7 @@ impl Outbound {
 
     async fn serve(
         &self,
-        application: &TcpStream,
+        application: &mut TcpStream,
         name: Name,
         wanted: Wanted,
         account: &mut Account,
@@ -311,7 +311,7 @@ enum Ended {
 }
 
 async fn forward(
-    application: &TcpStream,
+    application: &mut TcpStream,
     connected: Connected,
     account: &Account,
     last: bool,
@@ -322,14 +322,14 @@ async fn forward(
     };
     match connected {
         Connected::Plain {
-            upstream,
+            mut upstream,
             registered,
             reason,
         } => {
             let meter = account.let_through(Outcome::PassedPlaintext(reason));
             let forward = Forward {
                 application,
-                far: Far::Plain(&upstream.socket),
+                far: Far::Plain(&mut upstream.socket),
                 count: count(&meter),
                 cut: registered.cut(),
                 early: Vec::new(),
@@ -346,7 +346,7 @@ async fn forward(
             let forward = Forward {
                 application,
                 far: Far::Tunnel {
-                    socket: &tunnel.socket,
+                    socket: &mut tunnel.socket,
                     session: &mut tunnel.session,
                 },
                 count: count(&meter),

@@ -2,10 +2,14 @@
 
 use std::{
     io::{self, ErrorKind},
+    pin::Pin,
     task::{Context, Poll},
 };
 
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, ReadBuf},
+    net::TcpStream,
+};
 
 use super::{Broken, INCOMING};
 use crate::socket;
@@ -83,7 +87,7 @@ impl Half {
     pub(super) fn turn(
         &mut self,
         context: &mut Context<'_>,
-        from: &TcpStream,
+        from: &mut TcpStream,
         to: &TcpStream,
         moved: impl FnOnce(u64),
     ) -> Result<Step, HalfError> {
@@ -157,19 +161,17 @@ impl Half {
 }
 
 /// One read. `None` if there is nothing yet; then the reactor will wake us.
+///
+/// `poll_read` and not `try_read`: it knows that a read which did not fill the buffer has
+/// emptied the socket, and spares the read that would find nothing.
 pub(super) fn read(
     context: &mut Context<'_>,
-    from: &TcpStream,
+    from: &mut TcpStream,
     buffer: &mut [u8],
 ) -> io::Result<Option<usize>> {
-    loop {
-        match from.poll_read_ready(context)? {
-            Poll::Pending => return Ok(None),
-            Poll::Ready(()) => match from.try_read(buffer) {
-                Ok(length) => return Ok(Some(length)),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
-            },
-        }
+    let mut read = ReadBuf::new(buffer);
+    match Pin::new(from).poll_read(context, &mut read)? {
+        Poll::Pending => Ok(None),
+        Poll::Ready(()) => Ok(Some(read.filled().len())),
     }
 }

@@ -78,7 +78,7 @@ async fn line(status: Option<Status>) -> Line {
 }
 
 async fn run(
-    application: TcpStream,
+    mut application: TcpStream,
     mut tunnel: Tunnel,
     direction: Direction,
     cut: Arc<Cut>,
@@ -87,9 +87,9 @@ async fn run(
     let status_due =
         (direction == Direction::Outbound).then(|| Instant::now() + Duration::from_secs(60));
     Forward {
-        application: &application,
+        application: &mut application,
         far: Far::Tunnel {
-            socket: &tunnel.socket,
+            socket: &mut tunnel.socket,
             session: &mut tunnel.session,
         },
         count: Count {
@@ -237,13 +237,13 @@ async fn a_status_that_nobody_knows_is_refused() {
 
 #[tokio::test]
 async fn without_an_answer_in_time_the_application_is_reset() {
-    let (mut application, application_side) = socket_pair().await;
+    let (mut application, mut application_side) = socket_pair().await;
     let (mut client, _silent) = Pair::new().tunnels(socket_pair().await).await;
     let meter = meter(Direction::Outbound);
     let ended = Forward {
-        application: &application_side,
+        application: &mut application_side,
         far: Far::Tunnel {
-            socket: &client.socket,
+            socket: &mut client.socket,
             session: &mut client.session,
         },
         count: Count {
