@@ -1,0 +1,23 @@
+//! The control plane as its clients see it: in process, on real sockets, with real TLS and a
+//! real gRPC client.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "support code of tests is outside of #[test] functions"
+)]
+
+mod served {
+    pub(crate) mod client;
+    pub(crate) mod running;
+
+    mod admin;
+    mod authorization_policies;
+    mod connections;
+    mod issuance;
+    mod rotation;
+    mod secret_streams;
+    mod workload_directory;
+}
