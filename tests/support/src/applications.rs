@@ -31,7 +31,13 @@ impl Server {
         serve: impl Fn(TcpStream) -> io::Result<()> + Clone + Send + 'static,
     ) -> Self {
         let address = address.into();
-        let listener = namespace.run(uid, || listen(address));
+        Self::accept(namespace.run(uid, || listen(address)), serve)
+    }
+
+    fn accept(
+        listener: TcpListener,
+        serve: impl Fn(TcpStream) -> io::Result<()> + Clone + Send + 'static,
+    ) -> Self {
         let peers = Arc::new(Mutex::new(Vec::new()));
         let (accepting, seen) = (listener.try_clone().unwrap(), Arc::clone(&peers));
         std::thread::spawn(move || {
@@ -51,6 +57,12 @@ impl Server {
         Self::start(namespace, crate::APPLICATION_UID, address, move |stream| {
             greet(stream, &name)
         })
+    }
+
+    /// As [`Server::greeting`], where the calling thread is.
+    pub fn greeting_here(address: SocketAddr, name: &str) -> Self {
+        let name = name.to_owned();
+        Self::accept(listen(address), move |stream| greet(stream, &name))
     }
 
     /// Who has connected so far.
@@ -269,16 +281,16 @@ pub fn http_get(
     path: &str,
 ) -> io::Result<(u16, String)> {
     let to = to.into();
-    let mut client = Client::connect_as(namespace, crate::ROOT_UID, to)?;
-    client.send(&format!(
-        "GET {path} HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\n\r\n"
-    ))?;
+    namespace.run(crate::ROOT_UID, || http_get_here(to, path))
+}
+
+/// As [`http_get`], from where the calling thread is.
+pub fn http_get_here(to: SocketAddr, path: &str) -> io::Result<(u16, String)> {
+    let mut client = Client::here(to)?;
+    client.send(&format!("GET {path} HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\n\r\n"))?;
     let mut answer = String::new();
     client.stream.read_to_string(&mut answer)?;
-    let status = answer
-        .split(' ')
-        .nth(1)
-        .and_then(|status| status.parse().ok());
+    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
     let status = status.ok_or_else(|| io::Error::other(format!("no status in {answer:?}")))?;
     Ok((status, answer))
 }

@@ -15,6 +15,7 @@ pub mod access_log;
 pub mod applications;
 pub mod eventually;
 pub mod leftovers;
+pub mod loopback_mesh;
 pub mod mesh;
 pub mod namespace;
 pub mod network;
@@ -23,6 +24,7 @@ pub mod requirements;
 pub mod wire_tap;
 
 pub use eventually::{eventually, eventually_within, holds_for};
+pub use loopback_mesh::LoopbackMesh;
 pub use mesh::{Mesh, MeshSettings, Sidecar};
 pub use namespace::Namespace;
 pub use network::{Network, Pod};
