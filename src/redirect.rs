@@ -10,10 +10,20 @@ use mesh_lite_proxy::capture::apply::Backend;
 use mesh_lite_proxy::capture::install::install;
 use mesh_lite_proxy::capture::rules::{Exclusions, RuleSet};
 
+const EXAMPLES: &str = "\
+Examples:
+  mesh-lite redirect --state-dir /var/lib/mesh-lite
+  mesh-lite redirect --state-dir /var/lib/mesh-lite --skip-outbound-ports 5432 \\
+    --skip-subnets 169.254.169.254/32
+  ip netns exec shop mesh-lite redirect --backend iptables --state-dir /var/lib/mesh-lite
+
+Exit codes: 0 captured and proved, 1 nothing is captured that was not before, 2 wrong usage.";
+
 /// Capture this network namespace: its TCP connections go through the sidecar from now on.
 ///
 /// Needs NET_ADMIN. Run it before the applications start: connections from before are reset.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     /// Kernel interface to use: auto (nft where installed, else iptables), nft, iptables, iptables-legacy.
     #[arg(long, env = "MESH_LITE_BACKEND", default_value = "auto", value_parser = backend)]
