@@ -17,7 +17,7 @@ Examples:
     --skip-subnets 169.254.169.254/32
   ip netns exec shop mesh-lite redirect --backend iptables --state-dir /var/lib/mesh-lite
 
-Exit codes: 0 captured and proved, 1 nothing is captured that was not before, 2 wrong usage.";
+Exit codes: 0 captured and proved, 1 not captured or not proved, 2 wrong usage.";
 
 /// Capture this network namespace: its TCP connections go through the sidecar from now on.
 ///
