@@ -43,6 +43,8 @@ use crate::{
 
 /// A join token has under 100 bytes, a projected service-account token about 1,500.
 const MAX_TOKEN: u64 = 16 * 1024;
+/// A file answers at once; a pipe without a writer never does.
+const READ_TOKEN: Duration = Duration::from_secs(5);
 /// A chain is a leaf, its issuer and perhaps two more; the fifth would be refused anyway.
 const MAX_CERTIFICATES: usize = 5;
 
@@ -72,20 +74,41 @@ pub struct Issued {
     pub clock_skew: Option<ClockSkew>,
 }
 
-/// Makes a key, has a certificate issued for it, and checks what comes back.
+/// What one attempt asks with.
+pub struct Attempt {
+    pub credential: Credential,
+    /// A new one for each certificate. With a join token the same one until the token has
+    /// brought its certificate: the first use binds the token to the key, also if the answer
+    /// gets lost.
+    pub key: Arc<KeyAndRequest>,
+    /// For the control plane's log; proves nothing.
+    pub node_id: String,
+    pub deadline: Duration,
+}
+
+/// Has a certificate issued, and checks what comes back.
 ///
 /// # Errors
-/// In words, with what to do next. Nothing of a failed attempt is kept.
+/// In words, with what to do next. Nothing of a failed attempt's answer is kept.
 pub async fn issue(
     channel: Channel,
-    node_id: &str,
-    credential: &Credential,
+    attempt: &Attempt,
     expected: Expected<'_>,
-    deadline: Duration,
     clock: Clock,
 ) -> Result<Issued, IssueError> {
-    let KeyAndRequest { key, request: csr } = KeyAndRequest::generate()?;
-    let request = request(node_id, csr, credential)?;
+    let Attempt {
+        credential,
+        key,
+        node_id,
+        deadline,
+    } = attempt;
+    let deadline = *deadline;
+    let token = match credential {
+        Credential::TokenFile(path) => Some(token_of(path.clone()).await?),
+        Credential::Svid => None,
+    };
+    let request = request(node_id, &key.request, credential, token)?;
+    let key = &key.key;
     let mut client =
         SecretDiscoveryServiceClient::new(channel).max_decoding_message_size(MAX_GRPC_MESSAGE);
     let answer = tokio::time::timeout(deadline, client.fetch_secrets(request))
@@ -95,7 +118,7 @@ pub async fn issue(
     let now = clock();
     let clock_skew = ClockSkew::measured(answer.metadata(), now);
     let chain = chain_of(answer.into_inner())?;
-    let leaf = check_chain(&chain, &key, expected.trust_bundle, expected.before, now).map_err(
+    let leaf = check_chain(&chain, key, expected.trust_bundle, expected.before, now).map_err(
         |reason| IssueError::Chain {
             hint: clock_hint(&reason, clock_skew),
             reason,
@@ -104,18 +127,19 @@ pub async fn issue(
     Ok(Issued {
         leaf,
         chain,
-        key,
+        key: key.copy(),
         clock_skew,
     })
 }
 
 fn request(
     node_id: &str,
-    csr: String,
+    csr: &str,
     credential: &Credential,
+    token: Option<Zeroizing<String>>,
 ) -> Result<Request<DiscoveryRequest>, IssueError> {
     let csr = Value {
-        kind: Some(Kind::StringValue(csr)),
+        kind: Some(Kind::StringValue(csr.to_owned())),
     };
     let metadata = Struct {
         fields: BTreeMap::from([(CSR_METADATA_KEY.to_owned(), csr)]),
@@ -131,14 +155,23 @@ fn request(
         type_url: SECRET_TYPE_URL.to_owned(),
         ..DiscoveryRequest::default()
     });
-    if let Credential::TokenFile(path) = credential {
-        let token = read_token(path)?;
+    if let (Credential::TokenFile(path), Some(token)) = (credential, token) {
         let mut bearer = MetadataValue::try_from(format!("Bearer {}", token.as_str()))
             .map_err(|_| IssueError::TokenText { path: path.clone() })?;
         bearer.set_sensitive(true);
         request.metadata_mut().insert("authorization", bearer);
     }
     Ok(request)
+}
+
+/// Off the runtime: the file may be a pipe that nobody writes to.
+async fn token_of(path: PathBuf) -> Result<Zeroizing<String>, IssueError> {
+    let file = path.clone();
+    let reading = tokio::task::spawn_blocking(move || read_token(&file));
+    match tokio::time::timeout(READ_TOKEN, reading).await {
+        Ok(Ok(token)) => token,
+        _ => Err(IssueError::TokenText { path }),
+    }
 }
 
 fn read_token(path: &Path) -> Result<Zeroizing<String>, IssueError> {
@@ -187,11 +220,11 @@ fn chain_of(answer: DiscoveryResponse) -> Result<Vec<CertificateDer<'static>>, I
     let Some(secret::Type::TlsCertificate(certificate)) = secret.r#type else {
         return Err(IssueError::Answer(InvalidAnswer::NoCertificate));
     };
-    let pem = match certificate.certificate_chain {
-        Some(DataSource {
-            specifier: Some(Specifier::InlineBytes(pem)),
-        }) => pem,
-        _ => return Err(IssueError::Answer(InvalidAnswer::NoCertificate)),
+    let Some(DataSource {
+        specifier: Some(Specifier::InlineBytes(pem)),
+    }) = certificate.certificate_chain
+    else {
+        return Err(IssueError::Answer(InvalidAnswer::NoCertificate));
     };
     CertificateDer::pem_slice_iter(&pem)
         .take(MAX_CERTIFICATES)

@@ -15,11 +15,11 @@ use tonic::transport::Channel;
 
 use super::{
     Identity, PrivateKey,
-    issued_chain::{check_chain, issuer_key_id},
-    issuer_client::{Credential, Expected, IssueError, Issued, issue},
+    issued_chain::check_chain,
+    issuer_client::{Attempt, Credential, Expected, IssueError, Issued, issue},
+    key_and_csr::{KeyAndRequest, KeyError},
     renewal::{Schedule, attempt_deadline, retry_delay},
     secret_stream::Announced,
-    trust_bundle_file,
 };
 use crate::{
     back_off::BackOff,
@@ -28,6 +28,8 @@ use crate::{
     control_plane_client::ControlPlaneClient,
     metrics::{BreakageCause, CertificateKind, Metrics, Renewal},
 };
+
+mod trust;
 
 /// Clocks are set and machines sleep: no wait for a time on the wall is longer than this.
 const LONGEST_NAP: Duration = Duration::from_secs(30);
@@ -76,8 +78,8 @@ pub(crate) struct IdentityOwner {
     /// After a failure: not sooner than this.
     retry_at: Instant,
     attempt: Option<JoinHandle<Result<Issued, IssueError>>>,
-    /// The last attempt with our SVID was refused: the next one tries the token.
-    svid_refused: bool,
+    /// The key that a join token may be bound to, until it has brought its certificate.
+    token_key: Option<Arc<KeyAndRequest>>,
     /// The announced authority that a rotation was already tried for.
     followed_authority: Option<Arc<str>>,
 }
@@ -109,7 +111,7 @@ impl IdentityOwner {
             renew_at: SystemTime::UNIX_EPOCH,
             retry_at: Instant::now(),
             attempt: None,
-            svid_refused: false,
+            token_key: None,
             followed_authority: None,
         }
     }
@@ -225,32 +227,47 @@ impl IdentityOwner {
         }
         let bundle = self.bundle.clone().ok_or(IssueError::NoCredential)?;
         let identity = self.current();
-        let token = self.settings.join_token_file.clone();
-        let (credential, shown) = match (&identity, token) {
-            (Some(identity), None) => (Credential::Svid, Some(identity)),
-            (Some(identity), Some(_)) if !self.svid_refused => (Credential::Svid, Some(identity)),
-            (_, Some(path)) => (Credential::TokenFile(path), None),
+        let credential = match (&identity, &self.settings.join_token_file) {
+            (Some(_), _) => Credential::Svid,
+            (None, Some(path)) => Credential::TokenFile(path.clone()),
             (None, None) => return Err(IssueError::NoCredential),
         };
         let shared = self.outputs.channels.borrow().clone();
-        let channel = match (shown, shared) {
+        let channel = match (&identity, shared) {
             (Some(_), Some(channel)) => channel,
-            (shown, _) => self
+            (identity, _) => self
                 .settings
                 .client
-                .channel(&bundle, shown.map(Arc::as_ref))
+                .channel(&bundle, identity.as_deref())
                 .map_err(|reason| IssueError::Tls { reason })?,
         };
-        let deadline = attempt_deadline(self.left(now));
-        let (node_id, clock) = (self.settings.pod_uid.clone(), self.clock);
-        let before = self.own_id.clone();
+        let attempt = Attempt {
+            key: self.key_for(&credential)?,
+            credential,
+            node_id: self.settings.pod_uid.clone(),
+            deadline: attempt_deadline(self.left(now)),
+        };
+        let (before, clock) = (self.own_id.clone(), self.clock);
         Ok(tokio::spawn(async move {
             let expected = Expected {
                 trust_bundle: &bundle,
                 before: before.as_ref(),
             };
-            issue(channel, &node_id, &credential, expected, deadline, clock).await
+            issue(channel, &attempt, expected, clock).await
         }))
+    }
+
+    fn key_for(&mut self, credential: &Credential) -> Result<Arc<KeyAndRequest>, KeyError> {
+        let waiting = self.token_key.take();
+        if matches!(credential, Credential::Svid) {
+            return KeyAndRequest::generate().map(Arc::new);
+        }
+        let key = match waiting {
+            Some(key) => key,
+            None => Arc::new(KeyAndRequest::generate()?),
+        };
+        self.token_key = Some(Arc::clone(&key));
+        Ok(key)
     }
 
     /// The bundle may have changed while the certificate was being issued.
@@ -273,7 +290,7 @@ impl IdentityOwner {
             self.outputs.metrics.clock_skew(-(skew.seconds as f64));
         }
         self.back_off.succeeded();
-        self.svid_refused = false;
+        self.token_key = None;
         self.renew_at = self.schedule.renewal_point(now, &issued.leaf);
         self.outputs.metrics.renewal(Renewal::Issued);
         self.outputs
@@ -300,103 +317,14 @@ impl IdentityOwner {
                 .metrics
                 .breakage_at(BreakageCause::LeafExpiry, end);
         }
-        self.svid_refused = matches!(error, IssueError::Refused { .. }) && !self.svid_refused;
+        if matches!(error, IssueError::TokenRefused { .. }) {
+            self.token_key = None;
+        }
         self.retry_at = Instant::now() + retry_delay(self.back_off.after_failure(), left);
         // the operator may have replaced the bundle because nothing works
         if let Err(error) = self.read_bundle_file() {
             tracing::debug!(%error, "trust bundle file");
         }
-    }
-
-    /// Adopts the bundle file if it changed since it was last read.
-    fn read_bundle_file(&mut self) -> Result<(), IssueError> {
-        let path = &self.settings.trust_bundle_file;
-        let read = trust_bundle_file::read(path, &self.settings.trust_domain)?;
-        let digest = read.digest();
-        if *self.outputs.bundle_file.borrow() == digest {
-            return Ok(());
-        }
-        self.outputs.bundle_file.send_replace(digest);
-        self.set_bundle(Arc::new(read));
-        self.republish_with_bundle();
-        Ok(())
-    }
-
-    fn follow_announcement(&mut self) {
-        let Announced {
-            trust_bundle,
-            active_authority,
-        } = self.announced.borrow_and_update().clone();
-        if let Some(bundle) = trust_bundle
-            && self.bundle.as_ref() != Some(&bundle)
-        {
-            self.set_bundle(bundle);
-            self.republish_with_bundle();
-        }
-        if let Some(active) = active_authority {
-            self.follow_authority(active);
-        }
-    }
-
-    /// Asks for a certificate of the authority in use, once for each that is announced.
-    fn follow_authority(&mut self, active: Arc<str>) {
-        let Some(identity) = self.current() else {
-            return;
-        };
-        let ours = identity.chain.first().and_then(issuer_key_id);
-        if ours.as_deref() == Some(&*active) || self.followed_authority.as_ref() == Some(&active) {
-            return;
-        }
-        tracing::info!(authority = %active, "another issuing CA is in use: rotating");
-        self.followed_authority = Some(active);
-        let point = self.schedule.rotation_point((self.clock)(), &identity.leaf);
-        self.renew_at = self.renew_at.min(point);
-        self.retry_at = Instant::now();
-    }
-
-    fn set_bundle(&mut self, bundle: Arc<TrustBundle>) {
-        self.bundle_generation = self.bundle_generation.saturating_add(1);
-        self.outputs
-            .metrics
-            .bundle_generation(self.bundle_generation);
-        let ends = bundle
-            .authorities()
-            .iter()
-            .filter_map(|root| certificate_end(root))
-            .max();
-        if let Some(end) = ends {
-            self.outputs
-                .metrics
-                .certificate_expires(CertificateKind::Root, end);
-            self.outputs
-                .metrics
-                .breakage_at(BreakageCause::RootExpiry, Some(end));
-        }
-        tracing::info!(
-            roots = bundle.authorities().len(),
-            digest = bundle.digest(),
-            "trust bundle"
-        );
-        self.bundle = Some(bundle);
-    }
-
-    /// The same leaf with another bundle. If the bundle no longer proves our own leaf, a new one
-    /// is due at once: peers will refuse this one.
-    fn republish_with_bundle(&mut self) {
-        let (Some(identity), Some(bundle)) = (self.current(), &self.bundle) else {
-            return;
-        };
-        let now = (self.clock)();
-        if let Err(reason) = check_chain(&identity.chain, &identity.key, bundle, None, now) {
-            tracing::warn!(%reason, "the new trust bundle does not prove our own certificate");
-            self.renew_at = now;
-            self.retry_at = Instant::now();
-        }
-        self.publish(Leaf {
-            leaf: identity.leaf.clone(),
-            chain: identity.chain.clone(),
-            key: identity.key.copy(),
-        });
     }
 
     fn publish(&mut self, leaf: Leaf) {

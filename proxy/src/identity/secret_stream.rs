@@ -201,11 +201,11 @@ fn key_id(secret: Secret) -> Result<Arc<str>, InvalidSecret> {
     let Some(secret::Type::GenericSecret(generic)) = secret.r#type else {
         return Err(InvalidSecret::NoKeyId);
     };
-    let text = match generic.secret {
-        Some(DataSource {
-            specifier: Some(Specifier::InlineString(text)),
-        }) => text,
-        _ => return Err(InvalidSecret::NoKeyId),
+    let Some(DataSource {
+        specifier: Some(Specifier::InlineString(text)),
+    }) = generic.secret
+    else {
+        return Err(InvalidSecret::NoKeyId);
     };
     let is_hex = text
         .bytes()

@@ -4,9 +4,7 @@ use std::{
     collections::HashMap,
     net::SocketAddr,
     path::PathBuf,
-    pin::Pin,
     sync::{Arc, Mutex},
-    task::{Context, Poll},
     time::Duration,
 };
 
@@ -23,15 +21,12 @@ use mesh_lite_proto::{
                     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest,
                     DiscoveryResponse,
                 },
-                secret::v3::secret_discovery_service_server::{
-                    SecretDiscoveryService, SecretDiscoveryServiceServer,
-                },
+                secret::v3::secret_discovery_service_server::SecretDiscoveryService,
             },
         },
         mesh_lite::v1::{
-            self as wire,
-            authorization_policies_server::{AuthorizationPolicies, AuthorizationPoliciesServer},
-            workload_directory_server::{WorkloadDirectory, WorkloadDirectoryServer},
+            self as wire, authorization_policies_server::AuthorizationPolicies,
+            workload_directory_server::WorkloadDirectory,
         },
     },
     workload_directory::{Answer, MeshSettings, Name},
@@ -40,26 +35,21 @@ use rcgen::{
     CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SanType,
     SubjectPublicKeyInfo,
 };
-use rustls::{RootCertStore, ServerConfig, server::WebPkiClientVerifier};
-use rustls_pki_types::{
-    CertificateDer, CertificateSigningRequestDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject,
-};
+use rustls_pki_types::{CertificateSigningRequestDer, pem::PemObject};
 use time::OffsetDateTime;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream},
     runtime::Runtime,
     sync::{mpsc, watch},
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
-use tonic::{
-    Request, Response, Status, Streaming,
-    transport::{Server, server::Connected},
-};
+use tonic::{Request, Response, Status, Streaming};
 use x509_parser::{certification_request::X509CertificationRequest, prelude::FromDer};
 
-use crate::tls::{context::provider, fixture::Authority};
+use crate::tls::fixture::Authority;
+
+mod connection;
+
+use connection::{Shown, serve};
 
 pub(crate) const CONTROL_PLANE: &str =
     "spiffe://a.test/ns/mesh-lite-system/sa/mesh-lite-control-plane";
@@ -90,6 +80,8 @@ pub(crate) struct Script {
     /// Added to the clock when validity is decided.
     pub(crate) clock_ahead: Duration,
     pub(crate) refuse: Option<Status>,
+    /// The next certificate is issued, but its answer does not arrive.
+    pub(crate) lose_answer: bool,
     pub(crate) secrets: Vec<Secret>,
     pub(crate) policy: Option<wire::PolicySnapshot>,
     pub(crate) settings: MeshSettings,
@@ -152,6 +144,8 @@ pub(crate) struct ScriptedControlPlane {
 struct Shared {
     script: Arc<watch::Sender<Script>>,
     events: Arc<Mutex<Vec<Event>>>,
+    /// The CSR that the join token was redeemed with: no other may use it.
+    redeemed: Arc<Mutex<Option<String>>>,
     authorities: Authorities,
 }
 
@@ -166,6 +160,7 @@ impl ScriptedControlPlane {
             leaf_life: Duration::from_secs(3600),
             clock_ahead: Duration::ZERO,
             refuse: None,
+            lose_answer: false,
             secrets: Vec::new(),
             policy: None,
             settings: MeshSettings::default(),
@@ -175,6 +170,7 @@ impl ScriptedControlPlane {
         let state = Shared {
             script: Arc::new(watch::Sender::new(script)),
             events: Arc::default(),
+            redeemed: Arc::default(),
             authorities: authorities.clone(),
         };
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -212,6 +208,11 @@ impl ScriptedControlPlane {
         self.state.events.lock().unwrap().clone()
     }
 
+    /// As if the operator had made a new token and put it into the old one's place.
+    pub(crate) fn renew_token(&self) {
+        *self.state.redeemed.lock().unwrap() = None;
+    }
+
     pub(crate) fn forget_events(&self) {
         self.state.events.lock().unwrap().clear();
     }
@@ -229,59 +230,6 @@ impl Drop for ScriptedControlPlane {
             runtime.shutdown_background();
         }
     }
-}
-
-fn serve(listener: std::net::TcpListener, state: Shared, server: &str) -> Runtime {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .unwrap();
-    listener.set_nonblocking(true).unwrap();
-    let acceptor = TlsAcceptor::from(Arc::new(server_config(&state.authorities, server)));
-    let (accepted, incoming) = mpsc::channel(16);
-    runtime.spawn(async move {
-        let listener = TcpListener::from_std(listener).unwrap();
-        while let Ok((stream, _)) = listener.accept().await {
-            let (acceptor, accepted) = (acceptor.clone(), accepted.clone());
-            tokio::spawn(async move {
-                if let Ok(stream) = acceptor.accept(stream).await {
-                    let _ = accepted
-                        .send(Ok::<_, std::io::Error>(Accepted(stream)))
-                        .await;
-                }
-            });
-        }
-    });
-    runtime.spawn(async move {
-        Server::builder()
-            .add_service(SecretDiscoveryServiceServer::new(state.clone()))
-            .add_service(WorkloadDirectoryServer::new(state.clone()))
-            .add_service(AuthorizationPoliciesServer::new(state))
-            .serve_with_incoming(ReceiverStream::new(incoming))
-            .await
-    });
-    runtime
-}
-
-fn server_config(authorities: &Authorities, server: &str) -> ServerConfig {
-    let mut roots = RootCertStore::empty();
-    roots.add(authorities.root.certificate.clone()).unwrap();
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
-        .allow_unauthenticated()
-        .build()
-        .unwrap();
-    let issuing = authorities.issuing();
-    let (leaf, key) = issuing.leaf(server, |_| ());
-    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    let mut config = ServerConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .unwrap()
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(vec![leaf, issuing.certificate.clone()], key)
-        .unwrap();
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    config
 }
 
 impl Shared {
@@ -337,18 +285,33 @@ impl SecretDiscoveryService for Shared {
             .extensions()
             .get::<Shown>()
             .and_then(|shown| shown.0.clone());
-        let event = match (token, shown) {
-            (Some(token), _) if token == format!("Bearer {TOKEN}") => Event::IssuedByToken,
+        let by_token = match (token, &shown) {
+            (Some(token), _) if token == format!("Bearer {TOKEN}") => true,
             (Some(_), _) => return Err(Status::unauthenticated("no such token")),
-            (None, Some(leaf)) => {
-                Event::IssuedBySvid(inspect_leaf(&leaf).unwrap().serial.to_string())
-            }
+            (None, Some(_)) => false,
             (None, None) => return Err(Status::unauthenticated("no credential")),
         };
         let request = request.into_inner();
         let csr = node_metadata(request.node.as_ref().unwrap(), CSR_METADATA_KEY).unwrap();
+        if by_token {
+            let mut redeemed = self.redeemed.lock().unwrap();
+            if redeemed.get_or_insert(csr.to_owned()) != csr {
+                return Err(Status::unauthenticated(
+                    "the token was used with another key",
+                ));
+            }
+        }
+        if self.script().lose_answer {
+            self.script.send_modify(|script| script.lose_answer = false);
+            return Err(Status::unavailable("the answer got lost"));
+        }
         let secret = secret_discovery::chain_secret("default", &self.issue(csr));
-        self.note(event);
+        self.note(match shown {
+            Some(leaf) if !by_token => {
+                Event::IssuedBySvid(inspect_leaf(&leaf).unwrap().serial.to_string())
+            }
+            _ => Event::IssuedByToken,
+        });
         Ok(Response::new(secret_discovery::stream::single_response(&[
             VersionedSecret::new(secret),
         ])))
@@ -538,59 +501,5 @@ fn authenticated<T>(request: &Request<T>) -> Result<(), Status> {
     match request.extensions().get::<Shown>() {
         Some(Shown(Some(_))) => Ok(()),
         _ => Err(Status::unauthenticated("show your certificate")),
-    }
-}
-
-/// The certificate that a client showed.
-#[derive(Clone)]
-struct Shown(Option<CertificateDer<'static>>);
-
-struct Accepted(TlsStream<TcpStream>);
-
-impl Connected for Accepted {
-    type ConnectInfo = Shown;
-
-    fn connect_info(&self) -> Shown {
-        let shown = self
-            .0
-            .get_ref()
-            .1
-            .peer_certificates()
-            .and_then(<[_]>::first);
-        Shown(shown.map(|leaf| leaf.clone().into_owned()))
-    }
-}
-
-impl AsyncRead for Accepted {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for Accepted {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, bytes)
-    }
-
-    fn poll_flush(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(context)
-    }
-
-    fn poll_shutdown(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(context)
     }
 }

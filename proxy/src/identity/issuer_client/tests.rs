@@ -63,7 +63,8 @@ fn a_request_carries_the_csr_and_hides_the_token_from_logs() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("token");
     std::fs::write(&path, "secret-token").unwrap();
-    let request = request("pod-1", "CSR".to_owned(), &Credential::TokenFile(path)).unwrap();
+    let token = Some(read_token(&path).unwrap());
+    let request = request("pod-1", "CSR", &Credential::TokenFile(path), token).unwrap();
     assert!(!format!("{request:?}").contains("secret-token"));
     assert_eq!(
         request.metadata().get("authorization").unwrap(),
@@ -77,7 +78,7 @@ fn a_request_carries_the_csr_and_hides_the_token_from_logs() {
 
 #[test]
 fn with_our_own_certificate_no_token_is_sent() {
-    let request = request("pod-1", "CSR".to_owned(), &Credential::Svid).unwrap();
+    let request = request("pod-1", "CSR", &Credential::Svid, None).unwrap();
     assert!(request.metadata().get("authorization").is_none());
 }
 
