@@ -17,7 +17,7 @@ pub(super) fn spawn(
 ) -> watch::Receiver<Option<Arc<TlsContext>>> {
     let (sender, receiver) = watch::channel(None);
     let mut identities = handles.identity.clone();
-    let status = handles.status.clone();
+    let mut status = handles.status.clone();
     let guard = readiness.block(Part::Svid);
     tokio::spawn(async move {
         let mut before: Option<Arc<TlsContext>> = None;
@@ -26,7 +26,7 @@ pub(super) fn spawn(
             match identity {
                 None => {
                     sender.send_replace(None);
-                    let error = status.borrow().issuing.error.clone();
+                    let error = status.borrow_and_update().issuing.error.clone();
                     if let Some(error) = error {
                         guard.not_ready(error);
                     } else if before.is_some() {
@@ -49,7 +49,6 @@ pub(super) fn spawn(
                     }
                 },
             }
-            let mut status = status.clone();
             tokio::select! {
                 changed = identities.changed() => if changed.is_err() { return },
                 changed = status.changed(), if before.is_none() => if changed.is_err() { return },
