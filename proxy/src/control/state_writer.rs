@@ -13,7 +13,9 @@ use crate::{
     },
 };
 
-/// A new identity or policy is on disk soon after; several at once are one write.
+/// A certificate may have cost the only join token: it is on disk before anything else happens.
+const AT_ONCE: Duration = Duration::ZERO;
+/// A new policy is on disk soon after; several at once are one write.
 const SOON: Duration = Duration::from_millis(200);
 /// The directory changes with every name asked for, and can be asked for again.
 const LATER: Duration = Duration::from_secs(5);
@@ -42,7 +44,7 @@ impl StateWriter {
             };
             let delay = tokio::select! {
                 changed = self.identities.changed() => match changed {
-                    Ok(()) => SOON,
+                    Ok(()) => AT_ONCE,
                     Err(_) => return,
                 },
                 Ok(()) = self.policies.changed() => SOON,

@@ -42,6 +42,7 @@ async fn within_deadline<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
 
 struct Sidecar {
     handles: ControlHandles,
+    metrics: Metrics,
     _files: Arc<TempDir>,
 }
 
@@ -64,6 +65,7 @@ fn start_with(config: ControlConfig, files: &Arc<TempDir>) -> Sidecar {
     let handles = spawn(config, &metrics, crate::clock::now).unwrap();
     Sidecar {
         handles,
+        metrics,
         _files: Arc::clone(files),
     }
 }
@@ -104,6 +106,15 @@ impl Sidecar {
                 .filter(|policy| policy.revision == revision)
         })
         .await
+    }
+
+    /// A metric's value, without its prefix; labels as they are printed.
+    fn metric(&self, name: &str) -> Option<f64> {
+        let page = self.metrics.encode(crate::clock::now());
+        let line = page
+            .lines()
+            .find_map(|line| line.strip_prefix(&format!("mesh_lite_{name} ")));
+        line.map(|value| value.parse().unwrap())
     }
 
     fn issuing_error(&self) -> String {

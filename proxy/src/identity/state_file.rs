@@ -3,9 +3,9 @@
 //! whole (aside, synced, renamed) and read whole: never half of it is used.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{DirBuilder, File, OpenOptions},
     io::{self, Read, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -100,6 +100,10 @@ impl StateFile {
     }
 
     fn replace(&self, bytes: &[u8]) -> io::Result<()> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.directory)?;
         let temporary = self.directory.join(TEMPORARY_NAME);
         // a left-over of a killed process; anything else there makes `create_new` fail
         match std::fs::remove_file(&temporary) {

@@ -138,6 +138,66 @@ async fn a_leaf_is_renewed_with_itself_and_a_new_key_before_it_ends() {
 }
 
 #[tokio::test]
+async fn streams_move_to_the_new_certificate_and_miss_nothing() {
+    let server = ScriptedControlPlane::start();
+    let (name, answer) = api(API);
+    server.say(|script| {
+        script.leaf_life = Duration::from_secs(4);
+        script.policy = Some(policy(1, "a.test/ns/shop/sa/guest"));
+        script.answers.insert(name.clone(), answer.clone());
+    });
+    let sidecar = start(&server);
+    let first = sidecar.identity().await;
+    sidecar.policy(1).await;
+    sidecar.handles.directory.resolve(&name).await.unwrap();
+    let second = sidecar.another_identity(&first).await;
+    let serial = second.leaf.serial.to_string();
+    eventually("streams with the new certificate", || {
+        let opened = server
+            .events()
+            .into_iter()
+            .filter(|event| matches!(event, Event::Opened(by) if *by == serial))
+            .count();
+        (opened == 3).then_some(())
+    })
+    .await;
+    let (_, changed) = api("spiffe://a.test/ns/shop/sa/new");
+    server.say(|script| {
+        script.policy = Some(policy(2, "a.test/ns/shop/sa/other"));
+        script.answers.insert(name.clone(), changed.clone());
+    });
+    sidecar.policy(2).await;
+    eventually("the change", || {
+        let known = sidecar.handles.directory.known(&name);
+        known.filter(|known| **known == changed)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn metrics_tell_of_certificates_and_of_failures_to_renew_them() {
+    let server = ScriptedControlPlane::start();
+    server.say(|script| script.leaf_life = Duration::from_secs(6));
+    let sidecar = start(&server);
+    let identity = sidecar.identity().await;
+    let count = |result: &str| {
+        let name = format!("cert_renewals_total{{result=\"{result}\"}}");
+        sidecar.metric(&name).unwrap_or_default()
+    };
+    assert!(count("issued") >= 1.0);
+    let ends = sidecar
+        .metric("cert_expiry_timestamp_seconds{kind=\"leaf\"}")
+        .unwrap();
+    let since = identity
+        .leaf
+        .not_after
+        .duration_since(std::time::SystemTime::UNIX_EPOCH);
+    assert_eq!(ends, since.unwrap().as_secs_f64());
+    server.say(|script| script.refuse = Some(tonic::Status::permission_denied("evicted")));
+    eventually("a refusal", || (count("refused") >= 1.0).then_some(())).await;
+}
+
+#[tokio::test]
 async fn a_renewal_that_would_make_it_another_workload_is_refused() {
     let server = ScriptedControlPlane::start();
     server.say(|script| script.leaf_life = Duration::from_secs(6));

@@ -62,6 +62,8 @@ pub(crate) enum Event {
     /// The serial of the certificate that was shown.
     IssuedBySvid(String),
     IssueRefused,
+    /// A stream, by the serial of the certificate that was shown.
+    Opened(String),
     Secrets {
         accepted: bool,
         words: String,
@@ -233,6 +235,18 @@ impl Drop for ScriptedControlPlane {
 }
 
 impl Shared {
+    fn authenticated<T>(&self, request: &Request<T>) -> Result<(), Status> {
+        match request.extensions().get::<Shown>() {
+            Some(Shown(Some(leaf))) => {
+                self.note(Event::Opened(
+                    inspect_leaf(leaf).unwrap().serial.to_string(),
+                ));
+                Ok(())
+            }
+            _ => Err(Status::unauthenticated("show your certificate")),
+        }
+    }
+
     fn note(&self, event: Event) {
         self.events.lock().unwrap().push(event);
     }
@@ -323,7 +337,7 @@ impl SecretDiscoveryService for Shared {
         &self,
         request: Request<Streaming<DiscoveryRequest>>,
     ) -> Result<Response<Self::StreamSecretsStream>, Status> {
-        authenticated(&request)?;
+        self.authenticated(&request)?;
         let (sender, responses) = mpsc::channel(8);
         let (shared, mut requests) = (self.clone(), request.into_inner());
         tokio::spawn(async move {
@@ -385,7 +399,7 @@ impl AuthorizationPolicies for Shared {
         &self,
         request: Request<Streaming<wire::PolicyRequest>>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        authenticated(&request)?;
+        self.authenticated(&request)?;
         let (sender, responses) = mpsc::channel(8);
         let (shared, mut requests) = (self.clone(), request.into_inner());
         tokio::spawn(async move {
@@ -421,7 +435,7 @@ impl WorkloadDirectory for Shared {
         &self,
         request: Request<Streaming<wire::DirectoryRequest>>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        authenticated(&request)?;
+        self.authenticated(&request)?;
         let (sender, responses) = mpsc::channel(8);
         let (shared, mut requests) = (self.clone(), request.into_inner());
         tokio::spawn(async move {
@@ -495,11 +509,4 @@ fn next_answers(
         }
     }
     response
-}
-
-fn authenticated<T>(request: &Request<T>) -> Result<(), Status> {
-    match request.extensions().get::<Shown>() {
-        Some(Shown(Some(_))) => Ok(()),
-        _ => Err(Status::unauthenticated("show your certificate")),
-    }
 }

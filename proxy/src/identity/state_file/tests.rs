@@ -234,8 +234,19 @@ fn what_can_never_fit_leaves_the_file_as_it_was() {
 }
 
 #[test]
-fn a_directory_that_is_not_there_is_an_error_that_names_it() {
-    let file = StateFile::in_directory(Path::new("/nowhere"));
+fn a_directory_that_is_not_there_is_made_for_us_alone() {
+    let parent = tempfile::tempdir().unwrap();
+    let directory = parent.path().join("state");
+    let file = StateFile::in_directory(&directory);
+    assert!(file.read().unwrap().is_none());
+    file.write(&state()).unwrap();
+    let mode = std::fs::metadata(&directory).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+}
+
+#[test]
+fn a_directory_that_cannot_be_made_is_an_error_that_names_it() {
+    let file = StateFile::in_directory(Path::new("/dev/null/state"));
     let words = file.write(&state()).unwrap_err().to_string();
-    assert!(words.contains("/nowhere/sidecar-state"), "{words}");
+    assert!(words.contains("/dev/null/state/sidecar-state"), "{words}");
 }
