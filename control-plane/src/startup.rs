@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// How often gauges that time alone changes are set anew.
-const GAUGES_EVERY: Duration = Duration::from_secs(5);
+const GAUGES_EVERY: Duration = Duration::from_secs(1);
 
 /// Where the control plane listens, known once it does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,0 +1,42 @@
+use http_body_util::BodyExt;
+
+use super::*;
+
+fn admin() -> (Admin, watch::Sender<Ending>) {
+    let (end, ending) = watch::channel(Ending::NotYet);
+    (Admin { metrics: Metrics::new(), conditions: Conditions::new(), ending }, end)
+}
+
+async fn body(response: Response<Full<Bytes>>) -> String {
+    let bytes = response.into_body().collect().await.unwrap().to_bytes();
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[tokio::test]
+async fn only_reads() {
+    let (admin, _end) = admin();
+    for method in [Method::POST, Method::PUT, Method::DELETE] {
+        assert_eq!(admin.answer(&method, "/metrics").status(), StatusCode::METHOD_NOT_ALLOWED);
+    }
+    assert_eq!(admin.answer(&Method::GET, "/").status(), StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn says_what_is_wrong_and_serves_on() {
+    let (admin, _end) = admin();
+    admin.conditions.set(Part::Documents, vec!["first".to_owned(), "second".to_owned()]);
+    let answer = admin.answer(&Method::GET, "/readyz");
+    assert_eq!(answer.status(), StatusCode::OK);
+    let text = body(answer).await;
+    assert_eq!(text, "serving, with 2 problems:\ndocuments: first\ndocuments: second\n");
+    admin.conditions.clear(Part::Documents);
+    assert_eq!(body(admin.answer(&Method::GET, "/readyz")).await, "ok\n");
+}
+
+#[tokio::test]
+async fn is_not_ready_while_it_ends() {
+    let (admin, end) = admin();
+    end.send_replace(Ending::Now);
+    assert_eq!(admin.answer(&Method::GET, "/readyz").status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(admin.answer(&Method::GET, "/healthz").status(), StatusCode::OK);
+}

@@ -1,0 +1,261 @@
+use std::time::{Duration, SystemTime};
+
+use rcgen::{KeyPair, PublicKeyData};
+use spiffe::TrustDomain;
+use tokio::sync::watch;
+use x509_parser::prelude::FromDer;
+
+use super::{
+    authority::{AuthorityFacts, IssuingAuthority, InvalidAuthority},
+    root::Root,
+    rotation::{Found, Rotation},
+    *,
+};
+use crate::clock::from_unix_seconds;
+use mesh_lite_proto::trust_bundle::TrustBundle;
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+fn now() -> SystemTime {
+    from_unix_seconds(1_800_000_000)
+}
+
+fn trust_domain() -> TrustDomain {
+    TrustDomain::new("mesh.test").unwrap()
+}
+
+fn id(text: &str) -> WorkloadId {
+    text.parse().unwrap()
+}
+
+fn web() -> WorkloadId {
+    id("spiffe://mesh.test/ns/shop/sa/web")
+}
+
+fn authority(issuing: Duration, leaf: Duration) -> CertificateAuthority {
+    let root = Root::create(&trust_domain(), 365 * DAY, now()).unwrap();
+    let new = root.sign_issuing_authority(issuing, now()).unwrap();
+    let found = Found {
+        bundle: TrustBundle::new(trust_domain(), vec![root.certificate().clone()]).unwrap(),
+        authority: IssuingAuthority::new(new.certificate, new.key, &trust_domain()).unwrap(),
+    };
+    let trust = Rotation::start(found, leaf, now()).unwrap().trust();
+    CertificateAuthority::new(watch::channel(trust).1, leaf)
+}
+
+fn public_key() -> PublicKey {
+    PublicKey::from_der(&KeyPair::generate().unwrap().subject_public_key_info()).unwrap()
+}
+
+fn issue(authority: &CertificateAuthority, now: SystemTime) -> Result<IssuedSvid, IssueError> {
+    authority.issue(web(), "web".to_owned(), public_key(), now)
+}
+
+#[test]
+fn backdates_by_two_minutes_or_a_tenth_whichever_is_less() {
+    for (lifetime, backdate) in [(DAY, 120), (Duration::from_secs(1200), 120), (Duration::from_secs(20), 2)] {
+        let issued = issue(&authority(30 * DAY, lifetime), now()).unwrap();
+        assert_eq!(issued.facts.not_before, now() - Duration::from_secs(backdate));
+        assert_eq!(issued.facts.not_after, now() + lifetime);
+    }
+}
+
+#[test]
+fn never_issues_past_the_issuer() {
+    let authority = authority(30 * DAY, DAY);
+    let late = now() + 30 * DAY - Duration::from_secs(60);
+    let issued = issue(&authority, late).unwrap();
+    assert_eq!(issued.facts.not_after, now() + 30 * DAY);
+    let refused = issue(&authority, now() + 30 * DAY).unwrap_err();
+    assert!(refused.to_string().contains("mesh-lite root renew"), "{refused}");
+}
+
+#[test]
+fn issues_nothing_before_the_issuer_is_valid() {
+    let refused = issue(&authority(30 * DAY, DAY), now() - DAY).unwrap_err();
+    assert!(matches!(refused, IssueError::Template(TemplateError::IssuerNotYetValid)));
+}
+
+#[test]
+fn gives_every_leaf_a_serial_of_its_own() {
+    let authority = authority(30 * DAY, DAY);
+    let key = public_key();
+    let serials: std::collections::HashSet<_> = (0..50)
+        .map(|_| {
+            let issued = authority.issue(web(), "web".to_owned(), key.clone(), now()).unwrap();
+            issued.facts.serial
+        })
+        .collect();
+    assert_eq!(serials.len(), 50);
+}
+
+#[test]
+fn issues_for_its_own_trust_domain_only() {
+    let authority = authority(30 * DAY, DAY);
+    let other = id("spiffe://other.test/ns/shop/sa/web");
+    let refused = authority.issue(other, "web".to_owned(), public_key(), now()).unwrap_err();
+    assert!(matches!(refused, IssueError::Template(TemplateError::TrustDomain { .. })));
+}
+
+#[test]
+fn refuses_names_that_no_certificate_can_carry() {
+    let authority = authority(30 * DAY, DAY);
+    for name in [String::new(), "n".repeat(65)] {
+        let refused = authority.issue(web(), name, public_key(), now()).unwrap_err();
+        assert!(matches!(refused, IssueError::Template(TemplateError::CommonName(_))));
+    }
+}
+
+/// The longest SPIFFE ID needs two bytes for its length in DER, a short one none.
+#[test]
+fn carries_identities_of_every_length() {
+    let authority = authority(30 * DAY, DAY);
+    for length in [40, 127, 128, 129, 255, 256, 2048] {
+        let start = "spiffe://mesh.test/ns/n/sa/";
+        let long = id(&format!("{start}{}", "a".repeat(length - start.len())));
+        let issued = authority.issue(long.clone(), "web".to_owned(), public_key(), now()).unwrap();
+        assert_eq!(issued.facts.id, long);
+    }
+}
+
+#[test]
+fn hands_out_nothing_that_differs_from_what_was_meant() {
+    let authority = authority(30 * DAY, DAY);
+    let trust = authority.trust();
+    let template = |name: &str| {
+        SvidTemplate::new(web(), name.to_owned(), public_key(), DAY, &trust.authority, now()).unwrap()
+    };
+    let meant = template("web");
+    let leaf = trust.authority.sign(&meant).unwrap();
+    assert!(svid_inspection::inspect(&leaf, &meant, &trust.authority).is_ok());
+    // another template's leaf
+    assert!(svid_inspection::inspect(&leaf, &template("web"), &trust.authority).is_err());
+    let mut later = meant.clone();
+    later.not_after += Duration::from_secs(1);
+    assert!(svid_inspection::inspect(&leaf, &later, &trust.authority).is_err());
+    let mut other = meant.clone();
+    other.id = id("spiffe://mesh.test/ns/shop/sa/api");
+    assert!(svid_inspection::inspect(&leaf, &other, &trust.authority).is_err());
+    // another authority's signature, and a broken one
+    let elsewhere = self::authority(30 * DAY, DAY).trust();
+    assert!(svid_inspection::inspect(&leaf, &meant, &elsewhere.authority).is_err());
+    let mut broken = leaf.to_vec();
+    *broken.last_mut().unwrap() ^= 1;
+    assert!(svid_inspection::inspect(&broken.into(), &meant, &trust.authority).is_err());
+    // a CA in place of a leaf
+    let ca = trust.authority.certificate();
+    assert!(svid_inspection::inspect(ca, &meant, &trust.authority).is_err());
+}
+
+/// SPIFFE-A1 to A6.
+#[test]
+fn makes_signing_certificates_as_spiffe_demands() {
+    let root = Root::create(&trust_domain(), 365 * DAY, now()).unwrap();
+    let issuing = root.sign_issuing_authority(30 * DAY, now()).unwrap();
+    for (der, path_length) in [(root.certificate(), 1), (&issuing.certificate, 0)] {
+        let (_, certificate) = x509_parser::certificate::X509Certificate::from_der(der).unwrap();
+        let constraints = certificate.basic_constraints().unwrap().unwrap();
+        assert!(constraints.critical && constraints.value.ca);
+        assert_eq!(constraints.value.path_len_constraint, Some(path_length));
+        let usage = certificate.key_usage().unwrap().unwrap();
+        assert!(usage.critical && usage.value.key_cert_sign() && !usage.value.digital_signature());
+        assert!(certificate.extended_key_usage().unwrap().is_none());
+        assert!(certificate.name_constraints().unwrap().is_none());
+        let names = certificate.subject_alternative_name().unwrap().unwrap();
+        let uri = x509_parser::extensions::GeneralName::URI("spiffe://mesh.test");
+        assert_eq!(names.value.general_names, [uri]);
+    }
+    assert_ne!(root.facts().key_id, issuing.facts.key_id);
+}
+
+#[test]
+fn never_signs_an_issuing_authority_past_the_root() {
+    let root = Root::create(&trust_domain(), 40 * DAY, now()).unwrap();
+    let later = now() + 20 * DAY;
+    let issuing = root.sign_issuing_authority(30 * DAY, later).unwrap();
+    assert_eq!(issuing.facts.not_after, root.facts().not_after);
+    assert!(root.sign_issuing_authority(30 * DAY, now() + 40 * DAY).is_err());
+}
+
+mod imported {
+    use rcgen::{
+        BasicConstraints, CertificateParams, GeneralSubtree, IsCa, KeyUsagePurpose,
+        NameConstraints, SanType,
+    };
+
+    use super::*;
+
+    fn read(change: impl FnOnce(&mut CertificateParams)) -> Result<AuthorityFacts, InvalidAuthority> {
+        let mut parameters = CertificateParams::default();
+        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        parameters.subject_alt_names = vec![uri("spiffe://mesh.test")];
+        change(&mut parameters);
+        let certificate = parameters.self_signed(&KeyPair::generate().unwrap()).unwrap();
+        AuthorityFacts::read(certificate.der())
+    }
+
+    fn uri(text: &str) -> SanType {
+        SanType::URI(text.try_into().unwrap())
+    }
+
+    #[test]
+    fn takes_a_ca_without_key_usage_or_uri() {
+        assert_eq!(read(|_| {}).unwrap().trust_domain, Some(trust_domain()));
+        let plain = read(|parameters| {
+            parameters.key_usages.clear();
+            parameters.subject_alt_names.clear();
+        });
+        assert_eq!(plain.unwrap().trust_domain, None);
+    }
+
+    #[test]
+    fn refuses_a_leaf_and_a_ca_that_may_not_sign() {
+        let leaf = read(|parameters| parameters.is_ca = IsCa::ExplicitNoCa);
+        assert_eq!(leaf, Err(InvalidAuthority::NotAnAuthority));
+        let usage = read(|parameters| parameters.key_usages = vec![KeyUsagePurpose::CrlSign]);
+        assert_eq!(usage, Err(InvalidAuthority::MayNotSign));
+    }
+
+    #[test]
+    fn refuses_a_ca_whose_uri_is_not_its_trust_domain_alone() {
+        for text in
+            ["spiffe://mesh.test/", "spiffe://mesh.test/ca", "https://mesh.test", "spiffe://MESH.test"]
+        {
+            let facts = read(|parameters| parameters.subject_alt_names = vec![uri(text)]);
+            assert!(matches!(facts, Err(InvalidAuthority::UriWithPath(_))), "{text}: {facts:?}");
+        }
+        let two = read(|parameters| parameters.subject_alt_names.push(uri("spiffe://other.test")));
+        assert_eq!(two, Err(InvalidAuthority::Uris));
+    }
+
+    #[test]
+    fn takes_name_constraints_of_dns_names() {
+        let constrained = read(|parameters| {
+            parameters.name_constraints = Some(NameConstraints {
+                permitted_subtrees: vec![GeneralSubtree::DnsName("mesh.test".to_owned())],
+                excluded_subtrees: Vec::new(),
+            });
+        });
+        assert!(constrained.is_ok());
+    }
+
+    /// rcgen writes no URI subtree, so the extension is made by hand: SEQUENCE { [0] { SEQUENCE {
+    /// [6] "mesh.test" } } }.
+    #[test]
+    fn refuses_name_constraints_of_uris() {
+        let name = b"\x30\x0f\xa0\x0d\x30\x0b\x86\x09mesh.test".to_vec();
+        let mut extension = rcgen::CustomExtension::from_oid_content(&[2, 5, 29, 30], name);
+        extension.set_criticality(true);
+        let constrained = read(|parameters| parameters.custom_extensions = vec![extension]);
+        assert_eq!(constrained, Err(InvalidAuthority::UriConstraints));
+    }
+
+    #[test]
+    fn refuses_a_key_that_is_not_the_certificates() {
+        let root = Root::create(&trust_domain(), DAY, now()).unwrap();
+        let other = KeyPair::generate().unwrap();
+        let authority = IssuingAuthority::new(root.certificate().clone(), other, &trust_domain());
+        assert_eq!(authority.err(), Some(InvalidAuthority::OtherKey));
+    }
+}

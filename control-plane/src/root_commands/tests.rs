@@ -1,0 +1,99 @@
+use tempfile::TempDir;
+
+use super::*;
+use crate::clock::from_unix_seconds;
+
+fn now() -> SystemTime {
+    from_unix_seconds(1_800_000_000)
+}
+
+fn trust_domain() -> TrustDomain {
+    TrustDomain::new("mesh.test").unwrap()
+}
+
+fn new() -> NewRoot {
+    NewRoot {
+        trust_domain: trust_domain(),
+        root_lifetime: ROOT_LIFETIME,
+        issuing_lifetime: ISSUING_LIFETIME,
+    }
+}
+
+fn places(directory: &TempDir) -> Places {
+    Places { data_dir: directory.path().join("state"), root_dir: None }
+}
+
+#[test]
+fn makes_a_root_once_and_renews_its_issuing_authority() {
+    let directory = TempDir::new().unwrap();
+    let places = places(&directory);
+    let first = init_root(&places, &new(), now()).unwrap();
+    assert_eq!(first.issuing_until, now() + ISSUING_LIFETIME);
+    let again = init_root(&places, &new(), now()).unwrap_err();
+    assert!(again.to_string().contains("a root is never overwritten"), "{again}");
+
+    let bundle = std::fs::read(&first.trust_bundle).unwrap();
+    let second = renew_root(&places, ISSUING_LIFETIME, now()).unwrap();
+    assert_ne!(first.issuing_key_id, second.issuing_key_id);
+    assert_eq!(std::fs::read(&second.trust_bundle).unwrap(), bundle);
+}
+
+#[test]
+fn repairs_by_renewing_what_a_broken_off_init_left_out() {
+    let directory = TempDir::new().unwrap();
+    let places = places(&directory);
+    let first = init_root(&places, &new(), now()).unwrap();
+    let bundle = std::fs::read(&first.trust_bundle).unwrap();
+    std::fs::remove_file(&first.trust_bundle).unwrap();
+    std::fs::remove_file(&first.issuing_authority).unwrap();
+    assert!(renewal_is_due(&places, &trust_domain(), now()).unwrap());
+    renew_root(&places, ISSUING_LIFETIME, now()).unwrap();
+    assert_eq!(std::fs::read(&first.trust_bundle).unwrap(), bundle);
+}
+
+#[test]
+fn is_due_from_half_of_the_issuing_authoritys_life() {
+    let directory = TempDir::new().unwrap();
+    let places = places(&directory);
+    init_root(&places, &new(), now()).unwrap();
+    let due = |at| renewal_is_due(&places, &trust_domain(), at).unwrap();
+    assert!(!due(now()));
+    assert!(!due(now() + ISSUING_LIFETIME / 2 - Duration::from_secs(600)));
+    assert!(due(now() + ISSUING_LIFETIME / 2));
+}
+
+#[test]
+fn keeps_the_root_where_it_is_told_to() {
+    let directory = TempDir::new().unwrap();
+    let root = directory.path().join("elsewhere");
+    let places = Places { root_dir: Some(root.clone()), ..places(&directory) };
+    let report = init_root(&places, &new(), now()).unwrap();
+    assert_eq!(report.root, root);
+    assert!(root.join("root.pem").exists());
+    assert!(!places.data_dir.join("root").exists());
+}
+
+#[test]
+fn refuses_lifetimes_that_can_not_be() {
+    let directory = TempDir::new().unwrap();
+    let upside_down = NewRoot { root_lifetime: Duration::from_secs(60), ..new() };
+    assert!(init_root(&places(&directory), &upside_down, now()).is_err());
+    assert!(!directory.path().join("state/root").exists());
+}
+
+#[test]
+fn refuses_to_renew_without_a_root_or_with_one_that_expired() {
+    let directory = TempDir::new().unwrap();
+    assert!(renew_root(&places(&directory), ISSUING_LIFETIME, now()).is_err());
+    init_root(&places(&directory), &new(), now()).unwrap();
+    let expired = renew_root(&places(&directory), ISSUING_LIFETIME, now() + ROOT_LIFETIME);
+    assert!(expired.unwrap_err().to_string().contains("expired at"));
+}
+
+#[test]
+fn refuses_tokens_where_there_is_no_mesh() {
+    let directory = TempDir::new().unwrap();
+    let workload = "shop/web".parse().unwrap();
+    let refused = create_token(directory.path(), &workload, TOKEN_LIFETIME, now()).err().unwrap();
+    assert!(refused.to_string().contains("mesh-lite root init"), "{refused}");
+}

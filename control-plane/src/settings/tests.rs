@@ -1,0 +1,66 @@
+use std::net::Ipv4Addr;
+
+use tempfile::TempDir;
+
+use super::*;
+
+fn settings(directory: &TempDir) -> Settings {
+    Settings {
+        data_dir: directory.path().to_owned(),
+        config_dir: directory.path().to_owned(),
+        trust_domain: TrustDomain::new("mesh.test").unwrap(),
+        mesh_namespace: "mesh-lite-system".to_owned(),
+        listen: (Ipv4Addr::LOCALHOST, 15012).into(),
+        admin_listen: (Ipv4Addr::LOCALHOST, 15014).into(),
+        leaf_lifetime: LEAF_LIFETIME,
+        outbound: OutboundRules::default(),
+    }
+}
+
+fn refused(settings: Settings) -> String {
+    match settings.check() {
+        Ok(_) => panic!("it was taken"),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn takes_what_makes_sense_without_a_warning() {
+    let directory = TempDir::new().unwrap();
+    let checked = settings(&directory).check().unwrap();
+    assert_eq!(checked.warnings, Vec::<String>::new());
+    let expected = "spiffe://mesh.test/ns/mesh-lite-system/sa/mesh-lite-control-plane";
+    assert_eq!(checked.own_id.as_str(), expected);
+}
+
+#[test]
+fn warns_of_short_leaves_and_refuses_the_shortest() {
+    let directory = TempDir::new().unwrap();
+    let with = |seconds| Settings {
+        leaf_lifetime: Duration::from_secs(seconds),
+        ..settings(&directory)
+    };
+    assert_eq!(with(300).check().unwrap().warnings.len(), 0);
+    assert_eq!(with(299).check().unwrap().warnings.len(), 1);
+    assert_eq!(with(10).check().unwrap().warnings.len(), 1);
+    assert!(refused(with(9)).contains("--leaf-lifetime"));
+}
+
+#[test]
+fn says_everything_that_is_wrong_at_once() {
+    let directory = TempDir::new().unwrap();
+    let mut wrong = settings(&directory);
+    wrong.data_dir = directory.path().join("nowhere");
+    wrong.config_dir = directory.path().join("nowhere-else");
+    wrong.mesh_namespace = "No Name".to_owned();
+    wrong.admin_listen = wrong.listen;
+    wrong.leaf_lifetime = Duration::ZERO;
+    wrong.outbound.unmeshed_by_namespace.insert("No/Name".to_owned(), Default::default());
+    let text = refused(wrong);
+    for part in [
+        "--data-dir", "root init", "--config-dir", "--mesh-namespace", "--admin-listen",
+        "--leaf-lifetime", "--outbound-unmeshed",
+    ] {
+        assert!(text.contains(part), "{part} is missing in: {text}");
+    }
+}

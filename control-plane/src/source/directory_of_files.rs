@@ -83,7 +83,14 @@ impl DirectoryOfFiles {
                 () = changes.wait() => {}
                 () = self.published.workloads.closed() => return,
             }
-            if let Err(error) = self.read() {
+            // thousands of documents take a while, and other tasks want the thread
+            let reading = tokio::task::spawn_blocking(move || {
+                let result = self.read();
+                (self, result)
+            });
+            let Ok((back, result)) = reading.await else { return };
+            self = back;
+            if let Err(error) = result {
                 let text = format!("{error}. What it said before stays in force");
                 self.published.conditions.set(Part::Documents, vec![text]);
                 // whatever it says when it can be read again is news, and clears this

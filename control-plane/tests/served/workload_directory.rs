@@ -198,56 +198,46 @@ async fn answers_again_after_forgetting_and_sends_a_service_whole_then() {
     assert_eq!(stream.answer(&api, None).await, before);
 }
 
-#[tokio::test]
-async fn sends_ten_thousand_endpoints_in_messages_a_sidecar_takes() {
+/// `count` workloads of one label, in files of a thousand, and the service that selects them.
+fn write_large_service(directories: &Directories, count: u16) {
     use std::fmt::Write;
-    let directories = Directories::new();
-    for file in 0..10_u8 {
-        let mut text = String::new();
-        for number in 0..1000_u16 {
-            let [high, low] = number.to_be_bytes();
-            writeln!(
-                text,
-                "---\napiVersion: mesh-lite.io/v1\nkind: Workload\n\
-                 metadata: {{name: w{number}, namespace: n{file}, labels: {{app: big}}}}\n\
-                 spec: {{serviceAccount: w, addresses: [10.{}.{high}.{low}]}}",
-                100 + file
-            )
-            .unwrap();
+    let mut texts: Vec<String> = Vec::new();
+    for number in 0..count {
+        if number % 1000 == 0 {
+            texts.push(String::new());
         }
-        directories.write(&format!("big-{file}.yaml"), &text);
-        directories.write(
-            &format!("service-{file}.yaml"),
-            &format!(
-                "apiVersion: mesh-lite.io/v1\nkind: Service\nmetadata: {{name: big, namespace: n{file}}}\n\
-                 spec: {{ports: [{{port: 80}}], selector: {{app: big}}}}"
-            ),
-        );
+        let [high, low] = number.to_be_bytes();
+        writeln!(
+            texts.last_mut().unwrap(),
+            "---\napiVersion: mesh-lite.io/v1\nkind: Workload\n\
+             metadata: {{name: w{number}, namespace: big, labels: {{app: big}}}}\n\
+             spec: {{serviceAccount: w, addresses: [10.100.{high}.{low}]}}"
+        )
+        .unwrap();
     }
+    texts.push(
+        "apiVersion: mesh-lite.io/v1\nkind: Service\nmetadata: {name: big, namespace: big}\n\
+         spec: {ports: [{port: 80}], selector: {app: big}}"
+            .to_owned(),
+    );
+    for (number, text) in texts.iter().enumerate() {
+        directories.write(&format!("big-{number}.yaml"), text);
+    }
+}
+
+#[tokio::test]
+async fn sends_a_service_with_very_many_endpoints_in_parts() {
+    let directories = Directories::new();
+    write_large_service(&directories, 2500);
     let running = Running::start_in(directories).await;
     let channel = running.workload("shop/web").await;
-    let names: Vec<Name> = (0..10).map(|file| service(&format!("n{file}"), "big")).collect();
-    let mut stream = Stream::open(channel, subscribe(&names)).await.unwrap();
-    let mut known: std::collections::BTreeMap<Name, Answer> = std::collections::BTreeMap::new();
-    let endpoints = |known: &std::collections::BTreeMap<Name, Answer>| -> usize {
-        known
-            .values()
-            .map(|answer| match answer {
-                Answer::Service(service) => service.endpoints.len(),
-                _ => 0,
-            })
-            .sum()
-    };
-    while endpoints(&known) < 10_000 {
-        let response = stream.next().await.unwrap();
-        assert!(prost::Message::encoded_len(&response) < 1024 * 1024);
-        for answer in &response.answers {
-            let name = Name::try_from(answer.name.as_ref().unwrap()).unwrap();
-            let after = Answer::from_wire(answer, known.get(&name)).unwrap();
-            known.insert(name, after);
-        }
-    }
-    assert_eq!(endpoints(&known), 10_000);
+    let big = service("big", "big");
+    let mut stream = Stream::open(channel, subscribe(std::slice::from_ref(&big))).await.unwrap();
+    let first = stream.answer(&big, None).await;
+    let Answer::Service(part) = &first else { panic!("{first:?}") };
+    assert_eq!(part.endpoints.len(), 2048);
+    let Answer::Service(whole) = stream.answer(&big, Some(&first)).await else { panic!() };
+    assert_eq!(whole.endpoints.len(), 2500);
 }
 
 #[tokio::test]

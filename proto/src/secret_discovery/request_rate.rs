@@ -41,3 +41,28 @@ impl RequestRate {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gives_a_burst_and_then_a_steady_rate() {
+        let mut rate = RequestRate::new(10, 3);
+        let at = Duration::from_millis;
+        assert!(rate.take(2, at(0)) && rate.take(1, at(0)) && !rate.take(1, at(99)));
+        assert!(rate.take(1, at(100)) && !rate.take(1, at(101)));
+        // however long it was idle, it gives no more than the burst
+        assert!(!rate.take(4, at(1_000_000)) && rate.take(3, at(1_000_000)));
+        assert!(!rate.take(1, at(1_000_000)));
+    }
+
+    #[test]
+    fn survives_time_that_stands_still_or_goes_back() {
+        let mut rate = RequestRate::new(10, 1);
+        assert!(rate.take(1, Duration::from_secs(10)));
+        assert!(!rate.take(1, Duration::from_secs(1)));
+        assert!(!rate.take(1, Duration::from_secs(10)));
+        assert!(rate.take(1, Duration::MAX));
+    }
+}
