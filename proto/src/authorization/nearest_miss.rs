@@ -9,6 +9,10 @@ use super::{
 
 /// A list of ports or address blocks is shown up to here.
 const SHOWN_VALUES: usize = 4;
+/// A caller can be denied as often as it likes: rules and values beyond these are not compared,
+/// so that a denial never costs more than a handshake.
+const COMPARED_RULES: usize = 256;
+const COMPARED_VALUES: usize = 256;
 
 /// The rule with the fewest fields that don't hold; among those, the one with a value that looks
 /// most like what the caller has; among those, the first. `None` if no policy has a rule.
@@ -24,6 +28,7 @@ pub(super) fn nearest_miss<'a>(
                 .enumerate()
                 .map(move |(index, rule)| (policy, index, rule))
         })
+        .take(COMPARED_RULES)
         .map(|(policy, index, rule)| (policy, index, rule, misses_of_rule(index, rule, asked)))
         .min_by_key(|(.., misses)| rank(misses))?;
     Some(NearestMiss {
@@ -119,6 +124,11 @@ fn most_alike(peer: &PeerMatch, field: FieldName, asked: &Asked<'_>) -> (usize, 
     };
     let best = |got: &str, values: &mut dyn Iterator<Item = (&str, bool)>| {
         values
+            .take(if field.negative() {
+                usize::MAX
+            } else {
+                COMPARED_VALUES
+            })
             .enumerate()
             .map(|(index, (value, matches))| {
                 let negative = field.negative();

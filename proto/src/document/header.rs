@@ -291,7 +291,7 @@ fn labels(metadata: &Node, errors: &mut Errors<'_>) -> BTreeMap<String, String> 
     };
     for entry in entries {
         if !METADATA_FIELDS.contains(&entry.key.as_str()) {
-            let problem = format!("unknown field metadata.{}", entry.key);
+            let problem = format!("unknown field metadata.{}", entry.key.escape_debug());
             errors.add(
                 entry.at,
                 problem,
@@ -338,7 +338,8 @@ pub(crate) fn text_map(
                 texts.insert(entry.key.clone(), text.clone());
             }
             other => {
-                let problem = format!("{path}.{} is a text, found {}", entry.key, other.what());
+                let key = entry.key.escape_debug();
+                let problem = format!("{path}.{key} is a text, found {}", other.what());
                 report(entry.value.at, problem, "put it in quotes");
             }
         }

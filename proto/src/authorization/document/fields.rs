@@ -279,7 +279,8 @@ impl fmt::Display for Path<'_> {
         }
         match self.step {
             Step::Key(key) if self.above.is_none() => f.write_str(key),
-            Step::Key(key) => write!(f, ".{key}"),
+            // keys may come from the document: none of them may look like another line of a log
+            Step::Key(key) => write!(f, ".{}", key.escape_debug()),
             Step::Index(index) => write!(f, "[{index}]"),
         }
     }

@@ -63,3 +63,28 @@ fn the_nearest_miss_says_what_excludes_and_what_plaintext_lacks() {
         "{reason}"
     );
 }
+
+#[test]
+fn a_denial_compares_no_more_than_it_can_afford() {
+    let mut names = vec!["cluster.local/ns/pay/sa/x"; 300];
+    names.push("cluster.local/ns/shop/sa/wob");
+    let allow = policy(
+        PolicyAction::Allow,
+        vec![rule(vec![principals(&names)], Vec::new())],
+    );
+    let miss = judge(&permissive(vec![allow]), WEB).nearest_miss.unwrap();
+    assert_eq!(miss.failed[0].value, "cluster.local/ns/pay/sa/x");
+    let excluded = PeerMatch {
+        not_principals: names.iter().map(|name| name.parse().unwrap()).collect(),
+        ..PeerMatch::default()
+    };
+    let allow = policy(PolicyAction::Allow, vec![rule(vec![excluded], Vec::new())]);
+    let snapshot = permissive(vec![allow]);
+    let miss = judge(&snapshot, "spiffe://cluster.local/ns/shop/sa/wob")
+        .nearest_miss
+        .unwrap();
+    assert_eq!(
+        miss.failed[0].value, "cluster.local/ns/shop/sa/wob",
+        "what excludes is always named"
+    );
+}

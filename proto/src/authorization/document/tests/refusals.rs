@@ -410,3 +410,38 @@ fn documents_that_decide_nothing_are_not_loaded_as_policy() {
         assert!(errors(kind, "{}").contains("decides nothing"));
     }
 }
+
+#[test]
+fn nothing_in_a_document_can_look_like_another_line_of_a_log() {
+    let forged = r#""a\nERROR b\u001b[2J""#;
+    for (kind, spec) in [
+        ("AuthorizationPolicy", format!("{{{forged}: 1}}")),
+        ("AuthorizationPolicy", format!("{{action: {forged}}}")),
+        (
+            "AuthorizationPolicy",
+            format!("{{selector: {{matchLabels: {{{forged}: 1}}}}}}"),
+        ),
+        (
+            "AuthorizationPolicy",
+            format!("{{rules: [{{from: [{{source: {{principals: [{forged}]}}}}]}}]}}"),
+        ),
+        (
+            "AuthorizationPolicy",
+            format!("{{rules: [{{}}], tests: [{{from: {forged}, port: 1, expect: DENY}}]}}"),
+        ),
+        (
+            "PeerAuthentication",
+            format!(
+                "{{selector: {{matchLabels: {{a: b}}}}, portLevelMtls: {{{forged}: {{mode: 1}}}}}}"
+            ),
+        ),
+        ("Eviction", format!("{{spiffeId: {forged}}}")),
+        ("Eviction", format!("{{serial: {forged}}}")),
+    ] {
+        let unloadable = unloadable(kind, &spec);
+        for error in unloadable.errors.iter() {
+            let text = error.to_string();
+            assert!(!text.contains(char::is_control), "{spec}: {text:?}");
+        }
+    }
+}
