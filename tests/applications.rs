@@ -81,7 +81,7 @@ impl Scene {
     /// both families on `port`; and that nobody else gets in.
     fn conclude(self, port: u16) {
         let Self { mesh, tap, .. } = self;
-        let line = mesh.policy_line("api-from-web");
+        let line = mesh.rule_line("api-from-web");
         for address in [IpAddr::from(mesh.network.b.v4), mesh.network.b.v6.into()] {
             let to = SocketAddr::new(address, port).to_string();
             mesh.a().log().wait_for(&[

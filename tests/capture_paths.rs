@@ -106,7 +106,7 @@ on_each_backend! {
             let _server = Server::greeting(&mesh.network.b.namespace, address, "from b");
             assert_eq!(converse(&mesh.network.c.namespace, address).unwrap(), "from b");
         }
-        let line = mesh.b().log().wait_for(&[("event", "open"), ("direction", "inbound"), ("decision", "allow")]);
+        let line = mesh.b().log().wait_for(&[("event", "open"), ("plaintext", "inbound_permissive")]);
         assert!(line.get("src.identity").is_none(), "plaintext has no identity: {line}");
     }
 
@@ -292,6 +292,7 @@ on_each_backend! {
             assert!(client.line().unwrap().ends_with(&format!("at {target}")));
             assert_eq!(client.echo("still you").unwrap(), "still you");
             let to = target.to_string();
+            mesh.a().log().wait_for(&[("event", "open"), ("original_dst", &to)]);
             assert_eq!(mesh.a().log().count(&[("event", "open"), ("original_dst", &to)]), 1);
         }
     }

@@ -83,6 +83,24 @@ fn flush_nat(backend: &str, namespace: &Namespace) {
     }
 }
 
+/// Takes the exemption of the sidecar's user out of the rules of a namespace.
+fn stop_exempting_the_sidecar(backend: &str, namespace: &Namespace) {
+    if backend == "nft" {
+        let mut list = namespace.command(ROOT_UID, "nft");
+        let rules = succeed(list.args(["-a", "list", "chain", "inet", "meshlite", "out"]));
+        let exemption = rules.lines().find(|line| line.contains("skuid")).unwrap();
+        let handle = exemption.rsplit(' ').next().unwrap();
+        let mut delete = namespace.command(ROOT_UID, "nft");
+        succeed(delete.args(["delete", "rule", "inet", "meshlite", "out", "handle", handle]));
+        return;
+    }
+    for program in ["iptables", "ip6tables"] {
+        let mut delete = namespace.command(ROOT_UID, program);
+        let rule = "-t nat -D ML_OUT -m owner --uid-owner 15008 -j RETURN";
+        succeed(delete.args(rule.split(' ')));
+    }
+}
+
 on_each_backend! {
     /// DP-T13: a port nobody listens on is a reset, never an end, for plaintext both ways.
     fn a_closed_port_resets_plaintext(backend) {
@@ -99,8 +117,10 @@ on_each_backend! {
         for address in mesh.network.b.sockets(7999) {
             refused(&mesh.network.a.namespace, APPLICATION_UID, address);
         }
-        let line = mesh.a().log().wait_for(&[("direction", "outbound"), ("decision", "refuse")]);
-        assert_eq!(line["reason"], "refused_by_peer", "{line}");
+        let line = mesh.b().log().wait_for(&[("direction", "inbound"), ("decision", "refuse")]);
+        assert_eq!(line["reason"], "connect_failed", "{line}");
+        let line = mesh.a().log().wait_for(&[("event", "close"), ("direction", "outbound")]);
+        assert!(line["error"].as_str().unwrap().contains("refused"), "{line}");
     }
 
     /// DP-T15: a host that does not answer is a reset after the dial's time.
@@ -271,7 +291,7 @@ on_each_backend! {
     /// nothing is dialled; what it claims about its source is not believed.
     fn a_malicious_peer_reaches_only_the_application_it_may(backend) {
         let mesh = settings(backend).start();
-        let identity = TunnelClient::of(mesh.a());
+        let identity = TunnelClient::of(mesh.a(), &mesh.network);
         let network = &mesh.network;
         let server = greeting_at_b(&mesh);
         let lures: Vec<Server> = ["127.0.0.1:15999", "127.0.0.1:7000"]
@@ -327,11 +347,12 @@ on_each_backend! {
     fn a_sidecar_that_is_not_exempt_does_not_loop(backend) {
         let mut mesh = settings(backend).start();
         let _server = greeting_at_b(&mesh);
-        succeed(&mut mesh.redirect_command('a', &["--proxy-uid", "15009"]));
+        stop_exempting_the_sidecar(backend, &mesh.network.a.namespace);
         refused(&mesh.network.a.namespace, APPLICATION_UID, (mesh.network.b.v4, 8080));
         let opened = mesh.a().log().count(&[("event", "open")]);
         assert!(opened <= 10, "one connection of the application became {opened}");
         mesh.a_mut().kill();
+        succeed(&mut mesh.redirect_command('a', &["--proxy-uid", "15009"]));
         mesh.start_sidecar_unready('a');
         eventually("it says what is wrong", || {
             let output = mesh.a().output();

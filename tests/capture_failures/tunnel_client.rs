@@ -21,11 +21,12 @@ use rustls::{ClientConfig, ClientConnection, StreamOwned};
 pub(crate) struct TunnelClient(Arc<ClientConfig>);
 
 impl TunnelClient {
-    pub(crate) fn of(sidecar: &Sidecar) -> Self {
+    pub(crate) fn of(sidecar: &Sidecar, network: &Network) -> Self {
         let file = StateFile::in_directory(sidecar.data_dir());
         let saved = eventually("the sidecar has saved its identity", || {
-            file.read()
-                .map_err(|error| error.to_string())?
+            // Nobody else may read it.
+            let read = network.a.namespace.run(SIDECAR_UID, || file.read());
+            read.map_err(|error| error.to_string())?
                 .filter(|saved| saved.key.is_some())
                 .ok_or_else(|| "no key yet".to_owned())
         });

@@ -218,6 +218,15 @@ impl Client {
         }
     }
 
+    /// Says something and reads until the connection ends: some servers speak first, some wait.
+    pub fn ending_after_hello(&mut self) -> Ending {
+        match self.send("hello\n") {
+            // The system tells a reset once, to whoever asks first.
+            Err(error) if is_reset(&error) => Ending::Reset(Vec::new()),
+            _ => self.ending(),
+        }
+    }
+
     /// Makes closing a reset.
     pub fn reset(self) {
         let _ = SockRef::from(self.socket()).set_linger(Some(Duration::ZERO));
@@ -257,9 +266,7 @@ pub fn refused(namespace: &Namespace, uid: u32, to: impl Into<SocketAddr>) {
         }
         Err(error) => panic!("{to}: not refused but {error}"),
     };
-    // Some applications speak first, some wait: both must be told.
-    let _ = client.send("hello\n");
-    match client.ending() {
+    match client.ending_after_hello() {
         Ending::Reset(bytes) if bytes.is_empty() => {}
         other => panic!("{to}: not refused but {other}"),
     }

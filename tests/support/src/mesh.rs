@@ -69,8 +69,8 @@ pub const WEB_ID: &str = "spiffe://cluster.local/ns/shop/sa/web";
 pub const API_ID: &str = "spiffe://cluster.local/ns/shop/sa/api";
 /// Where [`DOCUMENTS`] go.
 pub const DOCUMENT_FILE: &str = "shop.yaml";
-/// The name of the policy in [`DOCUMENTS`] and the line it begins on.
-pub const POLICY: &str = "AuthorizationPolicy shop/api-from-web";
+/// The policy in [`DOCUMENTS`], as access logs name it.
+pub const POLICY: &str = "shop/api-from-web";
 /// A service address of b, which no interface has.
 pub const API_VIPS: [IpAddr; 2] = [
     IpAddr::V4(std::net::Ipv4Addr::new(10, 96, 0, 11)),
@@ -371,15 +371,13 @@ impl Mesh {
         fs::read(self.data.join("trust-bundle.pem")).unwrap()
     }
 
-    /// The line of the documents on which the policy named begins, as sidecars report it.
-    pub fn policy_line(&self, name: &str) -> usize {
+    /// The line of the first rule of the policy named: what sidecars report that it decided.
+    pub fn rule_line(&self, policy: &str) -> usize {
         let text = fs::read_to_string(self.config.join(DOCUMENT_FILE)).unwrap();
-        let named = text
-            .lines()
-            .position(|line| line.contains(&format!("name: {name},")))
-            .unwrap();
-        // `kind` and `apiVersion` stand above `metadata`.
-        named + 1 - 2
+        let named = |line: &str| line.contains(&format!("name: {policy},"));
+        let from_policy = text.lines().enumerate().skip_while(|(_, line)| !named(line));
+        let (before, _) = from_policy.skip_while(|(_, line)| !line.starts_with("  - ")).next().unwrap();
+        before + 1
     }
 }
 
