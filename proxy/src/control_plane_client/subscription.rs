@@ -241,3 +241,6 @@ async fn send<S: Subscription>(live: &mut Option<Live<S>>, requests: Vec<S::Requ
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
