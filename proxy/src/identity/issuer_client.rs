@@ -45,6 +45,8 @@ use crate::{
 const MAX_TOKEN: u64 = 16 * 1024;
 /// A file answers at once; a pipe without a writer never does.
 const READ_TOKEN: Duration = Duration::from_secs(5);
+/// Seconds that rounding and a slow answer explain.
+const HONEST_SKEW: u64 = 2;
 /// A chain is a leaf, its issuer and perhaps two more; the fifth would be refused anyway.
 const MAX_CERTIFICATES: usize = 5;
 
@@ -234,9 +236,12 @@ fn chain_of(answer: DiscoveryResponse) -> Result<Vec<CertificateDer<'static>>, I
 
 fn clock_hint(reason: &UnusableChain, skew: Option<ClockSkew>) -> String {
     match skew {
-        Some(skew) if reason.is_about_time() => format!(" ({skew}: set the clock of this host)"),
-        None if reason.is_about_time() => " (is the clock of this host right?)".to_owned(),
-        _ => String::new(),
+        _ if !reason.is_about_time() => String::new(),
+        Some(skew) if skew.seconds.unsigned_abs() <= HONEST_SKEW => {
+            format!(" ({skew}, so look at what the control plane issues)")
+        }
+        Some(skew) => format!(" ({skew}: set the clock of this host)"),
+        None => " (is the clock of this host right?)".to_owned(),
     }
 }
 

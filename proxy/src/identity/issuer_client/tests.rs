@@ -126,6 +126,8 @@ fn clocks_are_blamed_for_what_clocks_can_do_only() {
     let skew = Some(ClockSkew { seconds: -300 });
     assert!(clock_hint(&early, skew).contains("300 s behind the control plane's"));
     assert!(clock_hint(&early, None).contains("is the clock of this host right?"));
+    let none = Some(ClockSkew { seconds: 1 });
+    assert!(!clock_hint(&early, none).contains("set the clock"));
     assert_eq!(clock_hint(&UnusableChain::OtherKey, skew), "");
 }
 
