@@ -53,7 +53,9 @@ impl Admin {
                 continue;
             };
             // one too many is closed at once: those who are served come again in seconds
-            let Ok(place) = Arc::clone(&room).try_acquire_owned() else { continue };
+            let Ok(place) = Arc::clone(&room).try_acquire_owned() else {
+                continue;
+            };
             let admin = self.clone();
             tokio::spawn(async move {
                 // an error here is a client that went away
@@ -86,7 +88,10 @@ impl Admin {
                 Ok(metrics) => open_metrics(metrics),
                 Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
             },
-            _ => text(StatusCode::NOT_FOUND, "there are /metrics, /healthz and /readyz\n".to_owned()),
+            _ => text(
+                StatusCode::NOT_FOUND,
+                "there are /metrics, /healthz and /readyz\n".to_owned(),
+            ),
         }
     }
 
@@ -99,7 +104,9 @@ impl Admin {
             .into_iter()
             .flat_map(|part| {
                 let texts = self.conditions.of(part);
-                texts.into_iter().map(move |text| format!("{}: {text}\n", part.name()))
+                texts
+                    .into_iter()
+                    .map(move |text| format!("{}: {text}\n", part.name()))
             })
             .collect();
         if problems.is_empty() {
@@ -121,7 +128,9 @@ fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
 fn open_metrics(body: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(body)));
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
     response
 }
 

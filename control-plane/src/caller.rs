@@ -8,8 +8,8 @@ use mesh_lite_proto::{
     trust_bundle::TrustBundle,
 };
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError,
-    RootCertStore, SignatureScheme,
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore,
+    SignatureScheme,
     client::danger::HandshakeSignatureValid,
     crypto::CryptoProvider,
     server::{
@@ -33,9 +33,14 @@ pub(crate) struct Peer {
 impl Peer {
     /// From the chain that the verifier accepted in this handshake.
     pub(crate) fn from_chain(chain: &[CertificateDer<'_>]) -> Result<Self, InvalidLeaf> {
-        let leaf = chain.first().ok_or_else(|| InvalidLeaf::Malformed("no leaf".to_owned()))?;
+        let leaf = chain
+            .first()
+            .ok_or_else(|| InvalidLeaf::Malformed("no leaf".to_owned()))?;
         let key = KeyPrint::of(&public_key_of(leaf)?);
-        Ok(Self { leaf: inspect_leaf(leaf)?, key })
+        Ok(Self {
+            leaf: inspect_leaf(leaf)?,
+            key,
+        })
     }
 }
 
@@ -66,7 +71,10 @@ impl CallerVerifier {
         let chain = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
             .allow_unauthenticated()
             .build()?;
-        Ok(Self { chain, trust_domain: bundle.trust_domain().clone() })
+        Ok(Self {
+            chain,
+            trust_domain: bundle.trust_domain().clone(),
+        })
     }
 
     fn check_leaf(&self, leaf: &CertificateDer<'_>) -> Result<(), Error> {
@@ -102,7 +110,9 @@ impl ClientCertVerifier for CallerVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let verified = self.chain.verify_client_cert(end_entity, intermediates, now)?;
+        let verified = self
+            .chain
+            .verify_client_cert(end_entity, intermediates, now)?;
         self.check_leaf(end_entity)?;
         Ok(verified)
     }
@@ -113,7 +123,8 @@ impl ClientCertVerifier for CallerVerifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.chain.verify_tls12_signature(message, certificate, signature)
+        self.chain
+            .verify_tls12_signature(message, certificate, signature)
     }
 
     fn verify_tls13_signature(
@@ -122,7 +133,8 @@ impl ClientCertVerifier for CallerVerifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.chain.verify_tls13_signature(message, certificate, signature)
+        self.chain
+            .verify_tls13_signature(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

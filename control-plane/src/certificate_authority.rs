@@ -40,7 +40,10 @@ pub(crate) struct IssuedSvid {
 
 impl IssuedSvid {
     pub(crate) fn chain_pem(&self) -> String {
-        self.chain.iter().map(|certificate| pem("CERTIFICATE", certificate)).collect()
+        self.chain
+            .iter()
+            .map(|certificate| pem("CERTIFICATE", certificate))
+            .collect()
     }
 }
 
@@ -53,7 +56,10 @@ pub(crate) struct CertificateAuthority {
 
 impl CertificateAuthority {
     pub(crate) fn new(trust: watch::Receiver<Arc<Trust>>, leaf_lifetime: Duration) -> Self {
-        Self { trust, leaf_lifetime }
+        Self {
+            trust,
+            leaf_lifetime,
+        }
     }
 
     /// What everybody trusts and who signs, now.
@@ -75,11 +81,13 @@ impl CertificateAuthority {
     ) -> Result<IssuedSvid, IssueError> {
         let authority = Arc::clone(&self.trust.borrow().authority);
         let lifetime = self.leaf_lifetime;
-        let template =
-            SvidTemplate::new(id, common_name, public_key, lifetime, &authority, now)?;
+        let template = SvidTemplate::new(id, common_name, public_key, lifetime, &authority, now)?;
         let leaf = authority.sign(&template)?;
         let facts = svid_inspection::inspect(&leaf, &template, &authority)?;
-        Ok(IssuedSvid { facts, chain: vec![leaf, authority.certificate().clone()] })
+        Ok(IssuedSvid {
+            facts,
+            chain: vec![leaf, authority.certificate().clone()],
+        })
     }
 }
 

@@ -28,7 +28,10 @@ impl DirectoryChanges {
                 tracing::warn!(%error, "no file events: looking every {POLL:?} instead");
             })
             .ok();
-        Self { hint, _watcher: watcher }
+        Self {
+            hint,
+            _watcher: watcher,
+        }
     }
 
     /// Returns when something may have changed: soon after an event, and now and then without.

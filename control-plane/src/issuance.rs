@@ -68,7 +68,13 @@ impl Issuance {
         policies: watch::Receiver<PolicyIndex>,
     ) -> Self {
         let recent = Mutex::new(RecentKeys::default());
-        Self { authority, tokens, workloads, policies, recent }
+        Self {
+            authority,
+            tokens,
+            workloads,
+            policies,
+            recent,
+        }
     }
 
     /// Blocks on the disk when the credential is a join token.
@@ -99,18 +105,29 @@ impl Issuance {
         let key = request.key_print;
         let (workload, answered) = match self.tokens.claim(token, key, now)? {
             Claim::Fresh(workload) => (workload, None),
-            Claim::Again { workload, chain_pem } => (workload, Some(chain_pem)),
+            Claim::Again {
+                workload,
+                chain_pem,
+            } => (workload, Some(chain_pem)),
         };
         let attested = by_name(&workload, &index)?;
         self.check(&attested, request, None, now)?;
         if let Some(chain_pem) = answered {
-            return Ok(Granted { attested, chain_pem, by: "join token, asked again" });
+            return Ok(Granted {
+                attested,
+                chain_pem,
+                by: "join token, asked again",
+            });
         }
         recent.admit(key)?;
         let issued = self.sign(&attested, request, now)?;
         let chain_pem = issued.chain_pem();
         self.tokens.redeem(token, key, chain_pem.clone(), now)?;
-        Ok(Granted { attested, chain_pem, by: "join token" })
+        Ok(Granted {
+            attested,
+            chain_pem,
+            by: "join token",
+        })
     }
 
     fn renew(
@@ -129,7 +146,11 @@ impl Issuance {
         }
         recent.admit(request.key_print)?;
         let issued = self.sign(&attested, request, now)?;
-        Ok(Granted { attested, chain_pem: issued.chain_pem(), by: "X509-SVID" })
+        Ok(Granted {
+            attested,
+            chain_pem: issued.chain_pem(),
+            by: "X509-SVID",
+        })
     }
 
     fn check(
@@ -159,7 +180,9 @@ impl Issuance {
         now: SystemTime,
     ) -> Result<IssuedSvid, Refusal> {
         let name = attested.workload.name.clone();
-        Ok(self.authority.issue(attested.id.clone(), name, request.public_key.clone(), now)?)
+        Ok(self
+            .authority
+            .issue(attested.id.clone(), name, request.public_key.clone(), now)?)
     }
 }
 
@@ -196,7 +219,9 @@ pub(crate) enum Refusal {
     Token(#[from] JoinTokenError),
     #[error(transparent)]
     Attestation(#[from] NotAttested),
-    #[error("the certificate request asks for {asked:?}, but the caller is {id}: leave the name out, it is not the caller's to choose")]
+    #[error(
+        "the certificate request asks for {asked:?}, but the caller is {id}: leave the name out, it is not the caller's to choose"
+    )]
     OtherUri { asked: String, id: String },
     #[error("this key has a certificate already: make a new key for every request")]
     KeyUsedBefore,

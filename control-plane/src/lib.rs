@@ -16,6 +16,7 @@ mod certificate_authority;
 pub mod clock;
 mod condition;
 mod directory_changes;
+mod gauges;
 mod grpc;
 mod issuance;
 pub mod lifetime;

@@ -33,7 +33,10 @@ impl FromStr for Lifetime {
             return Err(invalid());
         }
         let count: u64 = number.parse().map_err(|_| invalid())?;
-        let seconds = count.checked_mul(seconds).filter(|seconds| *seconds > 0).ok_or_else(invalid)?;
+        let seconds = count
+            .checked_mul(seconds)
+            .filter(|seconds| *seconds > 0)
+            .ok_or_else(invalid)?;
         Ok(Self(Duration::from_secs(seconds)))
     }
 }
@@ -60,9 +63,12 @@ mod tests {
 
     #[test]
     fn reads_every_unit_and_writes_the_largest() {
-        for (text, seconds, written) in
-            [("20s", 20, "20s"), ("90m", 5_400, "90m"), ("24h", 86_400, "1d"), ("30d", 2_592_000, "30d")]
-        {
+        for (text, seconds, written) in [
+            ("20s", 20, "20s"),
+            ("90m", 5_400, "90m"),
+            ("24h", 86_400, "1d"),
+            ("30d", 2_592_000, "30d"),
+        ] {
             let lifetime: Lifetime = text.parse().unwrap();
             assert_eq!(lifetime.duration(), Duration::from_secs(seconds));
             assert_eq!(lifetime.to_string(), written);
@@ -71,7 +77,19 @@ mod tests {
 
     #[test]
     fn refuses_what_is_no_length_of_time() {
-        for text in ["", "s", "0s", "10", "-1s", "+1s", "1.5h", "1 h", "1w", "99999999999999999999d", "1é"] {
+        for text in [
+            "",
+            "s",
+            "0s",
+            "10",
+            "-1s",
+            "+1s",
+            "1.5h",
+            "1 h",
+            "1w",
+            "99999999999999999999d",
+            "1é",
+        ] {
             assert!(text.parse::<Lifetime>().is_err(), "{text}");
         }
     }

@@ -46,7 +46,9 @@ impl StreamKind {
     }
 
     fn label(self) -> ByStream {
-        ByStream { stream: self.name() }
+        ByStream {
+            stream: self.name(),
+        }
     }
 }
 
@@ -94,12 +96,32 @@ impl Metrics {
     pub(crate) fn new() -> Self {
         let mut registry = Registry::with_prefix("mesh_lite_control_plane");
         let series = Series::default();
-        registry.register("issuances", "Certificates asked for, by outcome", series.issuances.clone());
-        registry.register("connections", "Open gRPC connections", series.connections.clone());
-        registry.register("handshakes", "TLS handshakes, by outcome", series.handshakes.clone());
+        registry.register(
+            "issuances",
+            "Certificates asked for, by outcome",
+            series.issuances.clone(),
+        );
+        registry.register(
+            "connections",
+            "Open gRPC connections",
+            series.connections.clone(),
+        );
+        registry.register(
+            "handshakes",
+            "TLS handshakes, by outcome",
+            series.handshakes.clone(),
+        );
         registry.register("streams", "Open streams", series.streams.clone());
-        registry.register("acknowledged", "Updates that clients took", series.acknowledged.clone());
-        registry.register("rejected", "Updates that clients refused (NACK)", series.rejected.clone());
+        registry.register(
+            "acknowledged",
+            "Updates that clients took",
+            series.acknowledged.clone(),
+        );
+        registry.register(
+            "rejected",
+            "Updates that clients refused (NACK)",
+            series.rejected.clone(),
+        );
         registry.register(
             "unknown_secrets",
             "Secrets asked for that do not exist or are not the caller's",
@@ -115,8 +137,15 @@ impl Metrics {
             "Things that are wrong now, by part; /readyz says them in words",
             series.problems.clone(),
         );
-        registry.register("facts", "What the directory of workloads holds", series.facts.clone());
-        Self { series: Arc::new(series), registry: Arc::new(registry) }
+        registry.register(
+            "facts",
+            "What the directory of workloads holds",
+            series.facts.clone(),
+        );
+        Self {
+            series: Arc::new(series),
+            registry: Arc::new(registry),
+        }
     }
 
     pub(crate) fn encode(&self) -> Result<String, std::fmt::Error> {
@@ -127,11 +156,17 @@ impl Metrics {
 
     /// `outcome` is a word of ours, never the caller's.
     pub(crate) fn issuance(&self, outcome: &'static str) {
-        self.series.issuances.get_or_create(&Outcome { outcome }).inc();
+        self.series
+            .issuances
+            .get_or_create(&Outcome { outcome })
+            .inc();
     }
 
     pub(crate) fn handshake(&self, outcome: &'static str) {
-        self.series.handshakes.get_or_create(&Outcome { outcome }).inc();
+        self.series
+            .handshakes
+            .get_or_create(&Outcome { outcome })
+            .inc();
     }
 
     pub(crate) fn connection(&self) -> OpenGauge {
@@ -155,17 +190,26 @@ impl Metrics {
     }
 
     pub(crate) fn expiry(&self, kind: CertificateKind, at: SystemTime) {
-        #[expect(clippy::cast_precision_loss, reason = "seconds of this millennium fit into 53 bits")]
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "seconds of this millennium fit into 53 bits"
+        )]
         let seconds = unix_seconds(at) as f64;
         self.series.expiry.get_or_create(&kind.label()).set(seconds);
     }
 
     pub(crate) fn problems(&self, part: &'static str, count: usize) {
-        self.series.problems.get_or_create(&ByKind { kind: part }).set(gauge_value(count));
+        self.series
+            .problems
+            .get_or_create(&ByKind { kind: part })
+            .set(gauge_value(count));
     }
 
     pub(crate) fn facts(&self, kind: &'static str, count: usize) {
-        self.series.facts.get_or_create(&ByKind { kind }).set(gauge_value(count));
+        self.series
+            .facts
+            .get_or_create(&ByKind { kind })
+            .set(gauge_value(count));
     }
 }
 

@@ -39,7 +39,10 @@ impl Places {
     }
 
     fn root(&self) -> RootDirectory {
-        let path = self.root_dir.clone().unwrap_or_else(|| self.data().default_root());
+        let path = self
+            .root_dir
+            .clone()
+            .unwrap_or_else(|| self.data().default_root());
         RootDirectory::new(path)
     }
 }
@@ -67,7 +70,11 @@ pub struct RootReport {
 ///
 /// # Errors
 /// If there is a root already, or files can't be written.
-pub fn init_root(places: &Places, new: &NewRoot, now: SystemTime) -> Result<RootReport, RootCommandError> {
+pub fn init_root(
+    places: &Places,
+    new: &NewRoot,
+    now: SystemTime,
+) -> Result<RootReport, RootCommandError> {
     check_lifetimes(new.root_lifetime, new.issuing_lifetime)?;
     let (data, directory) = (places.data(), places.root());
     data.create()?;
@@ -188,7 +195,9 @@ pub enum RootCommandError {
     Token(#[from] JoinTokenError),
     #[error(transparent)]
     TrustBundle(#[from] InvalidTrustBundle),
-    #[error("{0} holds no issuing CA: run `mesh-lite root init` first, or name the --data-dir of the control plane")]
+    #[error(
+        "{0} holds no issuing CA: run `mesh-lite root init` first, or name the --data-dir of the control plane"
+    )]
     NoMesh(PathBuf),
     #[error("an issuing CA can't live longer ({issuing:?}) than its root ({root:?})")]
     Lifetimes { root: Duration, issuing: Duration },

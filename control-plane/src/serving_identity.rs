@@ -52,7 +52,11 @@ pub(crate) fn control_plane_id(
     trust_domain: &TrustDomain,
     mesh_namespace: &str,
 ) -> Result<WorkloadId, InvalidWorkloadId> {
-    WorkloadId::new(trust_domain, mesh_namespace, sidecar::CONTROL_PLANE_SERVICE_ACCOUNT)
+    WorkloadId::new(
+        trust_domain,
+        mesh_namespace,
+        sidecar::CONTROL_PLANE_SERVICE_ACCOUNT,
+    )
 }
 
 impl ServingIdentity {
@@ -64,8 +68,11 @@ impl ServingIdentity {
         let public_key = PublicKey::from_der(&key.subject_public_key_info())
             .map_err(|_| ServingError::OwnKey)?;
         let name = sidecar::CONTROL_PLANE_SERVICE_ACCOUNT.to_owned();
-        let svid = self.authority.issue(self.id.clone(), name, public_key, now)?;
-        self.metrics.expiry(CertificateKind::Serving, svid.facts.not_after);
+        let svid = self
+            .authority
+            .issue(self.id.clone(), name, public_key, now)?;
+        self.metrics
+            .expiry(CertificateKind::Serving, svid.facts.not_after);
         let renew_in = svid.facts.not_after.duration_since(now).unwrap_or_default() / 2;
         let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let certified = CertifiedKey::from_der(svid.chain, private, &self.provider)?;
@@ -79,7 +86,10 @@ impl ServingIdentity {
         // a resumed session would skip the verifier
         config.send_tls13_tickets = 0;
         config.session_storage = Arc::new(NoServerSessionStorage {});
-        Ok(Served { config: Arc::new(config), renew_in })
+        Ok(Served {
+            config: Arc::new(config),
+            renew_in,
+        })
     }
 
     /// Runs until nobody listens any more.

@@ -58,26 +58,49 @@ impl Settings {
                 self.leaf_lifetime
             ));
         }
-        for (flag, path) in [("--data-dir", &self.data_dir), ("--config-dir", &self.config_dir)] {
-            if !path.is_dir() {
-                let remedy = if flag == "--data-dir" { "run `mesh-lite root init`" } else { "create it" };
-                problems.push(format!("{flag} {}: there is no such directory; {remedy}", path.display()));
-            }
-        }
-        if self.listen == self.admin_listen && self.listen.port() != 0 {
-            problems.push(format!("--listen and --admin-listen are both {}", self.listen));
-        }
-        for namespace in self.outbound.unmeshed_by_namespace.keys().filter(|name| !is_name(name)) {
-            problems.push(format!("--outbound-unmeshed {namespace:?}=...: that is not a namespace"));
-        }
+        problems.extend(self.missing_directories());
+        problems.extend(self.wrong_addresses_and_names());
         match own_id {
-            Ok(own_id) if problems.is_empty() => Ok(Checked { settings: self, own_id, warnings }),
+            Ok(own_id) if problems.is_empty() => Ok(Checked {
+                settings: self,
+                own_id,
+                warnings,
+            }),
             Ok(_) => Err(InvalidSettings(problems)),
             Err(error) => {
                 problems.push(format!("--mesh-namespace: {error}"));
                 Err(InvalidSettings(problems))
             }
         }
+    }
+
+    fn missing_directories(&self) -> impl Iterator<Item = String> {
+        let needed = [
+            (
+                "--data-dir",
+                &self.data_dir,
+                "run `mesh-lite root init` with it",
+            ),
+            ("--config-dir", &self.config_dir, "create it"),
+        ];
+        let missing = needed.into_iter().filter(|(_, path, _)| !path.is_dir());
+        missing.map(|(flag, path, remedy)| {
+            format!(
+                "{flag} {}: there is no such directory; {remedy}",
+                path.display()
+            )
+        })
+    }
+
+    fn wrong_addresses_and_names(&self) -> impl Iterator<Item = String> {
+        let doubled = self.listen == self.admin_listen && self.listen.port() != 0;
+        let doubled =
+            doubled.then(|| format!("--listen and --admin-listen are both {}", self.listen));
+        let namespaces = self.outbound.unmeshed_by_namespace.keys();
+        let wrong = namespaces
+            .filter(|name| !is_name(name))
+            .map(|name| format!("--outbound-unmeshed {name:?}=...: that is not a namespace"));
+        doubled.into_iter().chain(wrong)
     }
 }
 

@@ -34,6 +34,10 @@ impl Secrets for PublicSecrets {
             return Some(VersionedSecret::new(active_authority_secret(key_id)));
         }
         let form = self.bundle_form(name, form)?;
-        Some(VersionedSecret::new(bundle_secret(name, &[&self.0.bundle], form)))
+        Some(VersionedSecret::new(bundle_secret(
+            name,
+            &[&self.0.bundle],
+            form,
+        )))
     }
 }

@@ -24,9 +24,13 @@ pub(crate) fn by_name(
     workload: &WorkloadName,
     index: &WorkloadIndex,
 ) -> Result<Attested, NotAttested> {
-    let document =
-        index.workload(workload).ok_or_else(|| NotAttested::NoDocument(workload.clone()))?;
-    Ok(Attested { id: document.id.clone(), workload: workload.clone() })
+    let document = index
+        .workload(workload)
+        .ok_or_else(|| NotAttested::NoDocument(workload.clone()))?;
+    Ok(Attested {
+        id: document.id.clone(),
+        workload: workload.clone(),
+    })
 }
 
 /// By the X509-SVID of a connection, whose chain was verified when it was opened. It must still
@@ -51,7 +55,10 @@ pub(crate) fn by_document(
     let (Some(namespace), Some(name)) = (leaf.id.namespace(), leaf.common_name.as_deref()) else {
         return Err(NotAttested::NoWorkloadName(leaf.id.clone()));
     };
-    let workload = WorkloadName { namespace: namespace.to_owned(), name: name.to_owned() };
+    let workload = WorkloadName {
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+    };
     let attested = by_name(&workload, index)?;
     if attested.id != leaf.id {
         return Err(NotAttested::OtherIdentity {
@@ -66,14 +73,24 @@ pub(crate) fn by_document(
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum NotAttested {
-    #[error("there is no usable Workload document {0} in the configuration directory: add it, or see the control plane's /readyz for why it was refused")]
+    #[error(
+        "there is no usable Workload document {0} in the configuration directory: add it, or see the control plane's /readyz for why it was refused"
+    )]
     NoDocument(WorkloadName),
-    #[error("the X509-SVID of this connection expired at {0}: ask with a new join token, made by `mesh-lite token create`")]
+    #[error(
+        "the X509-SVID of this connection expired at {0}: ask with a new join token, made by `mesh-lite token create`"
+    )]
     Expired(String),
     #[error("the X509-SVID of {0} names no workload that this control plane could renew it for")]
     NoWorkloadName(WorkloadId),
-    #[error("the Workload document {workload} is {document} now, not {svid}: ask with a new join token, made by `mesh-lite token create {workload}`")]
-    OtherIdentity { workload: WorkloadName, document: WorkloadId, svid: WorkloadId },
+    #[error(
+        "the Workload document {workload} is {document} now, not {svid}: ask with a new join token, made by `mesh-lite token create {workload}`"
+    )]
+    OtherIdentity {
+        workload: WorkloadName,
+        document: WorkloadId,
+        svid: WorkloadId,
+    },
 }
 
 impl NotAttested {

@@ -2,7 +2,7 @@
 //! names and says which names' answers changed since an earlier revision.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     fmt,
     net::IpAddr,
     str::FromStr,
@@ -11,11 +11,13 @@ use std::{
 
 use mesh_lite_proto::{
     identity::WorkloadId,
-    workload_directory::{
-        Answer, Endpoint, MeshSettings, Meshed, Name, Service, ServiceName, ServicePort,
-    },
+    workload_directory::{Answer, MeshSettings, Name, ServiceName},
 };
 use serde::{Deserialize, Serialize};
+
+mod claims;
+
+use claims::Claims;
 
 /// Revisions whose changes are remembered. A stream is woken at each; one that slept longer
 /// compares all its names.
@@ -46,20 +48,29 @@ impl FromStr for WorkloadName {
         if !is_name(namespace) || !is_name(name) {
             return Err(invalid());
         }
-        Ok(Self { namespace: namespace.to_owned(), name: name.to_owned() })
+        Ok(Self {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        })
     }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a workload: write NAMESPACE/NAME, as its Workload document does, each of 1 to 63 lower-case letters, digits, dashes and dots")]
+#[error(
+    "{0:?} is not a workload: write NAMESPACE/NAME, as its Workload document does, each of 1 to 63 lower-case letters, digits, dashes and dots"
+)]
 pub struct InvalidWorkloadName(String);
 
 /// As Kubernetes names things, and short enough for a certificate's common name.
 pub(crate) fn is_name(text: &str) -> bool {
     const MAX: usize = 63;
     let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    let ends = text.bytes().next().is_some_and(inner) && text.bytes().next_back().is_some_and(inner);
-    ends && text.len() <= MAX && text.bytes().all(|byte| inner(byte) || byte == b'-' || byte == b'.')
+    let ends =
+        text.bytes().next().is_some_and(inner) && text.bytes().next_back().is_some_and(inner);
+    ends && text.len() <= MAX
+        && text
+            .bytes()
+            .all(|byte| inner(byte) || byte == b'-' || byte == b'.')
 }
 
 /// A workload as its document states it.
@@ -104,7 +115,10 @@ pub(crate) enum TargetPort {
 impl ServiceDocument {
     fn selects(&self, workload: &Workload) -> bool {
         workload.name.namespace == self.name.namespace
-            && self.selector.iter().all(|(key, value)| workload.labels.get(key) == Some(value))
+            && self
+                .selector
+                .iter()
+                .all(|(key, value)| workload.labels.get(key) == Some(value))
     }
 }
 
@@ -141,7 +155,10 @@ impl WorkloadIndex {
     /// Nothing yet. Revisions count from here; the time of the start makes them grow over a
     /// restart too.
     pub(crate) fn beginning_at(revision: u64) -> Self {
-        Self { revision, ..Self::default() }
+        Self {
+            revision,
+            ..Self::default()
+        }
     }
 
     /// The snapshot after this one. The same facts give the same answers and no change.
@@ -159,9 +176,17 @@ impl WorkloadIndex {
         changes.push((revision, remembered));
         let surplus = changes.len().saturating_sub(REMEMBERED_REVISIONS);
         changes.drain(..surplus);
-        let workloads =
-            workloads.into_iter().map(|workload| (workload.name.clone(), workload)).collect();
-        Self { revision, workloads, answers, conflicts, changes }
+        let workloads = workloads
+            .into_iter()
+            .map(|workload| (workload.name.clone(), workload))
+            .collect();
+        Self {
+            revision,
+            workloads,
+            answers,
+            conflicts,
+            changes,
+        }
     }
 
     pub(crate) fn revision(&self) -> u64 {
@@ -190,18 +215,24 @@ impl WorkloadIndex {
             Name::Address(_) => Answer::Unknown {
                 reason: "no Workload and no Service document has this address".to_owned(),
             },
-            Name::Service(_) => {
-                Answer::Unknown { reason: "there is no Service document of this name".to_owned() }
-            }
+            Name::Service(_) => Answer::Unknown {
+                reason: "there is no Service document of this name".to_owned(),
+            },
         })
     }
 
     pub(crate) fn changes_since(&self, revision: u64) -> Changes {
-        let oldest = self.changes.first().map_or(self.revision, |(first, _)| *first);
+        let oldest = self
+            .changes
+            .first()
+            .map_or(self.revision, |(first, _)| *first);
         if revision.saturating_add(1) < oldest {
             return Changes::Everything;
         }
-        let since = self.changes.iter().filter(|(changed, _)| *changed > revision);
+        let since = self
+            .changes
+            .iter()
+            .filter(|(changed, _)| *changed > revision);
         since
             .map(|(_, names)| names.clone())
             .collect::<Option<Vec<_>>>()
@@ -222,138 +253,10 @@ fn changed_names(
     after: &HashMap<Name, Arc<Answer>>,
 ) -> HashSet<Name> {
     let gone = before.keys().filter(|name| !after.contains_key(*name));
-    let new = after.iter().filter(|(name, answer)| before.get(*name) != Some(*answer));
+    let new = after
+        .iter()
+        .filter(|(name, answer)| before.get(*name) != Some(*answer));
     gone.chain(new.map(|(name, _)| name)).cloned().collect()
-}
-
-/// Who claims which address: positions in the lists of workloads and services.
-#[derive(Default)]
-struct Claims {
-    workloads: BTreeMap<IpAddr, BTreeSet<usize>>,
-    services: BTreeMap<IpAddr, BTreeSet<usize>>,
-}
-
-impl Claims {
-    fn of(workloads: &[Workload], services: &[ServiceDocument]) -> Self {
-        let mut claims = Self::default();
-        for (position, workload) in workloads.iter().enumerate() {
-            for address in &workload.addresses {
-                let address = address.to_canonical();
-                claims.workloads.entry(address).or_default().insert(position);
-            }
-        }
-        for (position, service) in services.iter().enumerate() {
-            for address in &service.addresses {
-                let address = address.to_canonical();
-                claims.services.entry(address).or_default().insert(position);
-            }
-        }
-        claims
-    }
-
-    /// The only document that claims the address, workload or service.
-    fn is_sole(&self, address: IpAddr) -> bool {
-        let count = |claims: &BTreeMap<IpAddr, BTreeSet<usize>>| {
-            claims.get(&address).map_or(0, BTreeSet::len)
-        };
-        count(&self.workloads).saturating_add(count(&self.services)) == 1
-    }
-
-    fn into_answers(
-        self,
-        workloads: &[Workload],
-        services: &[ServiceDocument],
-    ) -> (HashMap<Name, Arc<Answer>>, Vec<String>) {
-        let mut answers = HashMap::new();
-        for workload in workloads {
-            for endpoint in self.endpoints(workload) {
-                let name = Name::Address(endpoint.address);
-                answers.insert(name, Arc::new(Answer::Endpoint(endpoint)));
-            }
-        }
-        for service in services {
-            let answer = Arc::new(Answer::Service(self.service(service, workloads)));
-            for address in service.addresses.iter().map(IpAddr::to_canonical) {
-                if self.is_sole(address) {
-                    answers.insert(Name::Address(address), Arc::clone(&answer));
-                }
-            }
-            answers.insert(Name::Service(service.name.clone()), answer);
-        }
-        let mut conflicts = Vec::new();
-        for (address, claimants) in self.conflicting(workloads, services) {
-            let reason = format!("{address} is claimed by {}", claimants.join(" and by "));
-            conflicts.push(format!("{reason}: nobody gets it until one of them gives it up"));
-            answers.insert(Name::Address(address), Arc::new(Answer::Unknown { reason }));
-        }
-        (answers, conflicts)
-    }
-
-    fn endpoints<'a>(&'a self, workload: &'a Workload) -> impl Iterator<Item = Endpoint> + 'a {
-        let addresses = workload.addresses.iter().map(IpAddr::to_canonical);
-        addresses.filter(|address| self.is_sole(*address)).map(|address| Endpoint {
-            address,
-            meshed: workload
-                .tunnel_port
-                .map(|tunnel_port| Meshed { id: workload.id.clone(), tunnel_port }),
-            namespace: workload.name.namespace.clone(),
-            name: workload.name.name.clone(),
-            healthy: true,
-        })
-    }
-
-    fn service(&self, service: &ServiceDocument, workloads: &[Workload]) -> Service {
-        let selected: Vec<&Workload> =
-            workloads.iter().filter(|workload| service.selects(workload)).collect();
-        let ports = service.ports.iter().filter_map(|port| {
-            let target_port = target_port(&port.target, &selected)?;
-            Some(ServicePort { port: port.port, target_port })
-        });
-        Service {
-            name: service.name.clone(),
-            ports: ports.collect(),
-            endpoints: selected
-                .iter()
-                .flat_map(|workload| self.endpoints(workload))
-                .map(|endpoint| (endpoint.address, endpoint))
-                .collect(),
-            session_affinity: service.session_affinity,
-        }
-    }
-
-    fn conflicting(
-        &self,
-        workloads: &[Workload],
-        services: &[ServiceDocument],
-    ) -> BTreeMap<IpAddr, Vec<String>> {
-        let mut claimants: BTreeMap<IpAddr, Vec<String>> = BTreeMap::new();
-        for (address, positions) in &self.workloads {
-            let names = positions.iter().filter_map(|position| workloads.get(*position));
-            let names = names.map(|workload| format!("Workload {}", workload.name));
-            claimants.entry(*address).or_default().extend(names);
-        }
-        for (address, positions) in &self.services {
-            let names = positions.iter().filter_map(|position| services.get(*position));
-            let names = names.map(|service| format!("Service {}", service.name));
-            claimants.entry(*address).or_default().extend(names);
-        }
-        claimants.retain(|_, names| names.len() > 1);
-        claimants
-    }
-}
-
-/// `None`: nobody has a port of that name, or they mean different numbers by it. The service
-/// then has no such port, rather than a wrong one.
-fn target_port(target: &TargetPort, selected: &[&Workload]) -> Option<u16> {
-    match target {
-        TargetPort::Number(number) => Some(*number),
-        TargetPort::Name(name) => {
-            let numbers: BTreeSet<u16> =
-                selected.iter().filter_map(|workload| workload.ports.get(name).copied()).collect();
-            let mut numbers = numbers.into_iter();
-            numbers.next().filter(|_| numbers.next().is_none())
-        }
-    }
 }
 
 #[cfg(test)]

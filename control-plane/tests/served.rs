@@ -18,6 +18,7 @@ mod served {
     mod connections;
     mod issuance;
     mod rotation;
+    mod secrecy;
     mod secret_streams;
     mod workload_directory;
 }

@@ -4,7 +4,14 @@ use super::*;
 
 fn admin() -> (Admin, watch::Sender<Ending>) {
     let (end, ending) = watch::channel(Ending::NotYet);
-    (Admin { metrics: Metrics::new(), conditions: Conditions::new(), ending }, end)
+    (
+        Admin {
+            metrics: Metrics::new(),
+            conditions: Conditions::new(),
+            ending,
+        },
+        end,
+    )
 }
 
 async fn body(response: Response<Full<Bytes>>) -> String {
@@ -16,19 +23,31 @@ async fn body(response: Response<Full<Bytes>>) -> String {
 async fn only_reads() {
     let (admin, _end) = admin();
     for method in [Method::POST, Method::PUT, Method::DELETE] {
-        assert_eq!(admin.answer(&method, "/metrics").status(), StatusCode::METHOD_NOT_ALLOWED);
+        assert_eq!(
+            admin.answer(&method, "/metrics").status(),
+            StatusCode::METHOD_NOT_ALLOWED
+        );
     }
-    assert_eq!(admin.answer(&Method::GET, "/").status(), StatusCode::NOT_FOUND);
+    assert_eq!(
+        admin.answer(&Method::GET, "/").status(),
+        StatusCode::NOT_FOUND
+    );
 }
 
 #[tokio::test]
 async fn says_what_is_wrong_and_serves_on() {
     let (admin, _end) = admin();
-    admin.conditions.set(Part::Documents, vec!["first".to_owned(), "second".to_owned()]);
+    admin.conditions.set(
+        Part::Documents,
+        vec!["first".to_owned(), "second".to_owned()],
+    );
     let answer = admin.answer(&Method::GET, "/readyz");
     assert_eq!(answer.status(), StatusCode::OK);
     let text = body(answer).await;
-    assert_eq!(text, "serving, with 2 problems:\ndocuments: first\ndocuments: second\n");
+    assert_eq!(
+        text,
+        "serving, with 2 problems:\ndocuments: first\ndocuments: second\n"
+    );
     admin.conditions.clear(Part::Documents);
     assert_eq!(body(admin.answer(&Method::GET, "/readyz")).await, "ok\n");
 }
@@ -37,6 +56,12 @@ async fn says_what_is_wrong_and_serves_on() {
 async fn is_not_ready_while_it_ends() {
     let (admin, end) = admin();
     end.send_replace(Ending::Now);
-    assert_eq!(admin.answer(&Method::GET, "/readyz").status(), StatusCode::SERVICE_UNAVAILABLE);
-    assert_eq!(admin.answer(&Method::GET, "/healthz").status(), StatusCode::OK);
+    assert_eq!(
+        admin.answer(&Method::GET, "/readyz").status(),
+        StatusCode::SERVICE_UNAVAILABLE
+    );
+    assert_eq!(
+        admin.answer(&Method::GET, "/healthz").status(),
+        StatusCode::OK
+    );
 }

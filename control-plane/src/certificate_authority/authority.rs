@@ -53,15 +53,21 @@ impl AuthorityFacts {
     }
 
     pub(crate) fn lifetime(&self) -> Duration {
-        self.not_after.duration_since(self.not_before).unwrap_or_default()
+        self.not_after
+            .duration_since(self.not_before)
+            .unwrap_or_default()
     }
 
     pub(crate) fn check_time(&self, now: SystemTime) -> Result<(), InvalidAuthority> {
         if now >= self.not_after {
-            return Err(InvalidAuthority::Expired(crate::clock::readable(self.not_after)));
+            return Err(InvalidAuthority::Expired(crate::clock::readable(
+                self.not_after,
+            )));
         }
         if now < self.not_before {
-            return Err(InvalidAuthority::NotYetValid(crate::clock::readable(self.not_before)));
+            return Err(InvalidAuthority::NotYetValid(crate::clock::readable(
+                self.not_before,
+            )));
         }
         Ok(())
     }
@@ -86,7 +92,11 @@ impl IssuingAuthority {
         trust_domain: &TrustDomain,
     ) -> Result<Self, InvalidAuthority> {
         let facts = AuthorityFacts::read(&certificate)?;
-        if let Some(found) = facts.trust_domain.as_ref().filter(|found| *found != trust_domain) {
+        if let Some(found) = facts
+            .trust_domain
+            .as_ref()
+            .filter(|found| *found != trust_domain)
+        {
             return Err(InvalidAuthority::OtherTrustDomain {
                 found: found.to_string(),
                 expected: trust_domain.to_string(),
@@ -98,7 +108,13 @@ impl IssuingAuthority {
         }
         let issuer = Issuer::from_ca_cert_der(&certificate, key)
             .map_err(|error| InvalidAuthority::Malformed(error.to_string()))?;
-        Ok(Self { certificate, facts, trust_domain: trust_domain.clone(), issuer, public_key })
+        Ok(Self {
+            certificate,
+            facts,
+            trust_domain: trust_domain.clone(),
+            issuer,
+            public_key,
+        })
     }
 
     pub(crate) fn certificate(&self) -> &CertificateDer<'static> {
@@ -123,7 +139,9 @@ impl IssuingAuthority {
         template: &SvidTemplate,
     ) -> Result<CertificateDer<'static>, super::IssueError> {
         let parameters = template.parameters()?;
-        Ok(parameters.signed_by(template.public_key.info(), &self.issuer)?.into())
+        Ok(parameters
+            .signed_by(template.public_key.info(), &self.issuer)?
+            .into())
     }
 
     /// The root in the bundle that signed this CA.
@@ -143,13 +161,17 @@ impl IssuingAuthority {
 fn is_signed_by(certificate: &X509Certificate<'_>, root: &CertificateDer<'_>) -> bool {
     let Ok(root) = parse(root) else { return false };
     root.subject() == certificate.issuer()
-        && certificate.verify_signature(Some(root.public_key())).is_ok()
+        && certificate
+            .verify_signature(Some(root.public_key()))
+            .is_ok()
 }
 
 fn parse<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, InvalidAuthority> {
     match X509Certificate::from_der(der) {
-        Ok((rest, certificate)) if rest.is_empty() => Ok(certificate),
-        Ok(_) => Err(InvalidAuthority::Malformed("bytes follow the certificate".to_owned())),
+        Ok(([], certificate)) => Ok(certificate),
+        Ok(_) => Err(InvalidAuthority::Malformed(
+            "bytes follow the certificate".to_owned(),
+        )),
         Err(error) => Err(InvalidAuthority::Malformed(error.to_string())),
     }
 }
@@ -162,13 +184,16 @@ fn trust_domain(
     certificate: &X509Certificate<'_>,
 ) -> Result<Option<TrustDomain>, InvalidAuthority> {
     let names = certificate.subject_alternative_name().map_err(malformed)?;
-    let mut uris = names.iter().flat_map(|names| &names.value.general_names).filter_map(|name| {
-        match name {
+    let mut uris = names
+        .iter()
+        .flat_map(|names| &names.value.general_names)
+        .filter_map(|name| match name {
             GeneralName::URI(uri) => Some(*uri),
             _ => None,
-        }
-    });
-    let Some(uri) = uris.next() else { return Ok(None) };
+        });
+    let Some(uri) = uris.next() else {
+        return Ok(None);
+    };
     if uris.next().is_some() {
         return Err(InvalidAuthority::Uris);
     }
@@ -187,7 +212,10 @@ fn has_uri_constraints(certificate: &X509Certificate<'_>) -> Result<bool, Invali
         return Ok(false);
     };
     let of_uris = |subtrees: &Option<Vec<GeneralSubtree<'_>>>| {
-        subtrees.iter().flatten().any(|subtree| matches!(subtree.base, GeneralName::URI(_)))
+        subtrees
+            .iter()
+            .flatten()
+            .any(|subtree| matches!(subtree.base, GeneralName::URI(_)))
     };
     let constraints = constraints.value;
     Ok(of_uris(&constraints.permitted_subtrees) || of_uris(&constraints.excluded_subtrees))
@@ -197,12 +225,14 @@ fn has_uri_constraints(certificate: &X509Certificate<'_>) -> Result<bool, Invali
 /// the start of its public key's SHA-256.
 fn key_identifier(certificate: &X509Certificate<'_>) -> String {
     const LENGTH: usize = 20;
-    let stated = certificate.extensions().iter().find_map(|extension| {
-        match extension.parsed_extension() {
-            ParsedExtension::SubjectKeyIdentifier(id) => Some(hex(id.0)),
-            _ => None,
-        }
-    });
+    let stated =
+        certificate
+            .extensions()
+            .iter()
+            .find_map(|extension| match extension.parsed_extension() {
+                ParsedExtension::SubjectKeyIdentifier(id) => Some(hex(id.0)),
+                _ => None,
+            });
     stated.unwrap_or_else(|| {
         let print = digest(&SHA256, certificate.public_key().raw);
         hex(print.as_ref().get(..LENGTH).unwrap_or_default())
@@ -218,7 +248,9 @@ pub enum InvalidAuthority {
     NotAnAuthority,
     #[error("the CA certificate's key usage does not allow it to sign certificates")]
     MayNotSign,
-    #[error("the CA certificate has more than one URI name; it may have one, spiffe://<trust domain>")]
+    #[error(
+        "the CA certificate has more than one URI name; it may have one, spiffe://<trust domain>"
+    )]
     Uris,
     #[error("{0:?} is no trust domain: a CA's URI is spiffe://<trust domain>, without a path")]
     UriWithPath(String),
@@ -230,8 +262,12 @@ pub enum InvalidAuthority {
     Expired(String),
     #[error("the CA certificate is valid from {0} on: compare the clocks")]
     NotYetValid(String),
-    #[error("the CA is of trust domain {found}, not {expected}: give the --trust-domain that `root init` was given")]
+    #[error(
+        "the CA is of trust domain {found}, not {expected}: give the --trust-domain that `root init` was given"
+    )]
     OtherTrustDomain { found: String, expected: String },
-    #[error("no root in the trust bundle signed the issuing CA, so no sidecar would trust its leaves")]
+    #[error(
+        "no root in the trust bundle signed the issuing CA, so no sidecar would trust its leaves"
+    )]
     NotOfThisBundle,
 }

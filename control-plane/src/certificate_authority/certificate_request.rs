@@ -25,7 +25,10 @@ pub(crate) struct KeyPrint([u8; 32]);
 impl KeyPrint {
     pub(crate) fn of(spki: &[u8]) -> Self {
         let mut print = [0; 32];
-        print.iter_mut().zip(digest(&SHA256, spki).as_ref()).for_each(|(to, from)| *to = *from);
+        print
+            .iter_mut()
+            .zip(digest(&SHA256, spki).as_ref())
+            .for_each(|(to, from)| *to = *from);
         Self(print)
     }
 
@@ -41,7 +44,9 @@ pub(crate) struct PublicKey(SubjectPublicKeyInfo);
 impl PublicKey {
     /// From DER SubjectPublicKeyInfo.
     pub(crate) fn from_der(spki: &[u8]) -> Result<Self, InvalidRequest> {
-        SubjectPublicKeyInfo::from_der(spki).map(Self).map_err(|_| InvalidRequest::KeyKind)
+        SubjectPublicKeyInfo::from_der(spki)
+            .map(Self)
+            .map_err(|_| InvalidRequest::KeyKind)
     }
 
     pub(super) fn info(&self) -> &SubjectPublicKeyInfo {
@@ -72,11 +77,15 @@ impl CertificateRequest {
         let (rest, request) = X509CertificationRequest::from_der(der)
             .map_err(|error| InvalidRequest::Malformed(error.to_string()))?;
         if !rest.is_empty() {
-            return Err(InvalidRequest::Malformed("bytes follow the request".to_owned()));
+            return Err(InvalidRequest::Malformed(
+                "bytes follow the request".to_owned(),
+            ));
         }
         let key = &request.certification_request_info.subject_pki;
         check_strength(&key.parsed().map_err(|_| InvalidRequest::KeyKind)?)?;
-        request.verify_signature().map_err(|_| InvalidRequest::Signature)?;
+        request
+            .verify_signature()
+            .map_err(|_| InvalidRequest::Signature)?;
         Ok(Self {
             public_key: PublicKey::from_der(key.raw)?,
             key_print: KeyPrint::of(key.raw),
@@ -97,7 +106,9 @@ fn check_strength(key: &ParsedKey<'_>) -> Result<(), InvalidRequest> {
 fn uris(request: &X509CertificationRequest<'_>) -> Result<Vec<String>, InvalidRequest> {
     let mut uris = Vec::new();
     for extension in request.requested_extensions().into_iter().flatten() {
-        let ParsedExtension::SubjectAlternativeName(names) = extension else { continue };
+        let ParsedExtension::SubjectAlternativeName(names) = extension else {
+            continue;
+        };
         for name in &names.general_names {
             match name {
                 GeneralName::URI(uri) => uris.push((*uri).to_owned()),

@@ -117,7 +117,11 @@ impl DataDirectory {
     }
 
     pub(crate) fn write_trust_bundle(&self, bundle: &TrustBundle) -> Result<(), KeyStoreError> {
-        replace(&self.trust_bundle(), bundle.to_pem().as_bytes(), PUBLIC_FILE)
+        replace(
+            &self.trust_bundle(),
+            bundle.to_pem().as_bytes(),
+            PUBLIC_FILE,
+        )
     }
 
     pub(crate) fn read_trust_bundle(
@@ -150,11 +154,15 @@ impl RootDirectory {
         let beside = beside(&self.0)?;
         create_private_directory(&beside)?;
         let text = certificate_and_key(root.certificate(), root.key());
-        let written = replace(&beside.join(ROOT_FILE), text.as_bytes(), PRIVATE_FILE)
-            .and_then(|()| match fs::rename(&beside, &self.0) {
-                Ok(()) => sync_parent(&self.0),
-                Err(error) if is_occupied(&error) => Err(KeyStoreError::RootExists(self.0.clone())),
-                Err(error) => Err(KeyStoreError::io("rename into place", &self.0)(error)),
+        let written =
+            replace(&beside.join(ROOT_FILE), text.as_bytes(), PRIVATE_FILE).and_then(|()| {
+                match fs::rename(&beside, &self.0) {
+                    Ok(()) => sync_parent(&self.0),
+                    Err(error) if is_occupied(&error) => {
+                        Err(KeyStoreError::RootExists(self.0.clone()))
+                    }
+                    Err(error) => Err(KeyStoreError::io("rename into place", &self.0)(error)),
+                }
             });
         if written.is_err() {
             // best effort: the reason to report is the first one
@@ -175,7 +183,9 @@ const ROOT_FILE: &str = "root.pem";
 fn is_occupied(error: &io::Error) -> bool {
     matches!(
         error.kind(),
-        io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory
+        io::ErrorKind::DirectoryNotEmpty
+            | io::ErrorKind::AlreadyExists
+            | io::ErrorKind::NotADirectory
     )
 }
 
@@ -190,7 +200,10 @@ fn read_certificate_and_key(
     path: &Path,
 ) -> Result<(CertificateDer<'static>, KeyPair), KeyStoreError> {
     let text = read(path)?;
-    let not_pem = |what: &'static str| KeyStoreError::NotPem { path: path.to_owned(), what };
+    let not_pem = |what: &'static str| KeyStoreError::NotPem {
+        path: path.to_owned(),
+        what,
+    };
     let certificate = CertificateDer::from_pem_slice(&text).map_err(|_| not_pem("CERTIFICATE"))?;
     let key = PrivatePkcs8KeyDer::from_pem_slice(&text).map_err(|_| not_pem("PRIVATE KEY"))?;
     let key = KeyPair::try_from(&key).map_err(|_| not_pem("PRIVATE KEY"))?;
@@ -198,11 +211,18 @@ fn read_certificate_and_key(
 }
 
 pub(crate) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyStoreError> {
-    let length = fs::metadata(path).map_err(KeyStoreError::io("read", path))?.len();
+    let length = fs::metadata(path)
+        .map_err(KeyStoreError::io("read", path))?
+        .len();
     if length > MAX_FILE {
-        return Err(KeyStoreError::TooLong { path: path.to_owned(), length });
+        return Err(KeyStoreError::TooLong {
+            path: path.to_owned(),
+            length,
+        });
     }
-    fs::read(path).map(Zeroizing::new).map_err(KeyStoreError::io("read", path))
+    fs::read(path)
+        .map(Zeroizing::new)
+        .map_err(KeyStoreError::io("read", path))
 }
 
 pub(crate) fn create_private_directory(path: &Path) -> Result<(), KeyStoreError> {
@@ -211,7 +231,10 @@ pub(crate) fn create_private_directory(path: &Path) -> Result<(), KeyStoreError>
         .mode(PRIVATE_DIRECTORY)
         .create(path)
         .map_err(KeyStoreError::io("create", path))?;
-    let mode = fs::metadata(path).map_err(KeyStoreError::io("read", path))?.permissions().mode();
+    let mode = fs::metadata(path)
+        .map_err(KeyStoreError::io("read", path))?
+        .permissions()
+        .mode();
     // a directory that was there before may be open to others
     if mode & 0o077 == 0 {
         return Ok(());
@@ -250,7 +273,10 @@ fn write_and_sync(path: &Path, content: &[u8], mode: u32) -> Result<(), KeyStore
 }
 
 fn sync_parent(path: &Path) -> Result<(), KeyStoreError> {
-    let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) else {
+    let Some(parent) = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+    else {
         return Ok(());
     };
     fs::File::open(parent)
@@ -268,20 +294,34 @@ fn beside(path: &Path) -> Result<PathBuf, KeyStoreError> {
 #[non_exhaustive]
 pub enum KeyStoreError {
     #[error("can't {what} {path}: {error}")]
-    Io { what: &'static str, path: PathBuf, error: io::Error },
+    Io {
+        what: &'static str,
+        path: PathBuf,
+        error: io::Error,
+    },
     #[error("{path} has {length} bytes, more than the {MAX_FILE} that such a file may have")]
     TooLong { path: PathBuf, length: u64 },
     #[error("{path} holds no readable {what} in PEM")]
     NotPem { path: PathBuf, what: &'static str },
     #[error("{path}: {error}")]
-    Authority { path: PathBuf, error: InvalidAuthority },
+    Authority {
+        path: PathBuf,
+        error: InvalidAuthority,
+    },
     #[error("{path}: {error}")]
     Root { path: PathBuf, error: RootError },
     #[error("{path}: {error}")]
-    TrustBundle { path: PathBuf, error: InvalidTrustBundle },
-    #[error("{0} holds a root already; a root is never overwritten. `mesh-lite root renew` signs its next issuing CA; for another mesh name another --data-dir")]
+    TrustBundle {
+        path: PathBuf,
+        error: InvalidTrustBundle,
+    },
+    #[error(
+        "{0} holds a root already; a root is never overwritten. `mesh-lite root renew` signs its next issuing CA; for another mesh name another --data-dir"
+    )]
     RootExists(PathBuf),
-    #[error("another control plane uses the data directory {0}: stop it, or name another --data-dir")]
+    #[error(
+        "another control plane uses the data directory {0}: stop it, or name another --data-dir"
+    )]
     InUse(PathBuf),
     #[error(transparent)]
     Random(#[from] NoRandomNumbers),
@@ -292,7 +332,11 @@ impl KeyStoreError {
         what: &'static str,
         path: &'a Path,
     ) -> impl Fn(io::Error) -> Self + use<'a> {
-        move |error| Self::Io { what, path: path.to_owned(), error }
+        move |error| Self::Io {
+            what,
+            path: path.to_owned(),
+            error,
+        }
     }
 
     /// Nothing is there: the question is then whether `root init` was run.

@@ -7,7 +7,9 @@ pub(crate) type SerialBytes = [u8; 16];
 
 pub(crate) fn random_bytes<const N: usize>() -> Result<[u8; N], NoRandomNumbers> {
     let mut bytes = [0_u8; N];
-    SystemRandom::new().fill(&mut bytes).map_err(|_| NoRandomNumbers)?;
+    SystemRandom::new()
+        .fill(&mut bytes)
+        .map_err(|_| NoRandomNumbers)?;
     Ok(bytes)
 }
 

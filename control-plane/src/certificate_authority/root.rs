@@ -39,22 +39,25 @@ impl Root {
     ) -> Result<Self, RootError> {
         let key = KeyPair::generate()?;
         let until = now.checked_add(lifetime).ok_or(RootError::Lifetime)?;
-        let parameters =
-            authority_parameters("root", trust_domain, ROOT_PATH_LENGTH, now, until)?;
+        let parameters = authority_parameters("root", trust_domain, ROOT_PATH_LENGTH, now, until)?;
         let certificate = parameters.self_signed(&key)?;
         Self::load(certificate.into(), key)
     }
 
     /// # Errors
     /// If the certificate is not a CA's or names no trust domain.
-
     pub(crate) fn load(
         certificate: CertificateDer<'static>,
         key: KeyPair,
     ) -> Result<Self, RootError> {
         let facts = AuthorityFacts::read(&certificate)?;
         let trust_domain = facts.trust_domain.clone().ok_or(RootError::NoTrustDomain)?;
-        Ok(Self { certificate, facts, trust_domain, key })
+        Ok(Self {
+            certificate,
+            facts,
+            trust_domain,
+            key,
+        })
     }
 
     pub(crate) fn trust_domain(&self) -> &TrustDomain {
@@ -80,7 +83,10 @@ impl Root {
         now: SystemTime,
     ) -> Result<NewIssuingAuthority, RootError> {
         self.facts.check_time(now)?;
-        let until = now.checked_add(lifetime).ok_or(RootError::Lifetime)?.min(self.facts.not_after);
+        let until = now
+            .checked_add(lifetime)
+            .ok_or(RootError::Lifetime)?
+            .min(self.facts.not_after);
         let parameters = authority_parameters(
             "issuing CA",
             &self.trust_domain,
@@ -93,7 +99,11 @@ impl Root {
         let certificate: Certificate = parameters.signed_by(&key, &issuer)?;
         let certificate: CertificateDer<'static> = certificate.into();
         let facts = AuthorityFacts::read(&certificate)?;
-        Ok(NewIssuingAuthority { certificate, facts, key })
+        Ok(NewIssuingAuthority {
+            certificate,
+            facts,
+            key,
+        })
     }
 }
 
@@ -120,8 +130,12 @@ fn authority_parameters(
     parameters.not_before = whole_seconds(now.checked_sub(BACKDATE).unwrap_or(now)).into();
     parameters.not_after = whole_seconds(until).into();
     parameters.distinguished_name = DistinguishedName::new();
-    parameters.distinguished_name.push(DnType::OrganizationName, "mesh-lite");
-    parameters.distinguished_name.push(DnType::CommonName, format!("{role} {distinct}"));
+    parameters
+        .distinguished_name
+        .push(DnType::OrganizationName, "mesh-lite");
+    parameters
+        .distinguished_name
+        .push(DnType::CommonName, format!("{role} {distinct}"));
     parameters.is_ca = IsCa::Ca(BasicConstraints::Constrained(path_length));
     parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     parameters.use_authority_key_identifier_extension = true;

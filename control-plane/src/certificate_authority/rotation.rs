@@ -40,9 +40,13 @@ pub(crate) struct Found {
 pub(crate) enum Step {
     Unchanged,
     Announced,
-    Activated { key_id: String },
+    Activated {
+        key_id: String,
+    },
     /// A new issuing CA waits until its root is known everywhere.
-    Prepared { until: SystemTime },
+    Prepared {
+        until: SystemTime,
+    },
 }
 
 pub(crate) struct Rotation {
@@ -65,7 +69,11 @@ impl Rotation {
             bundle: Arc::new(found.bundle),
             authority: Arc::new(found.authority),
         });
-        Ok(Self { trust, leaf_lifetime, announced: Vec::new() })
+        Ok(Self {
+            trust,
+            leaf_lifetime,
+            announced: Vec::new(),
+        })
     }
 
     pub(crate) fn trust(&self) -> Arc<Trust> {
@@ -93,7 +101,9 @@ impl Rotation {
             self.publish(found.bundle, None);
             return Ok(match (same_authority, same_bundle) {
                 (true, _) => Step::Announced,
-                (false, _) => Step::Prepared { until: activates_at },
+                (false, _) => Step::Prepared {
+                    until: activates_at,
+                },
             });
         }
         let key_id = found.authority.facts().key_id.clone();
@@ -102,23 +112,37 @@ impl Rotation {
     }
 
     fn remember_new_roots(&mut self, bundle: &TrustBundle, now: SystemTime) {
-        self.announced.retain(|(root, _)| bundle.authorities().contains(root));
+        self.announced
+            .retain(|(root, _)| bundle.authorities().contains(root));
         for root in bundle.authorities() {
             let known = self.trust.bundle.authorities().contains(root);
-            if !known && !self.announced.iter().any(|(announced, _)| announced == root) {
+            if !known
+                && !self
+                    .announced
+                    .iter()
+                    .any(|(announced, _)| announced == root)
+            {
                 self.announced.push((root.clone(), now));
             }
         }
     }
 
     fn activates_at(&self, root: &CertificateDer<'_>, now: SystemTime) -> SystemTime {
-        let announced = self.announced.iter().find(|(announced, _)| announced == root);
-        announced.and_then(|(_, since)| since.checked_add(SETTLE)).unwrap_or(now)
+        let announced = self
+            .announced
+            .iter()
+            .find(|(announced, _)| announced == root);
+        announced
+            .and_then(|(_, since)| since.checked_add(SETTLE))
+            .unwrap_or(now)
     }
 
     fn publish(&mut self, bundle: TrustBundle, authority: Option<IssuingAuthority>) {
         let authority = authority.map_or_else(|| Arc::clone(&self.trust.authority), Arc::new);
-        self.trust = Arc::new(Trust { bundle: Arc::new(bundle), authority });
+        self.trust = Arc::new(Trust {
+            bundle: Arc::new(bundle),
+            authority,
+        });
     }
 }
 
@@ -132,7 +156,10 @@ fn check(
     authority.root_in(bundle)?;
     let lifetime = authority.facts().lifetime();
     if lifetime < leaf_lifetime.saturating_mul(MIN_LIFETIMES) {
-        return Err(RotationError::TooShort { lifetime, leaf_lifetime });
+        return Err(RotationError::TooShort {
+            lifetime,
+            leaf_lifetime,
+        });
     }
     Ok(())
 }
@@ -146,7 +173,10 @@ pub enum RotationError {
         "the issuing CA lives {lifetime:?} and leaves live {leaf_lifetime:?}: it must live at least {MIN_LIFETIMES} times as long. \
          Sign a longer one with `mesh-lite root renew --issuing-lifetime`, or lower --leaf-lifetime"
     )]
-    TooShort { lifetime: Duration, leaf_lifetime: Duration },
+    TooShort {
+        lifetime: Duration,
+        leaf_lifetime: Duration,
+    },
     #[error(
         "the root of the active issuing CA is missing in the trust bundle: its leaves are in use. \
          Put it back, let the next issuing CA become active and its leaves take over, then drop it"

@@ -51,14 +51,29 @@ fn compare(
     let serial = Serial::new(&template.serial).map_err(|_| InvalidLeaf::Serial)?;
     let checks = [
         (facts.id == template.id, "the SPIFFE ID"),
-        (facts.id.trust_domain() == authority.trust_domain(), "the trust domain"),
+        (
+            facts.id.trust_domain() == authority.trust_domain(),
+            "the trust domain",
+        ),
         (facts.serial == serial, "the serial"),
-        (facts.common_name.as_ref() == Some(&template.common_name), "the common name"),
-        (facts.not_before == template.not_before, "the start of validity"),
+        (
+            facts.common_name.as_ref() == Some(&template.common_name),
+            "the common name",
+        ),
+        (
+            facts.not_before == template.not_before,
+            "the start of validity",
+        ),
         (facts.not_after == template.not_after, "the end of validity"),
         (facts.not_before < facts.not_after, "the order of its dates"),
-        (facts.not_before >= issuer.not_before, "a start before its issuer's"),
-        (facts.not_after <= issuer.not_after, "an end after its issuer's"),
+        (
+            facts.not_before >= issuer.not_before,
+            "a start before its issuer's",
+        ),
+        (
+            facts.not_after <= issuer.not_after,
+            "an end after its issuer's",
+        ),
     ];
     match checks.into_iter().find(|(holds, _)| !holds) {
         Some((_, what)) => Err(InspectionError::Differs(what)),
@@ -71,8 +86,16 @@ fn check_extensions(certificate: &X509Certificate<'_>) -> Result<(), InspectionE
     let required: [(Oid<'_>, bool, &'static str); 4] = [
         (OID_X509_EXT_BASIC_CONSTRAINTS, true, "basic constraints"),
         (OID_X509_EXT_KEY_USAGE, true, "a critical key usage"),
-        (OID_X509_EXT_EXTENDED_KEY_USAGE, false, "an extended key usage"),
-        (OID_X509_EXT_SUBJECT_ALT_NAME, true, "a critical subject alternative name"),
+        (
+            OID_X509_EXT_EXTENDED_KEY_USAGE,
+            false,
+            "an extended key usage",
+        ),
+        (
+            OID_X509_EXT_SUBJECT_ALT_NAME,
+            true,
+            "a critical subject alternative name",
+        ),
     ];
     for (oid, critical, name) in required {
         let present = certificate
@@ -95,7 +118,10 @@ fn check_authority_key(
         match extension.parsed_extension() {
             ParsedExtension::SubjectKeyIdentifier(_) => own = true,
             ParsedExtension::AuthorityKeyIdentifier(id) => {
-                of_issuer = id.key_identifier.as_ref().is_some_and(|id| hex(id.0) == key_id);
+                of_issuer = id
+                    .key_identifier
+                    .as_ref()
+                    .is_some_and(|id| hex(id.0) == key_id);
             }
             _ => {}
         }

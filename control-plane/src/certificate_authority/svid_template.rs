@@ -61,8 +61,14 @@ impl SvidTemplate {
             return Err(TemplateError::IssuerNotYetValid);
         }
         let backdate = MAX_BACKDATE.min(lifetime / 10);
-        let not_before = now.checked_sub(backdate).unwrap_or(now).max(issuer.not_before);
-        let not_after = now.checked_add(lifetime).unwrap_or(now).min(issuer.not_after);
+        let not_before = now
+            .checked_sub(backdate)
+            .unwrap_or(now)
+            .max(issuer.not_before);
+        let not_after = now
+            .checked_add(lifetime)
+            .unwrap_or(now)
+            .min(issuer.not_after);
         Ok(Self {
             id,
             common_name,
@@ -79,11 +85,15 @@ impl SvidTemplate {
         parameters.not_before = self.not_before.into();
         parameters.not_after = self.not_after.into();
         parameters.distinguished_name = DistinguishedName::new();
-        parameters.distinguished_name.push(DnType::CommonName, self.common_name.as_str());
+        parameters
+            .distinguished_name
+            .push(DnType::CommonName, self.common_name.as_str());
         parameters.is_ca = IsCa::ExplicitNoCa;
         parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        parameters.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        parameters.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
         parameters.use_authority_key_identifier_extension = true;
         parameters.custom_extensions = vec![critical_uri_name(self.id.as_str())];
         Ok(parameters)
@@ -104,7 +114,11 @@ fn critical_uri_name(uri: &str) -> CustomExtension {
 /// One DER element: tag, definite length in the shortest form, content.
 fn der(tag: u8, content: Vec<u8>) -> Vec<u8> {
     let length = content.len().to_be_bytes();
-    let significant: Vec<u8> = length.iter().copied().skip_while(|byte| *byte == 0).collect();
+    let significant: Vec<u8> = length
+        .iter()
+        .copied()
+        .skip_while(|byte| *byte == 0)
+        .collect();
     let mut element = vec![tag];
     match (content.len(), u8::try_from(significant.len())) {
         (short @ 0..=127, _) => element.push(u8::try_from(short).unwrap_or_default()),
@@ -128,7 +142,9 @@ pub enum TemplateError {
     CommonName(String),
     #[error("the issuing CA has expired: sign the next one with `mesh-lite root renew`")]
     IssuerExpired,
-    #[error("the issuing CA is not valid yet: compare this machine's clock with the one that ran `mesh-lite root`")]
+    #[error(
+        "the issuing CA is not valid yet: compare this machine's clock with the one that ran `mesh-lite root`"
+    )]
     IssuerNotYetValid,
     #[error(transparent)]
     Random(#[from] NoRandomNumbers),

@@ -6,7 +6,7 @@ use tokio::sync::watch;
 use x509_parser::prelude::FromDer;
 
 use super::{
-    authority::{AuthorityFacts, IssuingAuthority, InvalidAuthority},
+    authority::{AuthorityFacts, InvalidAuthority, IssuingAuthority},
     root::Root,
     rotation::{Found, Rotation},
     *,
@@ -53,9 +53,16 @@ fn issue(authority: &CertificateAuthority, now: SystemTime) -> Result<IssuedSvid
 
 #[test]
 fn backdates_by_two_minutes_or_a_tenth_whichever_is_less() {
-    for (lifetime, backdate) in [(DAY, 120), (Duration::from_secs(1200), 120), (Duration::from_secs(20), 2)] {
+    for (lifetime, backdate) in [
+        (DAY, 120),
+        (Duration::from_secs(1200), 120),
+        (Duration::from_secs(20), 2),
+    ] {
         let issued = issue(&authority(30 * DAY, lifetime), now()).unwrap();
-        assert_eq!(issued.facts.not_before, now() - Duration::from_secs(backdate));
+        assert_eq!(
+            issued.facts.not_before,
+            now() - Duration::from_secs(backdate)
+        );
         assert_eq!(issued.facts.not_after, now() + lifetime);
     }
 }
@@ -67,13 +74,19 @@ fn never_issues_past_the_issuer() {
     let issued = issue(&authority, late).unwrap();
     assert_eq!(issued.facts.not_after, now() + 30 * DAY);
     let refused = issue(&authority, now() + 30 * DAY).unwrap_err();
-    assert!(refused.to_string().contains("mesh-lite root renew"), "{refused}");
+    assert!(
+        refused.to_string().contains("mesh-lite root renew"),
+        "{refused}"
+    );
 }
 
 #[test]
 fn issues_nothing_before_the_issuer_is_valid() {
     let refused = issue(&authority(30 * DAY, DAY), now() - DAY).unwrap_err();
-    assert!(matches!(refused, IssueError::Template(TemplateError::IssuerNotYetValid)));
+    assert!(matches!(
+        refused,
+        IssueError::Template(TemplateError::IssuerNotYetValid)
+    ));
 }
 
 #[test]
@@ -82,7 +95,9 @@ fn gives_every_leaf_a_serial_of_its_own() {
     let key = public_key();
     let serials: std::collections::HashSet<_> = (0..50)
         .map(|_| {
-            let issued = authority.issue(web(), "web".to_owned(), key.clone(), now()).unwrap();
+            let issued = authority
+                .issue(web(), "web".to_owned(), key.clone(), now())
+                .unwrap();
             issued.facts.serial
         })
         .collect();
@@ -93,16 +108,26 @@ fn gives_every_leaf_a_serial_of_its_own() {
 fn issues_for_its_own_trust_domain_only() {
     let authority = authority(30 * DAY, DAY);
     let other = id("spiffe://other.test/ns/shop/sa/web");
-    let refused = authority.issue(other, "web".to_owned(), public_key(), now()).unwrap_err();
-    assert!(matches!(refused, IssueError::Template(TemplateError::TrustDomain { .. })));
+    let refused = authority
+        .issue(other, "web".to_owned(), public_key(), now())
+        .unwrap_err();
+    assert!(matches!(
+        refused,
+        IssueError::Template(TemplateError::TrustDomain { .. })
+    ));
 }
 
 #[test]
 fn refuses_names_that_no_certificate_can_carry() {
     let authority = authority(30 * DAY, DAY);
     for name in [String::new(), "n".repeat(65)] {
-        let refused = authority.issue(web(), name, public_key(), now()).unwrap_err();
-        assert!(matches!(refused, IssueError::Template(TemplateError::CommonName(_))));
+        let refused = authority
+            .issue(web(), name, public_key(), now())
+            .unwrap_err();
+        assert!(matches!(
+            refused,
+            IssueError::Template(TemplateError::CommonName(_))
+        ));
     }
 }
 
@@ -113,7 +138,9 @@ fn carries_identities_of_every_length() {
     for length in [40, 127, 128, 129, 255, 256, 2048] {
         let start = "spiffe://mesh.test/ns/n/sa/";
         let long = id(&format!("{start}{}", "a".repeat(length - start.len())));
-        let issued = authority.issue(long.clone(), "web".to_owned(), public_key(), now()).unwrap();
+        let issued = authority
+            .issue(long.clone(), "web".to_owned(), public_key(), now())
+            .unwrap();
         assert_eq!(issued.facts.id, long);
     }
 }
@@ -123,7 +150,15 @@ fn hands_out_nothing_that_differs_from_what_was_meant() {
     let authority = authority(30 * DAY, DAY);
     let trust = authority.trust();
     let template = |name: &str| {
-        SvidTemplate::new(web(), name.to_owned(), public_key(), DAY, &trust.authority, now()).unwrap()
+        SvidTemplate::new(
+            web(),
+            name.to_owned(),
+            public_key(),
+            DAY,
+            &trust.authority,
+            now(),
+        )
+        .unwrap()
     };
     let meant = template("web");
     let leaf = trust.authority.sign(&meant).unwrap();
@@ -174,7 +209,10 @@ fn never_signs_an_issuing_authority_past_the_root() {
     let later = now() + 20 * DAY;
     let issuing = root.sign_issuing_authority(30 * DAY, later).unwrap();
     assert_eq!(issuing.facts.not_after, root.facts().not_after);
-    assert!(root.sign_issuing_authority(30 * DAY, now() + 40 * DAY).is_err());
+    assert!(
+        root.sign_issuing_authority(30 * DAY, now() + 40 * DAY)
+            .is_err()
+    );
 }
 
 mod imported {
@@ -185,13 +223,17 @@ mod imported {
 
     use super::*;
 
-    fn read(change: impl FnOnce(&mut CertificateParams)) -> Result<AuthorityFacts, InvalidAuthority> {
+    fn read(
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Result<AuthorityFacts, InvalidAuthority> {
         let mut parameters = CertificateParams::default();
         parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         parameters.subject_alt_names = vec![uri("spiffe://mesh.test")];
         change(&mut parameters);
-        let certificate = parameters.self_signed(&KeyPair::generate().unwrap()).unwrap();
+        let certificate = parameters
+            .self_signed(&KeyPair::generate().unwrap())
+            .unwrap();
         AuthorityFacts::read(certificate.der())
     }
 
@@ -219,13 +261,23 @@ mod imported {
 
     #[test]
     fn refuses_a_ca_whose_uri_is_not_its_trust_domain_alone() {
-        for text in
-            ["spiffe://mesh.test/", "spiffe://mesh.test/ca", "https://mesh.test", "spiffe://MESH.test"]
-        {
+        for text in [
+            "spiffe://mesh.test/",
+            "spiffe://mesh.test/ca",
+            "https://mesh.test",
+            "spiffe://MESH.test",
+        ] {
             let facts = read(|parameters| parameters.subject_alt_names = vec![uri(text)]);
-            assert!(matches!(facts, Err(InvalidAuthority::UriWithPath(_))), "{text}: {facts:?}");
+            assert!(
+                matches!(facts, Err(InvalidAuthority::UriWithPath(_))),
+                "{text}: {facts:?}"
+            );
         }
-        let two = read(|parameters| parameters.subject_alt_names.push(uri("spiffe://other.test")));
+        let two = read(|parameters| {
+            parameters
+                .subject_alt_names
+                .push(uri("spiffe://other.test"))
+        });
         assert_eq!(two, Err(InvalidAuthority::Uris));
     }
 

@@ -69,7 +69,12 @@ impl AuthorizationPolicies for Policies {
             sent: None,
         };
         let open = self.sources.metrics.stream(KIND);
-        Ok(Response::new(start(request.into_inner(), conversation, caller, open)))
+        Ok(Response::new(start(
+            request.into_inner(),
+            conversation,
+            caller,
+            open,
+        )))
     }
 }
 
@@ -93,13 +98,17 @@ impl PolicyConversation {
         let workload = workloads
             .workload(&attested.workload)
             .ok_or_else(|| Status::permission_denied("the Workload document is gone"))?;
-        let selected =
-            Selected { namespace: &workload.name.namespace, labels: &workload.labels };
+        let selected = Selected {
+            namespace: &workload.name.namespace,
+            labels: &workload.labels,
+        };
         Ok(self.policies.borrow().snapshot_for(selected))
     }
 
     fn is_last_sent(&self, revision: u64) -> bool {
-        self.sent.as_ref().is_some_and(|sent| sent.revision == revision)
+        self.sent
+            .as_ref()
+            .is_some_and(|sent| sent.revision == revision)
     }
 }
 
@@ -115,7 +124,9 @@ impl Conversation for PolicyConversation {
                 tracing::debug!(peer.id = %id, schema = hello.schema, "policies are watched");
             }
             Some(Kind::Hello(_)) => {
-                return Err(Status::invalid_argument("hello comes once, first on a stream"));
+                return Err(Status::invalid_argument(
+                    "hello comes once, first on a stream",
+                ));
             }
             _ if !self.greeted => {
                 return Err(Status::invalid_argument("hello comes first on a stream"));
@@ -136,7 +147,9 @@ impl Conversation for PolicyConversation {
             // about an older snapshot: the word on the last one is still to come
             Some(Kind::Ack(_) | Kind::Nack(_)) => {}
             None => {
-                return Err(Status::invalid_argument("a request without content, or of a later version"));
+                return Err(Status::invalid_argument(
+                    "a request without content, or of a later version",
+                ));
             }
         }
         Ok(())
@@ -153,7 +166,10 @@ impl Conversation for PolicyConversation {
         if self.sent.as_ref() == Some(&current) {
             return Ok(None);
         }
-        current.revision = self.revision.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        current.revision = self
+            .revision
+            .fetch_add(1, Ordering::Relaxed)
+            .saturating_add(1);
         let message = wire::PolicySnapshot::from(&current);
         self.sent = Some(current);
         Ok(Some(message))

@@ -58,7 +58,10 @@ pub(super) async fn serve(
 ) {
     let (caller, close) = caller(peer);
     let opened = Instant::now();
-    let rate = Arc::new(std::sync::Mutex::new(RequestRate::new(OPENS_PER_SECOND, OPEN_BURST)));
+    let rate = Arc::new(std::sync::Mutex::new(RequestRate::new(
+        OPENS_PER_SECOND,
+        OPEN_BURST,
+    )));
     let service = service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
         let mut routes = routes.clone();
         let admitted = rate
@@ -67,7 +70,11 @@ pub(super) async fn serve(
             .take(1, opened.elapsed());
         request.extensions_mut().insert(caller.clone());
         async move {
-            if admitted { routes.call(request).await } else { Ok(too_many_requests()) }
+            if admitted {
+                routes.call(request).await
+            } else {
+                Ok(too_many_requests())
+            }
         }
     });
     let mut connection = pin!(
@@ -107,7 +114,12 @@ fn age() -> Duration {
     let random = random_bytes::<2>().map_or(u16::MAX / 2, u16::from_be_bytes);
     let spread = MAX_AGE.as_secs().saturating_mul(AGE_SPREAD_PERCENT) / 100;
     let offset = spread.saturating_mul(2).saturating_mul(u64::from(random)) / u64::from(u16::MAX);
-    Duration::from_secs(MAX_AGE.as_secs().saturating_sub(spread).saturating_add(offset))
+    Duration::from_secs(
+        MAX_AGE
+            .as_secs()
+            .saturating_sub(spread)
+            .saturating_add(offset),
+    )
 }
 
 #[cfg(test)]

@@ -65,8 +65,11 @@ impl Listener {
 
     fn spawn(&self, stream: TcpStream, from: SocketAddr, place: OwnedSemaphorePermit) {
         let tls = Arc::clone(&self.tls.borrow());
-        let (routes, ending, metrics) =
-            (self.routes.clone(), self.ending.clone(), self.metrics.clone());
+        let (routes, ending, metrics) = (
+            self.routes.clone(),
+            self.ending.clone(),
+            self.metrics.clone(),
+        );
         tokio::spawn(async move {
             let open: OpenGauge = metrics.connection();
             match handshake(tls, stream).await {
@@ -90,7 +93,10 @@ async fn accept(
     socket: &TcpListener,
     room: &Arc<Semaphore>,
 ) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-    let place = Arc::clone(room).acquire_owned().await.map_err(io::Error::other)?;
+    let place = Arc::clone(room)
+        .acquire_owned()
+        .await
+        .map_err(io::Error::other)?;
     let (stream, from) = socket.accept().await?;
     stream.set_nodelay(true)?;
     Ok((stream, from, place))
@@ -108,7 +114,9 @@ async fn handshake(
     let (_, session) = stream.get_ref();
     let peer = match session.peer_certificates() {
         None | Some([]) => None,
-        Some(chain) => Some(Arc::new(Peer::from_chain(chain).map_err(HandshakeError::Leaf)?)),
+        Some(chain) => Some(Arc::new(
+            Peer::from_chain(chain).map_err(HandshakeError::Leaf)?,
+        )),
     };
     Ok((stream, peer))
 }

@@ -51,7 +51,10 @@ pub(super) struct SecretDiscovery {
 
 impl SecretDiscovery {
     pub(super) fn new(sources: Sources) -> Self {
-        Self { sources, turns: Arc::new(Semaphore::new(MAX_ISSUANCES)) }
+        Self {
+            sources,
+            turns: Arc::new(Semaphore::new(MAX_ISSUANCES)),
+        }
     }
 
     async fn issue(&self, credential: Credential, asked: Asked) -> Result<Granted, Status> {
@@ -85,7 +88,11 @@ impl SecretDiscovery {
     }
 
     fn public_secrets(&self, request: &DiscoveryRequest) -> Result<DiscoveryResponse, Status> {
-        let form = request.node.as_ref().map(BundleForm::asked_by).unwrap_or_default();
+        let form = request
+            .node
+            .as_ref()
+            .map(BundleForm::asked_by)
+            .unwrap_or_default();
         let public = PublicSecrets(self.sources.authority.trust());
         let names = request.resource_names.iter();
         let found: Vec<VersionedSecret> =
@@ -112,13 +119,19 @@ impl SecretDiscoveryService for SecretDiscovery {
         let message = request.into_inner();
         check_type(&message.type_url).map_err(|violation| refused(&violation))?;
         check_names(&message.resource_names).map_err(|violation| refused(&violation))?;
-        let csr = message.node.as_ref().and_then(|node| node_metadata(node, CSR_METADATA_KEY));
+        let csr = message
+            .node
+            .as_ref()
+            .and_then(|node| node_metadata(node, CSR_METADATA_KEY));
         let Some(csr) = csr.map(ToOwned::to_owned) else {
             check_not_evicted(&*peer_of(&caller)?, &self.sources)?;
             return self.public_secrets(&message).map(Response::new);
         };
         let name = svid_name(&message.resource_names)?;
-        let asked = Asked { request_pem: csr.into_bytes(), id: named_id(&name) };
+        let asked = Asked {
+            request_pem: csr.into_bytes(),
+            id: named_id(&name),
+        };
         let granted = self.issue(credential(caller, token)?, asked).await?;
         let secret = VersionedSecret::new(chain_secret(&name, &granted.chain_pem));
         Ok(Response::new(single_response(&[secret])))
@@ -142,7 +155,12 @@ impl SecretDiscoveryService for SecretDiscovery {
             opened: Instant::now(),
         };
         let open = self.sources.metrics.stream(KIND);
-        Ok(Response::new(start(request.into_inner(), conversation, caller, open)))
+        Ok(Response::new(start(
+            request.into_inner(),
+            conversation,
+            caller,
+            open,
+        )))
     }
 
     type DeltaSecretsStream = Responses<DeltaDiscoveryResponse>;
@@ -191,7 +209,10 @@ impl Conversation for SecretConversation {
         }
         let public = PublicSecrets(Arc::clone(&self.trust.borrow()));
         let form = self.stream.form();
-        let unknown = received.added.iter().filter(|name| public.secret(name, form).is_none());
+        let unknown = received
+            .added
+            .iter()
+            .filter(|name| public.secret(name, form).is_none());
         unknown.for_each(|_| metrics.unknown_secret());
         Ok(())
     }
@@ -240,11 +261,16 @@ fn credential(caller: Caller, token: Option<JoinToken>) -> Result<Credential, St
 }
 
 fn bearer_token<T>(request: &Request<T>) -> Result<Option<JoinToken>, Status> {
-    let malformed = || Status::unauthenticated("the authorization header is not `Bearer <join token>`");
+    let malformed =
+        || Status::unauthenticated("the authorization header is not `Bearer <join token>`");
     let mut headers = request.metadata().get_all("authorization").iter();
-    let Some(header) = headers.next() else { return Ok(None) };
+    let Some(header) = headers.next() else {
+        return Ok(None);
+    };
     if headers.next().is_some() {
-        return Err(Status::unauthenticated("there is more than one authorization header"));
+        return Err(Status::unauthenticated(
+            "there is more than one authorization header",
+        ));
     }
     let text = header.to_str().map_err(|_| malformed())?;
     let (scheme, token) = text.split_once(' ').ok_or_else(malformed)?;
@@ -276,8 +302,8 @@ fn status_of(refusal: &Refusal) -> Status {
         Refusal::Attestation(_) | Refusal::OtherUri { .. } | Refusal::Evicted(_) => {
             Status::permission_denied(text)
         }
-        Refusal::Issue(_) => Status::unavailable(
-            "the control plane can't issue now; its log says why",
-        ),
+        Refusal::Issue(_) => {
+            Status::unavailable("the control plane can't issue now; its log says why")
+        }
     }
 }

@@ -57,8 +57,10 @@ impl WorkloadDirectory for Directory {
         let caller = caller_of(&request)?;
         let peer = peer_of(&caller)?;
         check_not_evicted(&peer, &self.sources)?;
-        let settings =
-            self.sources.outbound.settings_for(peer.leaf.id.namespace().unwrap_or_default());
+        let settings = self
+            .sources
+            .outbound
+            .settings_for(peer.leaf.id.namespace().unwrap_or_default());
         let workloads = self.sources.workloads.clone();
         let index = Arc::clone(&workloads.borrow());
         let conversation = DirectoryConversation {
@@ -81,7 +83,12 @@ impl WorkloadDirectory for Directory {
             look_again_at: None,
         };
         let open = self.sources.metrics.stream(KIND);
-        Ok(Response::new(start(request.into_inner(), conversation, caller, open)))
+        Ok(Response::new(start(
+            request.into_inner(),
+            conversation,
+            caller,
+            open,
+        )))
     }
 }
 
@@ -142,7 +149,11 @@ impl DirectoryConversation {
             return;
         }
         let changes = newest.changes_since(self.index.revision());
-        let concerned = self.sent.keys().filter(|name| changes.concern(name)).cloned();
+        let concerned = self
+            .sent
+            .keys()
+            .filter(|name| changes.concern(name))
+            .cloned();
         self.to_answer.extend(concerned);
         self.index = newest;
     }
@@ -151,8 +162,12 @@ impl DirectoryConversation {
         let mut answers = Vec::new();
         let mut endpoints = MAX_ENDPOINTS;
         while answers.len() < MAX_ANSWERS && endpoints > 0 {
-            let Some(name) = self.to_answer.pop_first() else { break };
-            let Some(before) = self.sent.get(&name).cloned() else { continue };
+            let Some(name) = self.to_answer.pop_first() else {
+                break;
+            };
+            let Some(before) = self.sent.get(&name).cloned() else {
+                continue;
+            };
             let target = self.index.answer(&name, &self.settings);
             let before = before.as_deref();
             if before == Some(&*target) {
@@ -196,7 +211,11 @@ impl Conversation for DirectoryConversation {
             return Ok(None);
         }
         self.settings_sent = true;
-        Ok(Some(wire::DirectoryResponse { revision: self.index.revision(), mesh, answers }))
+        Ok(Some(wire::DirectoryResponse {
+            revision: self.index.revision(),
+            mesh,
+            answers,
+        }))
     }
 
     async fn changed(&mut self) {
@@ -226,13 +245,17 @@ fn step_towards(
     before: Option<&Answer>,
     room: usize,
 ) -> (Arc<Answer>, usize) {
-    let Answer::Service(service) = &**target else { return (Arc::clone(target), 1) };
+    let Answer::Service(service) = &**target else {
+        return (Arc::clone(target), 1);
+    };
     let known = match before {
         Some(Answer::Service(before)) => &before.endpoints,
         _ => &BTreeMap::new(),
     };
-    let (unchanged, changed): (Vec<_>, Vec<_>) =
-        service.endpoints.iter().partition(|(address, endpoint)| known.get(*address) == Some(endpoint));
+    let (unchanged, changed): (Vec<_>, Vec<_>) = service
+        .endpoints
+        .iter()
+        .partition(|(address, endpoint)| known.get(*address) == Some(endpoint));
     if changed.len() <= room {
         return (Arc::clone(target), changed.len().max(1));
     }
@@ -241,7 +264,13 @@ fn step_towards(
         .chain(changed.into_iter().take(room))
         .map(|(address, endpoint)| (*address, endpoint.clone()))
         .collect();
-    (Arc::new(Answer::Service(Service { endpoints, ..service.clone() })), room)
+    (
+        Arc::new(Answer::Service(Service {
+            endpoints,
+            ..service.clone()
+        })),
+        room,
+    )
 }
 
 #[cfg(test)]

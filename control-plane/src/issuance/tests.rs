@@ -13,7 +13,10 @@ fn admits_a_key_once_and_remembers_a_bounded_number() {
     for number in 1..=count {
         recent.admit(key(number)).unwrap();
     }
-    assert_eq!((recent.known.len(), recent.order.len()), (REMEMBERED_KEYS, REMEMBERED_KEYS));
+    assert_eq!(
+        (recent.known.len(), recent.order.len()),
+        (REMEMBERED_KEYS, REMEMBERED_KEYS)
+    );
     assert!(recent.admit(key(1)).is_err());
     assert!(recent.admit(key(0)).is_ok(), "the oldest is forgotten");
 }

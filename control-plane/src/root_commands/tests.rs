@@ -20,7 +20,10 @@ fn new() -> NewRoot {
 }
 
 fn places(directory: &TempDir) -> Places {
-    Places { data_dir: directory.path().join("state"), root_dir: None }
+    Places {
+        data_dir: directory.path().join("state"),
+        root_dir: None,
+    }
 }
 
 #[test]
@@ -30,7 +33,10 @@ fn makes_a_root_once_and_renews_its_issuing_authority() {
     let first = init_root(&places, &new(), now()).unwrap();
     assert_eq!(first.issuing_until, now() + ISSUING_LIFETIME);
     let again = init_root(&places, &new(), now()).unwrap_err();
-    assert!(again.to_string().contains("a root is never overwritten"), "{again}");
+    assert!(
+        again.to_string().contains("a root is never overwritten"),
+        "{again}"
+    );
 
     let bundle = std::fs::read(&first.trust_bundle).unwrap();
     let second = renew_root(&places, ISSUING_LIFETIME, now()).unwrap();
@@ -66,7 +72,10 @@ fn is_due_from_half_of_the_issuing_authoritys_life() {
 fn keeps_the_root_where_it_is_told_to() {
     let directory = TempDir::new().unwrap();
     let root = directory.path().join("elsewhere");
-    let places = Places { root_dir: Some(root.clone()), ..places(&directory) };
+    let places = Places {
+        root_dir: Some(root.clone()),
+        ..places(&directory)
+    };
     let report = init_root(&places, &new(), now()).unwrap();
     assert_eq!(report.root, root);
     assert!(root.join("root.pem").exists());
@@ -76,7 +85,10 @@ fn keeps_the_root_where_it_is_told_to() {
 #[test]
 fn refuses_lifetimes_that_can_not_be() {
     let directory = TempDir::new().unwrap();
-    let upside_down = NewRoot { root_lifetime: Duration::from_secs(60), ..new() };
+    let upside_down = NewRoot {
+        root_lifetime: Duration::from_secs(60),
+        ..new()
+    };
     assert!(init_root(&places(&directory), &upside_down, now()).is_err());
     assert!(!directory.path().join("state/root").exists());
 }
@@ -94,6 +106,11 @@ fn refuses_to_renew_without_a_root_or_with_one_that_expired() {
 fn refuses_tokens_where_there_is_no_mesh() {
     let directory = TempDir::new().unwrap();
     let workload = "shop/web".parse().unwrap();
-    let refused = create_token(directory.path(), &workload, TOKEN_LIFETIME, now()).err().unwrap();
-    assert!(refused.to_string().contains("mesh-lite root init"), "{refused}");
+    let refused = create_token(directory.path(), &workload, TOKEN_LIFETIME, now())
+        .err()
+        .unwrap();
+    assert!(
+        refused.to_string().contains("mesh-lite root init"),
+        "{refused}"
+    );
 }

@@ -55,11 +55,19 @@ fn says_everything_that_is_wrong_at_once() {
     wrong.mesh_namespace = "No Name".to_owned();
     wrong.admin_listen = wrong.listen;
     wrong.leaf_lifetime = Duration::ZERO;
-    wrong.outbound.unmeshed_by_namespace.insert("No/Name".to_owned(), Default::default());
+    wrong
+        .outbound
+        .unmeshed_by_namespace
+        .insert("No/Name".to_owned(), Default::default());
     let text = refused(wrong);
     for part in [
-        "--data-dir", "root init", "--config-dir", "--mesh-namespace", "--admin-listen",
-        "--leaf-lifetime", "--outbound-unmeshed",
+        "--data-dir",
+        "root init",
+        "--config-dir",
+        "--mesh-namespace",
+        "--admin-listen",
+        "--leaf-lifetime",
+        "--outbound-unmeshed",
     ] {
         assert!(text.contains(part), "{part} is missing in: {text}");
     }

@@ -49,11 +49,7 @@ pub(crate) struct Published {
 }
 
 impl DirectoryOfFiles {
-    pub(crate) fn new(
-        directory: PathBuf,
-        trust_domain: TrustDomain,
-        published: Published,
-    ) -> Self {
+    pub(crate) fn new(directory: PathBuf, trust_domain: TrustDomain, published: Published) -> Self {
         Self {
             directory,
             trust_domain,
@@ -88,7 +84,9 @@ impl DirectoryOfFiles {
                 let result = self.read();
                 (self, result)
             });
-            let Ok((back, result)) = reading.await else { return };
+            let Ok((back, result)) = reading.await else {
+                return;
+            };
             self = back;
             if let Err(error) = result {
                 let text = format!("{error}. What it said before stays in force");
@@ -100,15 +98,27 @@ impl DirectoryOfFiles {
     }
 
     fn publish(&mut self, files: &Files) {
-        let documents: Vec<Documents> =
-            files.iter().map(|(name, content)| documents_of(name, content)).collect();
+        let documents: Vec<Documents> = files
+            .iter()
+            .map(|(name, content)| documents_of(name, content))
+            .collect();
         let mut texts = Vec::new();
         let trust_domain = &self.trust_domain;
         let workload = |document: &RawDocument| workload_document::workload(document, trust_domain);
-        let workloads = self.workloads.take(&documents, Kind::Workload, workload, &mut texts);
-        let services =
-            self.services.take(&documents, Kind::Service, workload_document::service, &mut texts);
-        let next = self.published.workloads.borrow().successor(workloads, services);
+        let workloads = self
+            .workloads
+            .take(&documents, Kind::Workload, workload, &mut texts);
+        let services = self.services.take(
+            &documents,
+            Kind::Service,
+            workload_document::service,
+            &mut texts,
+        );
+        let next = self
+            .published
+            .workloads
+            .borrow()
+            .successor(workloads, services);
         texts.extend(next.conflicts().iter().cloned());
         tracing::info!(
             files = files.len(),
@@ -126,14 +136,20 @@ impl DirectoryOfFiles {
 }
 
 fn in_words(problem: &Problem) -> String {
-    let what = problem.key.as_ref().map_or_else(|| "a document".to_owned(), ToString::to_string);
+    let what = problem
+        .key
+        .as_ref()
+        .map_or_else(|| "a document".to_owned(), ToString::to_string);
     let effect = match problem.effect {
         Effect::LastGood => "its last good version stays in force",
         Effect::Denies => "until it is repaired it DENIES in its scope",
         Effect::NoPolicy => "it is passed over",
     };
     let line = problem.source.line;
-    format!("{what} ({}:{line}) can't be loaded: {effect}. {}", problem.source.file, problem.errors)
+    format!(
+        "{what} ({}:{line}) can't be loaded: {effect}. {}",
+        problem.source.file, problem.errors
+    )
 }
 
 /// A file that can't be read counts as one unreadable document, so that what it said before
@@ -154,7 +170,10 @@ fn documents_of(name: &str, content: &Result<Vec<u8>, String>) -> Documents {
                 may_be_policy: true,
                 errors,
             };
-            Documents { readable: Vec::new(), unreadable: vec![unreadable] }
+            Documents {
+                readable: Vec::new(),
+                unreadable: vec![unreadable],
+            }
         }
     }
 }
@@ -177,16 +196,24 @@ impl<T: Clone> LastGood<T> {
         load: impl Fn(&RawDocument) -> Result<T, DocumentErrors>,
         texts: &mut Vec<String>,
     ) -> Vec<T> {
-        let of_kind =
-            || directory.iter().flat_map(|file| &file.readable).filter(|raw| raw.key.kind == kind);
-        let unreadable: BTreeSet<&Arc<str>> =
-            directory.iter().flat_map(|file| &file.unreadable).map(|raw| &raw.file).collect();
+        let of_kind = || {
+            directory
+                .iter()
+                .flat_map(|file| &file.readable)
+                .filter(|raw| raw.key.kind == kind)
+        };
+        let unreadable: BTreeSet<&Arc<str>> = directory
+            .iter()
+            .flat_map(|file| &file.unreadable)
+            .map(|raw| &raw.file)
+            .collect();
         let mut seen: BTreeMap<&DocumentKey, Vec<&RawDocument>> = BTreeMap::new();
         for document in of_kind() {
             seen.entry(&document.key).or_default().push(document);
         }
         // gone, unless an unreadable document of its file may be what became of it
-        self.0.retain(|key, (file, _)| seen.contains_key(key) || unreadable.contains(file));
+        self.0
+            .retain(|key, (file, _)| seen.contains_key(key) || unreadable.contains(file));
         for (key, documents) in seen {
             let loaded = match documents.as_slice() {
                 [only] => load(only).map_err(|errors| errors.to_string()),
@@ -194,10 +221,13 @@ impl<T: Clone> LastGood<T> {
             };
             match (loaded, documents.first()) {
                 (Ok(good), Some(document)) => {
-                    self.0.insert(key.clone(), (Arc::clone(&document.file), good));
+                    self.0
+                        .insert(key.clone(), (Arc::clone(&document.file), good));
                 }
                 (Err(error), _) if self.0.contains_key(key) => {
-                    texts.push(format!("{key} can't be loaded, its last good version stays. {error}"));
+                    texts.push(format!(
+                        "{key} can't be loaded, its last good version stays. {error}"
+                    ));
                 }
                 (Err(error), _) => texts.push(format!("{key} can't be loaded. {error}")),
                 (Ok(_), None) => {}
@@ -208,17 +238,30 @@ impl<T: Clone> LastGood<T> {
 }
 
 fn defined_twice(documents: &[&RawDocument]) -> String {
-    let places: Vec<String> =
-        documents.iter().map(|document| format!("{}:{}", document.file, document.line)).collect();
-    format!("it is defined {} times: {}; remove all but one", places.len(), places.join(", "))
+    let places: Vec<String> = documents
+        .iter()
+        .map(|document| format!("{}:{}", document.file, document.line))
+        .collect();
+    format!(
+        "it is defined {} times: {}; remove all but one",
+        places.len(),
+        places.join(", ")
+    )
 }
 
 fn read_files(directory: &Path) -> Result<Files, DirectoryError> {
-    let fail = |error| DirectoryError::List { directory: directory.to_owned(), error };
+    let fail = |error| DirectoryError::List {
+        directory: directory.to_owned(),
+        error,
+    };
     let mut files = Files::new();
     for entry in fs::read_dir(directory).map_err(fail)? {
         let path = entry.map_err(fail)?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         if name.starts_with('.') || !(name.ends_with(".yaml") || name.ends_with(".yml")) {
             continue;
         }
@@ -232,13 +275,17 @@ fn read_files(directory: &Path) -> Result<Files, DirectoryError> {
 
 /// One byte more than is allowed, so that whoever splits it sees that it is too long.
 fn read_file(path: &Path) -> io::Result<Vec<u8>> {
-    let limit = u64::try_from(MAX_FILE).unwrap_or(u64::MAX).saturating_add(1);
+    let limit = u64::try_from(MAX_FILE)
+        .unwrap_or(u64::MAX)
+        .saturating_add(1);
     let mut content = Vec::new();
     if !fs::metadata(path)?.is_file() {
         // a pipe would keep us waiting for ever
         return Err(io::Error::other("it is not a file"));
     }
-    fs::File::open(path)?.take(limit).read_to_end(&mut content)?;
+    fs::File::open(path)?
+        .take(limit)
+        .read_to_end(&mut content)?;
     Ok(content)
 }
 
@@ -246,7 +293,10 @@ fn read_file(path: &Path) -> io::Result<Vec<u8>> {
 #[non_exhaustive]
 pub enum DirectoryError {
     #[error("can't list the configuration directory {directory}: {error}")]
-    List { directory: PathBuf, error: io::Error },
+    List {
+        directory: PathBuf,
+        error: io::Error,
+    },
     #[error("the configuration directory {0} holds more than {MAX_FILES} documents' files")]
     TooMany(PathBuf),
 }

@@ -84,7 +84,11 @@ pub(crate) fn workload(
     let mut check = Check::of(document, account);
     check.addresses(&spec.addresses);
     if spec.addresses.is_empty() {
-        check.wrong(account, "addresses is empty", "name the addresses that the workload has");
+        check.wrong(
+            account,
+            "addresses is empty",
+            "name the addresses that the workload has",
+        );
     }
     check.workload_ports(&spec.ports);
     if let Some(port) = &spec.tunnel_port {
@@ -98,16 +102,26 @@ pub(crate) fn workload(
         .map_err(|error| document.error_at(account, error.to_string(), "name a service account"))?;
     let mut labels = document.labels.clone();
     labels.extend(spec.labels);
-    let tunnel_port = spec.tunnel_port.map_or(sidecar::TUNNEL_PORT, |port| port.value);
+    let tunnel_port = spec
+        .tunnel_port
+        .map_or(sidecar::TUNNEL_PORT, |port| port.value);
     let workload = Workload {
         name: WorkloadName {
             namespace: document.key.namespace.to_string(),
             name: document.key.name.to_string(),
         },
         id,
-        addresses: spec.addresses.into_iter().map(|address| address.value).collect(),
+        addresses: spec
+            .addresses
+            .into_iter()
+            .map(|address| address.value)
+            .collect(),
         labels,
-        ports: spec.ports.into_iter().map(|port| (port.value.name, port.value.port)).collect(),
+        ports: spec
+            .ports
+            .into_iter()
+            .map(|port| (port.value.name, port.value.port))
+            .collect(),
         tunnel_port: (spec.meshed != Some(false)).then_some(tunnel_port),
     };
     DocumentErrors::check(workload, check.errors)
@@ -121,22 +135,37 @@ pub(crate) fn service(document: &RawDocument) -> Result<ServiceDocument, Documen
     check.addresses(&spec.addresses);
     if spec.selector.value.is_empty() {
         let problem = "selector is empty, and would select every workload of the namespace";
-        check.wrong(&spec.selector, problem, "name a label that its workloads have");
+        check.wrong(
+            &spec.selector,
+            problem,
+            "name a label that its workloads have",
+        );
     }
     if spec.ports.is_empty() {
-        check.wrong(&spec.selector, "ports is empty", "name the ports that the service has");
+        check.wrong(
+            &spec.selector,
+            "ports is empty",
+            "name the ports that the service has",
+        );
     }
     check.service_ports(&spec.ports);
     let ports = spec.ports.into_iter().map(|port| ServicePortDocument {
         port: port.value.port,
-        target: port.value.target_port.unwrap_or(TargetPort::Number(port.value.port)),
+        target: port
+            .value
+            .target_port
+            .unwrap_or(TargetPort::Number(port.value.port)),
     });
     let service = ServiceDocument {
         name: ServiceName {
             namespace: document.key.namespace.to_string(),
             name: document.key.name.to_string(),
         },
-        addresses: spec.addresses.into_iter().map(|address| address.value).collect(),
+        addresses: spec
+            .addresses
+            .into_iter()
+            .map(|address| address.value)
+            .collect(),
         ports: ports.collect(),
         selector: spec.selector.value,
         session_affinity: spec.session_affinity == SessionAffinity::ClientIp,
@@ -153,7 +182,10 @@ struct Check<'a> {
 impl<'a> Check<'a> {
     /// `part` is where to point if the document's own names are wrong.
     fn of<T>(document: &'a RawDocument, part: &Spanned<T>) -> Self {
-        let mut check = Self { document, errors: Vec::new() };
+        let mut check = Self {
+            document,
+            errors: Vec::new(),
+        };
         for name in [&document.key.namespace, &document.key.name] {
             if !is_name(name) {
                 let problem = format!("{name:?} can't be a name or namespace here");
@@ -165,7 +197,8 @@ impl<'a> Check<'a> {
     }
 
     fn wrong<T>(&mut self, part: &Spanned<T>, problem: impl Into<String>, remedy: &str) {
-        self.errors.push(self.document.error_at(part, problem, remedy));
+        self.errors
+            .push(self.document.error_at(part, problem, remedy));
     }
 
     fn addresses(&mut self, addresses: &[Spanned<IpAddr>]) {

@@ -78,7 +78,10 @@ pub(crate) enum Claim {
     /// Nobody redeemed it yet.
     Fresh(WorkloadName),
     /// The same key asks again: it gets what it got.
-    Again { workload: WorkloadName, chain_pem: String },
+    Again {
+        workload: WorkloadName,
+        chain_pem: String,
+    },
 }
 
 /// The tokens of one data directory. One caller at a time: whoever issues holds a lock around
@@ -133,9 +136,15 @@ impl JoinTokens {
         let at = from_unix_seconds(redeemed.at_unix);
         let until = at.checked_add(RETRY).unwrap_or(at);
         if redeemed.key_sha256 == key.to_hex() && now < until {
-            return Ok(Claim::Again { workload: record.workload, chain_pem: redeemed.chain_pem });
+            return Ok(Claim::Again {
+                workload: record.workload,
+                chain_pem: redeemed.chain_pem,
+            });
         }
-        Err(JoinTokenError::Redeemed { at: readable(at), workload: record.workload })
+        Err(JoinTokenError::Redeemed {
+            at: readable(at),
+            workload: record.workload,
+        })
     }
 
     /// Binds the token to the key, before the certificate is handed out.
@@ -148,7 +157,11 @@ impl JoinTokens {
     ) -> Result<(), JoinTokenError> {
         let mut record = self.read(token)?;
         let at_unix = unix_seconds(now);
-        record.redeemed = Some(Redeemed { key_sha256: key.to_hex(), at_unix, chain_pem });
+        record.redeemed = Some(Redeemed {
+            key_sha256: key.to_hex(),
+            at_unix,
+            chain_pem,
+        });
         self.write(token, &record)
     }
 
@@ -165,8 +178,10 @@ impl JoinTokens {
 
     fn write(&self, token: &JoinToken, record: &Record) -> Result<(), JoinTokenError> {
         let path = self.path(token);
-        let text = serde_json::to_vec(record)
-            .map_err(|error| JoinTokenError::Record { path: path.clone(), error })?;
+        let text = serde_json::to_vec(record).map_err(|error| JoinTokenError::Record {
+            path: path.clone(),
+            error,
+        })?;
         Ok(replace_private(&path, &text)?)
     }
 
@@ -195,25 +210,38 @@ impl JoinTokens {
 
 fn read_record(path: &Path) -> Result<Record, JoinTokenError> {
     let text = read(path)?;
-    serde_json::from_slice(&text)
-        .map_err(|error| JoinTokenError::Record { path: path.to_owned(), error })
+    serde_json::from_slice(&text).map_err(|error| JoinTokenError::Record {
+        path: path.to_owned(),
+        error,
+    })
 }
 
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum JoinTokenError {
-    #[error("this join token is not known here: it was mistyped, made with another --data-dir, or expired more than a day ago. Make one with `mesh-lite token create NAMESPACE/NAME`")]
+    #[error(
+        "this join token is not known here: it was mistyped, made with another --data-dir, or expired more than a day ago. Make one with `mesh-lite token create NAMESPACE/NAME`"
+    )]
     Unknown,
-    #[error("this join token expired at {at}: make a new one with `mesh-lite token create {workload}`")]
+    #[error(
+        "this join token expired at {at}: make a new one with `mesh-lite token create {workload}`"
+    )]
     Expired { at: String, workload: WorkloadName },
-    #[error("this join token was redeemed at {at} and is good for one workload once: make a new one with `mesh-lite token create {workload}`, and find out who used it if it was not you")]
+    #[error(
+        "this join token was redeemed at {at} and is good for one workload once: make a new one with `mesh-lite token create {workload}`, and find out who used it if it was not you"
+    )]
     Redeemed { at: String, workload: WorkloadName },
-    #[error("{0} holds {MAX_TOKENS} join tokens that have not expired: wait for some to expire, or remove their files")]
+    #[error(
+        "{0} holds {MAX_TOKENS} join tokens that have not expired: wait for some to expire, or remove their files"
+    )]
     TooMany(PathBuf),
     #[error("the lifetime is too long to be a date")]
     Lifetime,
     #[error("the record {path} of a join token can't be read or written: {error}")]
-    Record { path: PathBuf, error: serde_json::Error },
+    Record {
+        path: PathBuf,
+        error: serde_json::Error,
+    },
     #[error(transparent)]
     Store(#[from] KeyStoreError),
     #[error(transparent)]
@@ -223,7 +251,10 @@ pub enum JoinTokenError {
 impl JoinTokenError {
     /// The caller's token is at fault, not this machine.
     pub(crate) fn is_refusal(&self) -> bool {
-        matches!(self, Self::Unknown | Self::Expired { .. } | Self::Redeemed { .. })
+        matches!(
+            self,
+            Self::Unknown | Self::Expired { .. } | Self::Redeemed { .. }
+        )
     }
 }
 

@@ -1,10 +1,17 @@
+use mesh_lite_proto::workload_directory::Service;
+
 use super::*;
 
 fn workload(name: &str, addresses: &[&str]) -> Workload {
     let name: WorkloadName = name.parse().unwrap();
     Workload {
-        id: format!("spiffe://mesh.test/ns/{}/sa/{}", name.namespace, name.name).parse().unwrap(),
-        addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+        id: format!("spiffe://mesh.test/ns/{}/sa/{}", name.namespace, name.name)
+            .parse()
+            .unwrap(),
+        addresses: addresses
+            .iter()
+            .map(|address| address.parse().unwrap())
+            .collect(),
         labels: BTreeMap::from([("app".to_owned(), "api".to_owned())]),
         ports: BTreeMap::from([("http".to_owned(), 8080)]),
         tunnel_port: Some(15008),
@@ -15,8 +22,14 @@ fn workload(name: &str, addresses: &[&str]) -> Workload {
 fn service(name: &str, addresses: &[&str], target: TargetPort) -> ServiceDocument {
     let (namespace, name) = name.split_once('/').unwrap();
     ServiceDocument {
-        name: ServiceName { namespace: namespace.to_owned(), name: name.to_owned() },
-        addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+        name: ServiceName {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        },
+        addresses: addresses
+            .iter()
+            .map(|address| address.parse().unwrap())
+            .collect(),
         ports: vec![ServicePortDocument { port: 80, target }],
         selector: BTreeMap::from([("app".to_owned(), "api".to_owned())]),
         session_affinity: false,
@@ -29,7 +42,10 @@ fn address(text: &str) -> Name {
 
 fn by_name(text: &str) -> Name {
     let (namespace, name) = text.split_once('/').unwrap();
-    Name::Service(ServiceName { namespace: namespace.to_owned(), name: name.to_owned() })
+    Name::Service(ServiceName {
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+    })
 }
 
 fn answer(index: &WorkloadIndex, name: &Name) -> Answer {
@@ -46,8 +62,20 @@ fn service_of(index: &WorkloadIndex, name: &Name) -> Service {
 #[test]
 fn gives_an_address_with_two_claimants_to_nobody() {
     let claims = [
-        (vec![workload("a/x", &["10.0.0.1"]), workload("b/y", &["10.0.0.1"])], vec![]),
-        (vec![workload("a/x", &["10.0.0.1"]), workload("b/y", &["::ffff:10.0.0.1"])], vec![]),
+        (
+            vec![
+                workload("a/x", &["10.0.0.1"]),
+                workload("b/y", &["10.0.0.1"]),
+            ],
+            vec![],
+        ),
+        (
+            vec![
+                workload("a/x", &["10.0.0.1"]),
+                workload("b/y", &["::ffff:10.0.0.1"]),
+            ],
+            vec![],
+        ),
         (
             vec![workload("a/x", &["10.0.0.1"])],
             vec![service("a/s", &["10.0.0.1"], TargetPort::Number(80))],
@@ -72,16 +100,24 @@ fn gives_an_address_with_two_claimants_to_nobody() {
 fn takes_an_address_that_a_document_states_twice_for_one_claim() {
     let twice = workload("a/x", &["10.0.0.1", "10.0.0.1"]);
     let index = WorkloadIndex::default().successor(vec![twice], Vec::new());
-    assert!(matches!(answer(&index, &address("10.0.0.1")), Answer::Endpoint(_)));
+    assert!(matches!(
+        answer(&index, &address("10.0.0.1")),
+        Answer::Endpoint(_)
+    ));
     assert_eq!(index.conflicts().len(), 0);
 }
 
 #[test]
 fn selects_workloads_of_the_services_own_namespace_by_all_its_labels() {
     let mut other_label = workload("a/z", &["10.0.0.3"]);
-    other_label.labels.insert("app".to_owned(), "web".to_owned());
-    let workloads =
-        vec![workload("a/x", &["10.0.0.1"]), workload("b/y", &["10.0.0.2"]), other_label];
+    other_label
+        .labels
+        .insert("app".to_owned(), "web".to_owned());
+    let workloads = vec![
+        workload("a/x", &["10.0.0.1"]),
+        workload("b/y", &["10.0.0.2"]),
+        other_label,
+    ];
     let services = vec![service("a/s", &[], TargetPort::Number(8080))];
     let index = WorkloadIndex::default().successor(workloads, services);
     let found = service_of(&index, &by_name("a/s"));
@@ -95,7 +131,10 @@ fn resolves_a_named_port_only_where_all_workloads_agree() {
     let mut other = workload("a/y", &["10.0.0.2"]);
     let agreeing = vec![workload("a/x", &["10.0.0.1"]), other.clone()];
     let index = WorkloadIndex::default().successor(agreeing, vec![named()]);
-    assert_eq!(service_of(&index, &by_name("a/s")).target_port(80), Some(8080));
+    assert_eq!(
+        service_of(&index, &by_name("a/s")).target_port(80),
+        Some(8080)
+    );
     other.ports.insert("http".to_owned(), 9090);
     let quarrelling = vec![workload("a/x", &["10.0.0.1"]), other];
     let index = WorkloadIndex::default().successor(quarrelling, vec![named()]);
@@ -113,7 +152,10 @@ fn tells_outside_from_unknown_by_the_mesh_settings() {
         ..MeshSettings::default()
     };
     let unknown = |text: &str| {
-        matches!(*index.answer(&address(text), &settings), Answer::Unknown { .. })
+        matches!(
+            *index.answer(&address(text), &settings),
+            Answer::Unknown { .. }
+        )
     };
     assert!(unknown("192.0.2.1"));
     assert!(unknown("::ffff:192.0.2.1"));
@@ -123,17 +165,38 @@ fn tells_outside_from_unknown_by_the_mesh_settings() {
 
 #[test]
 fn names_what_changed_since_an_earlier_revision() {
-    let first = WorkloadIndex::beginning_at(1_000)
-        .successor(vec![workload("a/x", &["10.0.0.1"]), workload("a/y", &["10.0.0.2"])], Vec::new());
-    let second = first.successor(vec![workload("a/x", &["10.0.0.1"]), workload("a/y", &["10.0.0.3"])], Vec::new());
+    let first = WorkloadIndex::beginning_at(1_000).successor(
+        vec![
+            workload("a/x", &["10.0.0.1"]),
+            workload("a/y", &["10.0.0.2"]),
+        ],
+        Vec::new(),
+    );
+    let second = first.successor(
+        vec![
+            workload("a/x", &["10.0.0.1"]),
+            workload("a/y", &["10.0.0.3"]),
+        ],
+        Vec::new(),
+    );
     let changes = second.changes_since(first.revision());
     assert!(!changes.concern(&address("10.0.0.1")));
     assert!(changes.concern(&address("10.0.0.2")));
     assert!(changes.concern(&address("10.0.0.3")));
     let none = second.changes_since(second.revision());
     assert!(!none.concern(&address("10.0.0.3")));
-    let same = second.successor(vec![workload("a/x", &["10.0.0.1"]), workload("a/y", &["10.0.0.3"])], Vec::new());
-    assert!(!same.changes_since(second.revision()).concern(&address("10.0.0.3")));
+    let same = second.successor(
+        vec![
+            workload("a/x", &["10.0.0.1"]),
+            workload("a/y", &["10.0.0.3"]),
+        ],
+        Vec::new(),
+    );
+    assert!(
+        !same
+            .changes_since(second.revision())
+            .concern(&address("10.0.0.3"))
+    );
 }
 
 #[test]
@@ -166,7 +229,20 @@ fn says_everything_rather_than_remember_a_very_large_change() {
 fn reads_names_of_workloads_strictly() {
     assert!("shop/web-1.blue".parse::<WorkloadName>().is_ok());
     let long = format!("shop/{}", "a".repeat(64));
-    for text in ["", "web", "shop/", "/web", "shop/web/x", "Shop/web", "shop/w_b", "shop/-web", "shop/web.", &long, "../..", "shop/wéb"] {
+    for text in [
+        "",
+        "web",
+        "shop/",
+        "/web",
+        "shop/web/x",
+        "Shop/web",
+        "shop/w_b",
+        "shop/-web",
+        "shop/web.",
+        &long,
+        "../..",
+        "shop/wéb",
+    ] {
         assert!(text.parse::<WorkloadName>().is_err(), "{text}");
     }
 }

@@ -14,7 +14,9 @@ async fn answers_health_readiness_and_metrics() {
         );
         running.wait_for_metric(&series, 1_700_000_000.0).await;
     }
-    running.wait_for_metric("mesh_lite_control_plane_facts{kind=\"workloads\"}", 2.0).await;
+    running
+        .wait_for_metric("mesh_lite_control_plane_facts{kind=\"workloads\"}", 2.0)
+        .await;
     assert_eq!(running.get("/elsewhere").await.0, 404);
 }
 
@@ -29,12 +31,22 @@ async fn names_a_document_broken_at_start_and_says_when_it_is_repaired() {
     let running = Running::start_in(directories).await;
     let (status, text) = running.get("/readyz").await;
     assert_eq!(status, 200);
-    for part in ["AuthorizationPolicy shop/typo", "broken.yaml:", "DENIES in its scope", "acton"] {
+    for part in [
+        "AuthorizationPolicy shop/typo",
+        "broken.yaml:",
+        "DENIES in its scope",
+        "acton",
+    ] {
         assert!(text.contains(part), "{part} is missing in {text}");
     }
-    running.wait_for_metric("mesh_lite_control_plane_problems{kind=\"documents\"}", 1.0).await;
+    running
+        .wait_for_metric("mesh_lite_control_plane_problems{kind=\"documents\"}", 1.0)
+        .await;
     running.directories.remove("broken.yaml");
-    eventually("it is forgotten", async || (running.get("/readyz").await.1 == "ok\n").then_some(())).await;
+    eventually("it is forgotten", async || {
+        (running.get("/readyz").await.1 == "ok\n").then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -49,5 +61,10 @@ async fn names_two_workloads_that_claim_one_address() {
     .await;
     let claim = "10.0.0.2 is claimed by Workload shop/api and by Workload shop/web";
     assert!(text.contains(claim), "{text}");
-    running.wait_for_metric("mesh_lite_control_plane_facts{kind=\"address_conflicts\"}", 1.0).await;
+    running
+        .wait_for_metric(
+            "mesh_lite_control_plane_facts{kind=\"address_conflicts\"}",
+            1.0,
+        )
+        .await;
 }

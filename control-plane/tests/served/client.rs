@@ -51,16 +51,26 @@ pub(crate) struct Svid {
 pub(crate) fn csr(key: &KeyPair, uris: &[&str]) -> String {
     let mut parameters = CertificateParams::default();
     parameters.distinguished_name = DistinguishedName::new();
-    parameters.subject_alt_names =
-        uris.iter().map(|uri| SanType::URI((*uri).try_into().unwrap())).collect();
+    parameters.subject_alt_names = uris
+        .iter()
+        .map(|uri| SanType::URI((*uri).try_into().unwrap()))
+        .collect();
     parameters.serialize_request(key).unwrap().pem().unwrap()
 }
 
 pub(crate) fn node(metadata: &[(&str, &str)]) -> Node {
-    let text = |text: &str| Value { kind: Some(Kind::StringValue(text.to_owned())) };
-    let fields: BTreeMap<String, Value> =
-        metadata.iter().map(|(key, value)| ((*key).to_owned(), text(value))).collect();
-    Node { id: "test".to_owned(), metadata: Some(Struct { fields }), ..Node::default() }
+    let text = |text: &str| Value {
+        kind: Some(Kind::StringValue(text.to_owned())),
+    };
+    let fields: BTreeMap<String, Value> = metadata
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), text(value)))
+        .collect();
+    Node {
+        id: "test".to_owned(),
+        metadata: Some(Struct { fields }),
+        ..Node::default()
+    }
 }
 
 pub(crate) fn request_for(names: &[&str]) -> DiscoveryRequest {
@@ -150,7 +160,10 @@ impl Running {
     /// First issuance, by a new join token.
     pub(crate) async fn issue(&self, workload: &str) -> Svid {
         let key = KeyPair::generate().unwrap();
-        let request = with_token(fetch_request(&csr(&key, &[])), &self.directories.token(workload));
+        let request = with_token(
+            fetch_request(&csr(&key, &[])),
+            &self.directories.token(workload),
+        );
         let response = self.fetch(self.anonymous().await, request).await.unwrap();
         Svid::new(&response, key)
     }
@@ -178,7 +191,9 @@ pub(crate) fn client_config(bundle: &TrustBundle, svid: Option<&Svid>) -> Client
         None => builder.with_no_client_auth(),
         Some(svid) => {
             let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(svid.key.serialize_der()));
-            builder.with_client_auth_cert(svid.chain.clone(), key).unwrap()
+            builder
+                .with_client_auth_cert(svid.chain.clone(), key)
+                .unwrap()
         }
     };
     config.alpn_protocols = vec![b"h2".to_vec()];
@@ -198,7 +213,9 @@ pub(crate) async fn connect(
             Ok::<_, std::io::Error>(TokioIo::new(connector.connect(name, stream).await?))
         }
     });
-    Endpoint::from_static("http://control-plane").connect_with_connector(dial).await
+    Endpoint::from_static("http://control-plane")
+        .connect_with_connector(dial)
+        .await
 }
 
 /// The chain as webpki judges it, and the control plane's SPIFFE ID in place of a DNS name.
@@ -214,11 +231,13 @@ impl ServerCertVerifier for ControlPlaneVerifier {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        match self.0.verify_server_cert(end_entity, intermediates, server_name, ocsp, now) {
+        match self
+            .0
+            .verify_server_cert(end_entity, intermediates, server_name, ocsp, now)
+        {
             // the name is judged last: the chain is good
             Err(Error::InvalidCertificate(
-                CertificateError::NotValidForName
-                | CertificateError::NotValidForNameContext { .. },
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             )) => {}
             other => return other,
         }
@@ -234,7 +253,8 @@ impl ServerCertVerifier for ControlPlaneVerifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls12_signature(message, certificate, signature)
+        self.0
+            .verify_tls12_signature(message, certificate, signature)
     }
 
     fn verify_tls13_signature(
@@ -243,7 +263,8 @@ impl ServerCertVerifier for ControlPlaneVerifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls13_signature(message, certificate, signature)
+        self.0
+            .verify_tls13_signature(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -26,33 +26,60 @@ async fn refuses_a_caller_whose_certificate_another_root_signed() {
     let stranger = elsewhere.issue("shop/web").await;
     // with TLS 1.3 the client learns of it at its first request, if not at the handshake
     if let Ok(channel) = running.connect(Some(&stranger)).await {
-        assert!(Stream::open(channel, request_for(&[OWN_BUNDLE])).await.is_err());
+        assert!(
+            Stream::open(channel, request_for(&[OWN_BUNDLE]))
+                .await
+                .is_err()
+        );
     }
-    running.wait_for_metric("mesh_lite_control_plane_handshakes_total{outcome=\"tls\"}", 1.0).await;
+    running
+        .wait_for_metric(
+            "mesh_lite_control_plane_handshakes_total{outcome=\"tls\"}",
+            1.0,
+        )
+        .await;
 }
 
 #[tokio::test]
 async fn hangs_up_on_plaintext() {
     let running = Running::start().await;
     let mut plain = TcpStream::connect(running.bound.grpc).await.unwrap();
-    plain.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+    plain
+        .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        .await
+        .unwrap();
     let mut answer = Vec::new();
-    in_time("it hangs up", plain.read_to_end(&mut answer)).await.unwrap_or_default();
+    in_time("it hangs up", plain.read_to_end(&mut answer))
+        .await
+        .unwrap_or_default();
     // at most an alert: 0x15 is its type
-    assert!(answer.first().is_none_or(|first| *first == 0x15), "{answer:?}");
-    running.wait_for_metric("mesh_lite_control_plane_handshakes_total{outcome=\"tls\"}", 1.0).await;
+    assert!(
+        answer.first().is_none_or(|first| *first == 0x15),
+        "{answer:?}"
+    );
+    running
+        .wait_for_metric(
+            "mesh_lite_control_plane_handshakes_total{outcome=\"tls\"}",
+            1.0,
+        )
+        .await;
 }
 
 #[tokio::test]
 async fn ends_streams_with_unavailable_when_it_ends() {
     let mut running = Running::start().await;
     let channel = running.workload("shop/web").await;
-    let mut stream = Stream::open(channel, request_for(&[OWN_BUNDLE])).await.unwrap();
+    let mut stream = Stream::open(channel, request_for(&[OWN_BUNDLE]))
+        .await
+        .unwrap();
     stream.next().await.unwrap();
     running.tell_to_end();
     let status = stream.next().await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable);
-    assert!(status.message().contains("open the stream on a new one"), "{status}");
+    assert!(
+        status.message().contains("open the stream on a new one"),
+        "{status}"
+    );
     let address = running.bound.grpc;
     let directories = running.ended().await;
     assert!(TcpStream::connect(address).await.is_err());
@@ -71,8 +98,13 @@ async fn serves_health_and_reflection() {
     };
     let running = Running::start().await;
     let channel = running.anonymous().await;
-    let health = HealthClient::new(channel.clone()).check(HealthCheckRequest::default()).await;
-    assert_eq!(health.unwrap().into_inner().status(), ServingStatus::Serving);
+    let health = HealthClient::new(channel.clone())
+        .check(HealthCheckRequest::default())
+        .await;
+    assert_eq!(
+        health.unwrap().into_inner().status(),
+        ServingStatus::Serving
+    );
     let list = ServerReflectionRequest {
         host: String::new(),
         message_request: Some(MessageRequest::ListServices(String::new())),
@@ -82,16 +114,31 @@ async fn serves_health_and_reflection() {
         .await
         .unwrap()
         .into_inner();
-    let answer = answers.message().await.unwrap().unwrap().message_response.unwrap();
-    let MessageResponse::ListServicesResponse(services) = answer else { panic!("{answer:?}") };
-    let names: Vec<String> = services.service.into_iter().map(|service| service.name).collect();
+    let answer = answers
+        .message()
+        .await
+        .unwrap()
+        .unwrap()
+        .message_response
+        .unwrap();
+    let MessageResponse::ListServicesResponse(services) = answer else {
+        panic!("{answer:?}")
+    };
+    let names: Vec<String> = services
+        .service
+        .into_iter()
+        .map(|service| service.name)
+        .collect();
     for name in [
         "envoy.service.secret.v3.SecretDiscoveryService",
         "mesh_lite.v1.WorkloadDirectory",
         "mesh_lite.v1.AuthorizationPolicies",
         "grpc.health.v1.Health",
     ] {
-        assert!(names.iter().any(|found| found == name), "{name} is missing in {names:?}");
+        assert!(
+            names.iter().any(|found| found == name),
+            "{name} is missing in {names:?}"
+        );
     }
 }
 
@@ -99,7 +146,12 @@ async fn serves_health_and_reflection() {
 async fn refuses_to_start_twice_on_one_data_directory() {
     let running = Running::start().await;
     let error = start_and_fail(running.directories.settings()).await;
-    assert!(error.to_string().contains("another control plane uses the data directory"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("another control plane uses the data directory"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -108,7 +160,12 @@ async fn refuses_to_start_with_leaves_too_long_for_the_issuing_authority() {
     let mut settings = directories.settings();
     settings.leaf_lifetime = Duration::from_secs(16 * 24 * 3600);
     let error = start_and_fail(settings).await;
-    assert!(error.to_string().contains("must live at least 2 times as long"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("must live at least 2 times as long"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -125,7 +182,10 @@ async fn refuses_to_start_for_another_trust_domain() {
     let mut settings = directories.settings();
     settings.trust_domain = spiffe::TrustDomain::new("other.test").unwrap();
     let error = start_and_fail(settings).await;
-    assert!(error.to_string().contains("mesh.test, not other.test"), "{error}");
+    assert!(
+        error.to_string().contains("mesh.test, not other.test"),
+        "{error}"
+    );
 }
 
 #[tokio::test]

@@ -1,7 +1,10 @@
 use std::{path::Path, time::Duration};
 
 use mesh_lite_control_plane::{clock, root_commands::renew_root};
-use mesh_lite_proto::{secret_discovery::{ACTIVE_AUTHORITY, OWN_BUNDLE}, trust_bundle::pem};
+use mesh_lite_proto::{
+    secret_discovery::{ACTIVE_AUTHORITY, OWN_BUNDLE},
+    trust_bundle::pem,
+};
 use rcgen::KeyPair;
 
 use super::{
@@ -29,7 +32,9 @@ async fn signs_with_the_next_issuing_authority_after_saying_so() {
     let running = Running::start().await;
     let first = running.issue("shop/web").await;
     let channel = running.connect(Some(&first)).await.unwrap();
-    let mut stream = Stream::open(channel.clone(), request_for(&[ACTIVE_AUTHORITY])).await.unwrap();
+    let mut stream = Stream::open(channel.clone(), request_for(&[ACTIVE_AUTHORITY]))
+        .await
+        .unwrap();
     let before = active_authority(&stream.next().await.unwrap()).unwrap();
     assert_eq!(key_id_of_issuer(&first), before);
 
@@ -38,13 +43,18 @@ async fn signs_with_the_next_issuing_authority_after_saying_so() {
     assert_eq!(after, renewed.issuing_key_id);
     let key = KeyPair::generate().unwrap();
     // the connection that was opened under the old authority goes on
-    let response = running.fetch(channel, fetch_request(&csr(&key, &[]))).await.unwrap();
+    let response = running
+        .fetch(channel, fetch_request(&csr(&key, &[])))
+        .await
+        .unwrap();
     let second = Svid::new(&response, key);
     assert_eq!(key_id_of_issuer(&second), after);
     // and both certificates open new ones, under the server's new certificate
     for svid in [&first, &second] {
         let channel = running.connect(Some(svid)).await.unwrap();
-        let mut stream = Stream::open(channel, request_for(&[OWN_BUNDLE])).await.unwrap();
+        let mut stream = Stream::open(channel, request_for(&[OWN_BUNDLE]))
+            .await
+            .unwrap();
         stream.next().await.unwrap();
     }
 }
@@ -58,7 +68,8 @@ async fn keeps_the_good_issuing_authority_when_the_next_can_not_serve() {
     std::fs::write(&file, "rubbish").unwrap();
     eventually("readiness says so", async || {
         let (status, text) = running.get("/readyz").await;
-        (status == 200 && text.contains("issuing-ca.pem holds no readable CERTIFICATE")).then_some(())
+        (status == 200 && text.contains("issuing-ca.pem holds no readable CERTIFICATE"))
+            .then_some(())
     })
     .await;
     assert_eq!(running.issue("shop/web").await.chain.len(), 2);
@@ -70,12 +81,20 @@ async fn keeps_the_good_issuing_authority_when_the_next_can_not_serve() {
     );
     short.unwrap();
     eventually("readiness says why", async || {
-        running.get("/readyz").await.1.contains("must live at least 2 times as long").then_some(())
+        running
+            .get("/readyz")
+            .await
+            .1
+            .contains("must live at least 2 times as long")
+            .then_some(())
     })
     .await;
 
     std::fs::write(&file, good).unwrap();
-    eventually("all is well", async || (running.get("/readyz").await.1 == "ok\n").then_some(())).await;
+    eventually("all is well", async || {
+        (running.get("/readyz").await.1 == "ok\n").then_some(())
+    })
+    .await;
     assert_eq!(running.directories.trust_bundle(), before);
 }
 
@@ -84,21 +103,40 @@ async fn does_not_drop_a_root_whose_leaves_are_in_use() {
     let running = Running::start().await;
     let own = running.directories.trust_bundle();
     let other = Directories::new();
-    let text: String =
-        other.trust_bundle().authorities().iter().map(|root| pem("CERTIFICATE", root)).collect();
+    let text: String = other
+        .trust_bundle()
+        .authorities()
+        .iter()
+        .map(|root| pem("CERTIFICATE", root))
+        .collect();
     std::fs::write(running.directories.data.join("trust-bundle.pem"), text).unwrap();
     eventually("readiness says so", async || {
-        running.get("/readyz").await.1.contains("no root in the trust bundle signed").then_some(())
+        running
+            .get("/readyz")
+            .await
+            .1
+            .contains("no root in the trust bundle signed")
+            .then_some(())
     })
     .await;
-    std::fs::write(running.directories.data.join("trust-bundle.pem"), own.to_pem()).unwrap();
-    eventually("all is well", async || (running.get("/readyz").await.1 == "ok\n").then_some(())).await;
+    std::fs::write(
+        running.directories.data.join("trust-bundle.pem"),
+        own.to_pem(),
+    )
+    .unwrap();
+    eventually("all is well", async || {
+        (running.get("/readyz").await.1 == "ok\n").then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn issues_chains_that_openssl_verifies_strictly() {
     let openssl = |arguments: &[&str]| {
-        std::process::Command::new("openssl").args(arguments).output().ok()
+        std::process::Command::new("openssl")
+            .args(arguments)
+            .output()
+            .ok()
     };
     if openssl(&["version"]).is_none() {
         eprintln!("not run: there is no openssl on this machine");
@@ -117,10 +155,21 @@ async fn issues_chains_that_openssl_verifies_strictly() {
     let text = |path: &Path| path.to_str().unwrap().to_owned();
     for purpose in ["sslclient", "sslserver"] {
         let output = openssl(&[
-            "verify", "-x509_strict", "-purpose", purpose, "-CAfile", &text(&root), "-untrusted",
-            &text(&issuing), &text(&leaf),
+            "verify",
+            "-x509_strict",
+            "-purpose",
+            purpose,
+            "-CAfile",
+            &text(&root),
+            "-untrusted",
+            &text(&issuing),
+            &text(&leaf),
         ]);
         let output = output.unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
 }

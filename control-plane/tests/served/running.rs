@@ -68,16 +68,26 @@ impl Directories {
     /// With a root, an issuing CA, and the workloads above.
     pub(crate) fn new() -> Self {
         let temporary = TempDir::new().unwrap();
-        let (data, config) = (temporary.path().join("state"), temporary.path().join("documents"));
+        let (data, config) = (
+            temporary.path().join("state"),
+            temporary.path().join("documents"),
+        );
         std::fs::create_dir(&config).unwrap();
-        let directories = Self { _temporary: temporary, data, config };
+        let directories = Self {
+            _temporary: temporary,
+            data,
+            config,
+        };
         directories.init_root("root");
         directories.write("workloads.yaml", WORKLOADS);
         directories
     }
 
     pub(crate) fn places(&self, root: &str) -> Places {
-        Places { data_dir: self.data.clone(), root_dir: Some(self.data.join(root)) }
+        Places {
+            data_dir: self.data.clone(),
+            root_dir: Some(self.data.join(root)),
+        }
     }
 
     pub(crate) fn init_root(&self, root: &str) -> RootReport {
@@ -156,7 +166,12 @@ impl Running {
         let Ok(bound) = addresses.await else {
             panic!("it did not start: {}", task.await.unwrap().unwrap_err());
         };
-        Self { bound, directories, shutdown: Some(shutdown), task }
+        Self {
+            bound,
+            directories,
+            shutdown: Some(shutdown),
+            task,
+        }
     }
 
     /// Tells it to end and waits until it has.
@@ -170,13 +185,18 @@ impl Running {
     }
 
     pub(crate) async fn ended(self) -> Directories {
-        in_time("the control plane ends", self.task).await.unwrap().unwrap();
+        in_time("the control plane ends", self.task)
+            .await
+            .unwrap()
+            .unwrap();
         self.directories
     }
 
     pub(crate) async fn get(&self, path: &str) -> (u16, String) {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
-        let mut stream = tokio::net::TcpStream::connect(self.bound.admin).await.unwrap();
+        let mut stream = tokio::net::TcpStream::connect(self.bound.admin)
+            .await
+            .unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
@@ -189,7 +209,9 @@ impl Running {
     /// The value of one series, 0 if there is none yet.
     pub(crate) async fn metric(&self, series: &str) -> f64 {
         let (_, text) = self.get("/metrics").await;
-        let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
         line.map_or(0.0, |value| value.trim().parse().unwrap())
     }
 

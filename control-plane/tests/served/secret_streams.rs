@@ -36,7 +36,10 @@ impl Stream {
         let mut client = SecretDiscoveryServiceClient::new(channel);
         let opening = client.stream_secrets(ReceiverStream::new(receiver));
         let responses = in_time("the stream opens", opening).await?.into_inner();
-        Ok(Self { requests, responses })
+        Ok(Self {
+            requests,
+            responses,
+        })
     }
 
     pub(super) async fn next(&mut self) -> Result<DiscoveryResponse, Status> {
@@ -66,7 +69,9 @@ fn trusted_ca(names: &[&str]) -> DiscoveryRequest {
 }
 
 fn bundle_of(response: &DiscoveryResponse) -> TrustBundle {
-    let content = secrets(response).into_iter().find(|secret| secret.name == OWN_BUNDLE);
+    let content = secrets(response)
+        .into_iter()
+        .find(|secret| secret.name == OWN_BUNDLE);
     let Some(secret::Type::ValidationContext(context)) = content.unwrap().r#type else {
         panic!("no bundle: {response:?}")
     };
@@ -74,7 +79,9 @@ fn bundle_of(response: &DiscoveryResponse) -> TrustBundle {
 }
 
 pub(super) fn active_authority(response: &DiscoveryResponse) -> Option<String> {
-    let content = secrets(response).into_iter().find(|secret| secret.name == ACTIVE_AUTHORITY)?;
+    let content = secrets(response)
+        .into_iter()
+        .find(|secret| secret.name == ACTIVE_AUTHORITY)?;
     let Some(secret::Type::GenericSecret(generic)) = content.r#type else {
         panic!("no key id: {response:?}")
     };
@@ -115,7 +122,9 @@ async fn sends_the_spiffe_validator_unless_the_node_asks_otherwise() {
     let running = Running::start().await;
     let channel = running.workload("shop/web").await;
     for name in [OWN_BUNDLE, ALL_BUNDLES, "spiffe://mesh.test"] {
-        let mut stream = Stream::open(channel.clone(), request_for(&[name])).await.unwrap();
+        let mut stream = Stream::open(channel.clone(), request_for(&[name]))
+            .await
+            .unwrap();
         let response = stream.next().await.unwrap();
         let [secret] = secrets(&response).try_into().unwrap();
         assert_eq!(secret.name, name);
@@ -143,7 +152,10 @@ async fn names_equal_content_equally_over_a_restart() {
     let running = Running::start_in(running.end().await).await;
     let channel = running.workload("shop/web").await;
     // as a client comes back: with the version it has, and no nonce; it gets everything again
-    let first = DiscoveryRequest { version_info: before.version_info.clone(), ..trusted_ca(&names) };
+    let first = DiscoveryRequest {
+        version_info: before.version_info.clone(),
+        ..trusted_ca(&names)
+    };
     let mut stream = Stream::open(channel, first).await.unwrap();
     let after = stream.next().await.unwrap();
     assert_eq!(after.version_info, before.version_info);
@@ -157,7 +169,10 @@ async fn opens_no_stream_for_callers_without_a_certificate() {
     let opened = Stream::open(channel, request_for(&[OWN_BUNDLE])).await;
     let refused = opened.err().unwrap();
     assert_eq!(refused.code(), Code::Unauthenticated);
-    assert!(refused.message().contains("client certificate"), "{refused}");
+    assert!(
+        refused.message().contains("client certificate"),
+        "{refused}"
+    );
 }
 
 #[tokio::test]
@@ -168,9 +183,23 @@ async fn counts_a_rejection_and_does_not_send_the_same_again() {
     let mut stream = Stream::open(channel, trusted_ca(&names)).await.unwrap();
     let first = stream.next().await.unwrap();
     let message = "no good".to_owned();
-    let error_detail = Some(rpc::Status { code: 13, message, details: Vec::new() });
-    stream.send(DiscoveryRequest { error_detail, ..answer(&names, &first) }).await;
-    running.wait_for_metric("mesh_lite_control_plane_rejected_total{stream=\"secrets\"}", 1.0).await;
+    let error_detail = Some(rpc::Status {
+        code: 13,
+        message,
+        details: Vec::new(),
+    });
+    stream
+        .send(DiscoveryRequest {
+            error_detail,
+            ..answer(&names, &first)
+        })
+        .await;
+    running
+        .wait_for_metric(
+            "mesh_lite_control_plane_rejected_total{stream=\"secrets\"}",
+            1.0,
+        )
+        .await;
     // the next response is about the next content, not about the rejected one
     let renewed = running.directories.renew_root();
     let second = stream.next().await.unwrap();
@@ -182,12 +211,19 @@ async fn counts_a_rejection_and_does_not_send_the_same_again() {
 async fn keeps_a_stream_with_unknown_names_and_counts_them() {
     let running = Running::start().await;
     let channel = running.workload("shop/web").await;
-    let names = ["nobody", "spiffe://mesh.test/ns/shop/sa/api", "spiffe://other.test", OWN_BUNDLE];
+    let names = [
+        "nobody",
+        "spiffe://mesh.test/ns/shop/sa/api",
+        "spiffe://other.test",
+        OWN_BUNDLE,
+    ];
     let mut stream = Stream::open(channel, trusted_ca(&names)).await.unwrap();
     let first = stream.next().await.unwrap();
     assert_eq!(secrets(&first).len(), 1);
     assert_eq!(bundle_of(&first), running.directories.trust_bundle());
-    running.wait_for_metric("mesh_lite_control_plane_unknown_secrets_total", 3.0).await;
+    running
+        .wait_for_metric("mesh_lite_control_plane_unknown_secrets_total", 3.0)
+        .await;
 }
 
 #[tokio::test]
@@ -207,30 +243,42 @@ async fn ends_streams_that_break_the_limits() {
         let mut stream = Stream::open(channel.clone(), request).await.unwrap();
         assert_eq!(stream.next().await.unwrap_err().code(), code);
     }
-    let mut stream = Stream::open(channel, request_for(&[OWN_BUNDLE])).await.unwrap();
+    let mut stream = Stream::open(channel, request_for(&[OWN_BUNDLE]))
+        .await
+        .unwrap();
     let first = stream.next().await.unwrap();
     for _ in 0..200 {
         stream.send(answer(&[OWN_BUNDLE], &first)).await;
     }
-    assert_eq!(stream.next().await.unwrap_err().code(), Code::ResourceExhausted);
+    assert_eq!(
+        stream.next().await.unwrap_err().code(),
+        Code::ResourceExhausted
+    );
 }
 
 #[tokio::test]
 async fn ends_the_streams_of_an_evicted_caller_and_opens_no_other() {
     let running = Running::start().await;
     let channel = running.workload("shop/web").await;
-    let mut stream = Stream::open(channel.clone(), request_for(&[OWN_BUNDLE])).await.unwrap();
+    let mut stream = Stream::open(channel.clone(), request_for(&[OWN_BUNDLE]))
+        .await
+        .unwrap();
     stream.next().await.unwrap();
     running.directories.write(
         "evictions.yaml",
         "apiVersion: mesh-lite.io/v1\nkind: Eviction\nmetadata: {name: web, namespace: shop}\n\
          spec: {spiffeId: 'spiffe://mesh.test/ns/shop/sa/web'}\n",
     );
-    assert_eq!(stream.next().await.unwrap_err().code(), Code::PermissionDenied);
+    assert_eq!(
+        stream.next().await.unwrap_err().code(),
+        Code::PermissionDenied
+    );
     let opened = Stream::open(channel, request_for(&[OWN_BUNDLE])).await;
     assert_eq!(opened.err().unwrap().code(), Code::PermissionDenied);
     eventually("the stream is counted as closed", async || {
-        let open = running.metric("mesh_lite_control_plane_streams{stream=\"secrets\"}").await;
+        let open = running
+            .metric("mesh_lite_control_plane_streams{stream=\"secrets\"}")
+            .await;
         (open < 0.5).then_some(())
     })
     .await;
@@ -242,7 +290,9 @@ async fn says_that_delta_is_not_served() {
     let channel = running.workload("shop/web").await;
     let mut client = SecretDiscoveryServiceClient::new(channel);
     let requests = tokio_stream::once(DeltaDiscoveryRequest::default());
-    let refused = in_time("an answer", client.delta_secrets(requests)).await.unwrap_err();
+    let refused = in_time("an answer", client.delta_secrets(requests))
+        .await
+        .unwrap_err();
     assert_eq!(refused.code(), Code::Unimplemented);
     assert!(refused.message().contains("StreamSecrets"), "{refused}");
 }

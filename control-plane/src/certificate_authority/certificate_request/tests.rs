@@ -6,8 +6,10 @@ use super::*;
 
 fn pem_of(key: &KeyPair, uris: &[&str]) -> String {
     let mut parameters = CertificateParams::default();
-    parameters.subject_alt_names =
-        uris.iter().map(|uri| SanType::URI((*uri).try_into().unwrap())).collect();
+    parameters.subject_alt_names = uris
+        .iter()
+        .map(|uri| SanType::URI((*uri).try_into().unwrap()))
+        .collect();
     parameters.serialize_request(key).unwrap().pem().unwrap()
 }
 
@@ -17,8 +19,12 @@ fn refused(pem: &[u8]) -> InvalidRequest {
 
 #[test]
 fn takes_the_public_key_and_the_names_asked_for() {
-    for key in [KeyPair::generate().unwrap(), KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384).unwrap()] {
-        let request = CertificateRequest::from_pem(pem_of(&key, &["spiffe://a/b", "x:y"]).as_bytes());
+    for key in [
+        KeyPair::generate().unwrap(),
+        KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384).unwrap(),
+    ] {
+        let request =
+            CertificateRequest::from_pem(pem_of(&key, &["spiffe://a/b", "x:y"]).as_bytes());
         let request = request.unwrap();
         let spki = key.subject_public_key_info();
         assert_eq!(request.public_key.info().subject_public_key_info(), spki);
@@ -33,7 +39,15 @@ fn takes_a_p_384_key_that_signed_with_sha_256() {
     let directory = tempfile::TempDir::new().unwrap();
     let key = directory.path().join("key.pem");
     let made = std::process::Command::new("openssl")
-        .args(["req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-384", "-nodes"])
+        .args([
+            "req",
+            "-new",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-384",
+            "-nodes",
+        ])
         .args(["-sha256", "-subj", "/", "-keyout"])
         .arg(&key)
         .output();
@@ -43,20 +57,30 @@ fn takes_a_p_384_key_that_signed_with_sha_256() {
     };
     let request = CertificateRequest::from_pem(&made.stdout).unwrap();
     let key = KeyPair::from_pem(&std::fs::read_to_string(key).unwrap()).unwrap();
-    assert_eq!(request.public_key.info().subject_public_key_info(), key.subject_public_key_info());
+    assert_eq!(
+        request.public_key.info().subject_public_key_info(),
+        key.subject_public_key_info()
+    );
 }
 
 #[test]
 fn refuses_other_kinds_of_key() {
     let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
-    assert_eq!(refused(pem_of(&key, &[]).as_bytes()), InvalidRequest::KeyKind);
+    assert_eq!(
+        refused(pem_of(&key, &[]).as_bytes()),
+        InvalidRequest::KeyKind
+    );
 }
 
 /// SPIFFE-L12
 #[test]
 fn refuses_weak_rsa_and_curves_nobody_else_verifies() {
     let openssl = |arguments: &[&str]| {
-        std::process::Command::new("openssl").args(arguments).output().ok().map(|done| done.stdout)
+        std::process::Command::new("openssl")
+            .args(arguments)
+            .output()
+            .ok()
+            .map(|done| done.stdout)
     };
     let request = |newkey: &[&str]| {
         let common = ["-nodes", "-subj", "/", "-keyout", "/dev/null"];
@@ -68,7 +92,10 @@ fn refuses_weak_rsa_and_curves_nobody_else_verifies() {
     };
     assert_eq!(refused(&weak), InvalidRequest::KeyKind);
     let curve = request(&["ec", "-pkeyopt", "ec_paramgen_curve:secp256k1"]).unwrap();
-    assert!(matches!(refused(&curve), InvalidRequest::KeyKind | InvalidRequest::Signature));
+    assert!(matches!(
+        refused(&curve),
+        InvalidRequest::KeyKind | InvalidRequest::Signature
+    ));
     let enough = request(&["rsa:2048"]).unwrap();
     assert!(CertificateRequest::from_pem(&enough).is_ok());
 }
@@ -77,20 +104,33 @@ fn refuses_weak_rsa_and_curves_nobody_else_verifies() {
 fn refuses_a_signature_of_another_key() {
     let (key, other) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
     let request = pem_of(&key, &[]);
-    let request = CertificateSigningRequestDer::from_pem_slice(request.as_bytes()).unwrap().to_vec();
-    let (spki, other) = (key.subject_public_key_info(), other.subject_public_key_info());
-    let place = request.windows(spki.len()).position(|window| window == spki).unwrap();
+    let request = CertificateSigningRequestDer::from_pem_slice(request.as_bytes())
+        .unwrap()
+        .to_vec();
+    let (spki, other) = (
+        key.subject_public_key_info(),
+        other.subject_public_key_info(),
+    );
+    let place = request
+        .windows(spki.len())
+        .position(|window| window == spki)
+        .unwrap();
     let mut forged = request.clone();
     forged[place..place + spki.len()].copy_from_slice(&other);
     assert!(CertificateRequest::from_der(&request).is_ok());
-    assert_eq!(CertificateRequest::from_der(&forged).unwrap_err(), InvalidRequest::Signature);
+    assert_eq!(
+        CertificateRequest::from_der(&forged).unwrap_err(),
+        InvalidRequest::Signature
+    );
 }
 
 #[test]
 fn refuses_every_change_of_a_byte_or_reads_the_same_key() {
     let key = KeyPair::generate().unwrap();
     let request = pem_of(&key, &["spiffe://a/b"]);
-    let good = CertificateSigningRequestDer::from_pem_slice(request.as_bytes()).unwrap().to_vec();
+    let good = CertificateSigningRequestDer::from_pem_slice(request.as_bytes())
+        .unwrap()
+        .to_vec();
     for place in 0..good.len() {
         let mut changed = good.clone();
         changed[place] ^= 0x01;
@@ -106,6 +146,12 @@ fn refuses_every_change_of_a_byte_or_reads_the_same_key() {
 fn refuses_what_is_no_request() {
     let good = pem_of(&KeyPair::generate().unwrap(), &[]);
     assert!(matches!(refused(b""), InvalidRequest::Malformed(_)));
-    assert!(matches!(refused(good.replace("REQUEST", "THING").as_bytes()), InvalidRequest::Malformed(_)));
-    assert!(matches!(refused(&[b'x'; MAX_REQUEST + 1]), InvalidRequest::TooLong(_)));
+    assert!(matches!(
+        refused(good.replace("REQUEST", "THING").as_bytes()),
+        InvalidRequest::Malformed(_)
+    ));
+    assert!(matches!(
+        refused(&[b'x'; MAX_REQUEST + 1]),
+        InvalidRequest::TooLong(_)
+    ));
 }

@@ -16,7 +16,8 @@ fn root() -> Root {
 
 fn issuing(root: &Root) -> NewIssuingAuthority {
     let now = from_unix_seconds(1_800_000_000);
-    root.sign_issuing_authority(Duration::from_secs(3_600), now).unwrap()
+    root.sign_issuing_authority(Duration::from_secs(3_600), now)
+        .unwrap()
 }
 
 fn mode(path: &Path) -> u32 {
@@ -25,8 +26,9 @@ fn mode(path: &Path) -> u32 {
 
 fn names(directory: &Path) -> Vec<String> {
     let entries = fs::read_dir(directory).unwrap();
-    let mut names: Vec<_> =
-        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<_> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
     names.sort();
     names
 }
@@ -37,9 +39,16 @@ fn keeps_keys_where_nobody_else_reads_them() {
     let data = DataDirectory::new(temporary.path().join("state"));
     data.create().unwrap();
     let root = root();
-    RootDirectory::new(data.default_root()).write_new(&root).unwrap();
+    RootDirectory::new(data.default_root())
+        .write_new(&root)
+        .unwrap();
     data.write_issuing_authority(&issuing(&root)).unwrap();
-    for directory in [data.path(), &data.issuing(), &data.join_tokens(), &data.default_root()] {
+    for directory in [
+        data.path(),
+        &data.issuing(),
+        &data.join_tokens(),
+        &data.default_root(),
+    ] {
         assert_eq!(mode(directory), 0o700, "{}", directory.display());
     }
     assert_eq!(mode(&data.issuing_authority()), 0o600);
@@ -53,7 +62,9 @@ fn keeps_keys_where_nobody_else_reads_them() {
 fn closes_a_directory_that_others_could_read() {
     let temporary = TempDir::new().unwrap();
     fs::set_permissions(temporary.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    DataDirectory::new(temporary.path().to_owned()).create().unwrap();
+    DataDirectory::new(temporary.path().to_owned())
+        .create()
+        .unwrap();
     assert_eq!(mode(temporary.path()), 0o700);
 }
 
@@ -111,11 +122,19 @@ fn refuses_files_that_are_not_what_they_should_be() {
     ];
     for text in wrong {
         fs::write(&path, &text).unwrap();
-        let error = data.read_issuing_authority(&trust_domain()).err().unwrap().to_string();
+        let error = data
+            .read_issuing_authority(&trust_domain())
+            .err()
+            .unwrap()
+            .to_string();
         assert!(error.contains("issuing-ca.pem"), "{error}");
         assert!(!error.contains("PRIVATE KEY-"), "{error}");
     }
-    assert!(data.read_trust_bundle(&trust_domain()).unwrap_err().is_not_found());
+    assert!(
+        data.read_trust_bundle(&trust_domain())
+            .unwrap_err()
+            .is_not_found()
+    );
 }
 
 #[test]

@@ -27,13 +27,19 @@ fn same(authority: &IssuingAuthority, of: &Trust) -> bool {
 }
 
 fn bundle(roots: &[&Root]) -> TrustBundle {
-    let certificates = roots.iter().map(|root| root.certificate().clone()).collect();
+    let certificates = roots
+        .iter()
+        .map(|root| root.certificate().clone())
+        .collect();
     TrustBundle::new(trust_domain(), certificates).unwrap()
 }
 
 /// A rotation under one root, and its first issuing CA signed again for a second look.
 fn started(root: &Root) -> Rotation {
-    let found = Found { bundle: bundle(&[root]), authority: issuing(root) };
+    let found = Found {
+        bundle: bundle(&[root]),
+        authority: issuing(root),
+    };
     Rotation::start(found, DAY, now()).unwrap()
 }
 
@@ -43,8 +49,16 @@ fn activates_a_new_issuing_authority_of_a_known_root_at_once() {
     let mut rotation = started(&root);
     let next = issuing(&root);
     let key_id = next.facts().key_id.clone();
-    let found = Found { bundle: bundle(&[&root]), authority: next };
-    assert_eq!(rotation.look(found, now()), Ok(Step::Activated { key_id: key_id.clone() }));
+    let found = Found {
+        bundle: bundle(&[&root]),
+        authority: next,
+    };
+    assert_eq!(
+        rotation.look(found, now()),
+        Ok(Step::Activated {
+            key_id: key_id.clone()
+        })
+    );
     assert_eq!(rotation.trust().authority.facts().key_id, key_id);
 }
 
@@ -72,7 +86,10 @@ fn announces_a_new_root_before_it_signs_anything() {
     assert_eq!(rotation.look(found(), soon), Ok(Step::Prepared { until }));
     assert!(!same(&found().authority, &rotation.trust()));
     let key_id = next.facts.key_id.clone();
-    assert_eq!(rotation.look(found(), until), Ok(Step::Activated { key_id }));
+    assert_eq!(
+        rotation.look(found(), until),
+        Ok(Step::Activated { key_id })
+    );
     assert!(same(&found().authority, &rotation.trust()));
     assert_eq!(rotation.look(found(), until), Ok(Step::Unchanged));
 }
@@ -91,9 +108,15 @@ fn forgets_when_a_root_was_announced_that_was_withdrawn() {
         let key = key.clone().try_into().unwrap();
         IssuingAuthority::new(certificate.clone(), key, &trust_domain()).unwrap()
     };
-    let both = || Found { bundle: bundle(&[&old, &new]), authority: next() };
+    let both = || Found {
+        bundle: bundle(&[&old, &new]),
+        authority: next(),
+    };
     rotation.look(both(), now()).unwrap();
-    let only_old = Found { bundle: bundle(&[&old]), authority: issuing(&old) };
+    let only_old = Found {
+        bundle: bundle(&[&old]),
+        authority: issuing(&old),
+    };
     rotation.look(only_old, now() + SETTLE / 2).unwrap();
     let again = now() + SETTLE;
     let until = again + SETTLE;
@@ -104,16 +127,28 @@ fn forgets_when_a_root_was_announced_that_was_withdrawn() {
 fn keeps_the_root_of_the_active_authority_in_the_bundle() {
     let (old, new) = (root(), root());
     let mut rotation = started(&old);
-    let found = Found { bundle: bundle(&[&new]), authority: issuing(&new) };
-    assert_eq!(rotation.look(found, now()), Err(RotationError::RootDroppedTooEarly));
+    let found = Found {
+        bundle: bundle(&[&new]),
+        authority: issuing(&new),
+    };
+    assert_eq!(
+        rotation.look(found, now()),
+        Err(RotationError::RootDroppedTooEarly)
+    );
     assert_eq!(*rotation.trust().bundle, bundle(&[&old]));
 }
 
 #[test]
 fn refuses_an_authority_that_no_root_signed_or_that_is_not_valid_now() {
     let (own, other) = (root(), root());
-    let found = || Found { bundle: bundle(&[&own]), authority: issuing(&own) };
-    let stranger = Found { bundle: bundle(&[&own]), authority: issuing(&other) };
+    let found = || Found {
+        bundle: bundle(&[&own]),
+        authority: issuing(&own),
+    };
+    let stranger = Found {
+        bundle: bundle(&[&own]),
+        authority: issuing(&other),
+    };
     let refused = |found: Found, now: SystemTime| Rotation::start(found, DAY, now).err().unwrap();
     assert!(matches!(
         refused(stranger, now()),
@@ -132,8 +167,14 @@ fn refuses_an_authority_that_no_root_signed_or_that_is_not_valid_now() {
 #[test]
 fn refuses_leaves_of_more_than_half_the_authoritys_life() {
     let own = root();
-    let found = || Found { bundle: bundle(&[&own]), authority: issuing(&own) };
+    let found = || Found {
+        bundle: bundle(&[&own]),
+        authority: issuing(&own),
+    };
     assert!(Rotation::start(found(), 15 * DAY, now()).is_ok());
     let refused = Rotation::start(found(), 16 * DAY, now()).err().unwrap();
-    assert!(refused.to_string().contains("lower --leaf-lifetime"), "{refused}");
+    assert!(
+        refused.to_string().contains("lower --leaf-lifetime"),
+        "{refused}"
+    );
 }

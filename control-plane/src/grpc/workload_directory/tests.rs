@@ -12,9 +12,20 @@ fn service(addresses: std::ops::Range<u32>, healthy: bool) -> Arc<Answer> {
         name: "x".to_owned(),
         healthy,
     };
-    let endpoints = addresses.map(endpoint).map(|found| (found.address, found)).collect();
-    let name = ServiceName { namespace: "shop".to_owned(), name: "api".to_owned() };
-    Arc::new(Answer::Service(Service { name, ports: Vec::new(), endpoints, session_affinity: false }))
+    let endpoints = addresses
+        .map(endpoint)
+        .map(|found| (found.address, found))
+        .collect();
+    let name = ServiceName {
+        namespace: "shop".to_owned(),
+        name: "api".to_owned(),
+    };
+    Arc::new(Answer::Service(Service {
+        name,
+        ports: Vec::new(),
+        endpoints,
+        session_affinity: false,
+    }))
 }
 
 fn count(answer: &Answer) -> usize {
@@ -39,7 +50,10 @@ fn reaches_every_target_in_steps_that_fit() {
         while current.as_ref() != Some(&target) {
             let (next, taken) = step_towards(&target, current.as_deref(), 100);
             assert!((1..=100).contains(&taken));
-            assert!(count(&next) <= count(&target), "nothing that is gone is kept");
+            assert!(
+                count(&next) <= count(&target),
+                "nothing that is gone is kept"
+            );
             current = Some(next);
             steps += 1;
             assert!(steps <= 20, "it never arrives");

@@ -23,7 +23,12 @@ fn fixture() -> Fixture {
         conditions: conditions.clone(),
     };
     let directory = DirectoryOfFiles::new(temporary.path().to_owned(), trust_domain, published);
-    Fixture { temporary, directory, workloads: seen, conditions }
+    Fixture {
+        temporary,
+        directory,
+        workloads: seen,
+        conditions,
+    }
 }
 
 impl Fixture {
@@ -33,7 +38,11 @@ impl Fixture {
 
     fn read(&mut self) -> Vec<String> {
         self.directory.read().unwrap();
-        self.workloads.borrow().workloads().map(|workload| workload.name.to_string()).collect()
+        self.workloads
+            .borrow()
+            .workloads()
+            .map(|workload| workload.name.to_string())
+            .collect()
     }
 
     fn problems(&self) -> String {
@@ -74,7 +83,10 @@ fn publishes_nothing_when_no_content_changed() {
 #[test]
 fn forgets_a_workload_whose_document_or_file_is_removed() {
     let mut fixture = fixture();
-    fixture.write("a.yaml", &(workload("a", "10.0.0.1") + &workload("b", "10.0.0.2")));
+    fixture.write(
+        "a.yaml",
+        &(workload("a", "10.0.0.1") + &workload("b", "10.0.0.2")),
+    );
     fixture.write("c.yaml", &workload("c", "10.0.0.3"));
     fixture.read();
     fixture.write("a.yaml", &workload("a", "10.0.0.1"));
@@ -102,14 +114,21 @@ fn keeps_what_an_unreadable_file_said_before() {
     fixture.write("a.yaml", "\0 not YAML }{");
     fs::remove_file(fixture.temporary.path().join("b.yaml")).unwrap();
     assert_eq!(fixture.read(), ["shop/a"]);
-    assert!(fixture.problems().contains("a.yaml"), "{}", fixture.problems());
+    assert!(
+        fixture.problems().contains("a.yaml"),
+        "{}",
+        fixture.problems()
+    );
 }
 
 #[test]
 fn refuses_a_document_that_is_there_twice_and_names_both_places() {
     let mut fixture = fixture();
     fixture.write("a.yaml", &workload("x", "10.0.0.1"));
-    fixture.write("b.yaml", &(workload("y", "10.0.0.2") + &workload("x", "10.0.0.3")));
+    fixture.write(
+        "b.yaml",
+        &(workload("y", "10.0.0.2") + &workload("x", "10.0.0.3")),
+    );
     assert_eq!(fixture.read(), ["shop/y"]);
     let problems = fixture.problems();
     assert!(problems.contains("a.yaml:2, b.yaml:7"), "{problems}");
@@ -121,8 +140,16 @@ fn takes_what_is_no_file_for_a_document_that_can_not_be_read() {
     fs::create_dir(fixture.temporary.path().join("directory.yaml")).unwrap();
     fixture.write("a.yaml", &workload("a", "10.0.0.1"));
     assert_eq!(fixture.read(), ["shop/a"]);
-    assert!(fixture.problems().contains("directory.yaml"), "{}", fixture.problems());
-    assert!(fixture.problems().contains("it is not a file"), "{}", fixture.problems());
+    assert!(
+        fixture.problems().contains("directory.yaml"),
+        "{}",
+        fixture.problems()
+    );
+    assert!(
+        fixture.problems().contains("it is not a file"),
+        "{}",
+        fixture.problems()
+    );
 }
 
 #[test]
@@ -141,5 +168,9 @@ fn refuses_a_file_that_is_too_long_without_reading_it_all() {
     let mut fixture = fixture();
     fixture.write("a.yaml", &"# x\n".repeat(MAX_FILE));
     assert_eq!(fixture.read(), Vec::<String>::new());
-    assert!(fixture.problems().contains("bytes"), "{}", fixture.problems());
+    assert!(
+        fixture.problems().contains("bytes"),
+        "{}",
+        fixture.problems()
+    );
 }

@@ -22,11 +22,15 @@ fn trust_domain() -> TrustDomain {
 
 fn workload_error(spec: &str) -> String {
     let document = document("Workload", &format!("spec: {spec}"));
-    workload(&document, &trust_domain()).expect_err(spec).to_string()
+    workload(&document, &trust_domain())
+        .expect_err(spec)
+        .to_string()
 }
 
 fn service_error(spec: &str) -> String {
-    service(&document("Service", &format!("spec: {spec}"))).expect_err(spec).to_string()
+    service(&document("Service", &format!("spec: {spec}")))
+        .expect_err(spec)
+        .to_string()
 }
 
 #[test]
@@ -43,14 +47,19 @@ fn reads_a_workload_with_everything_stated() {
     assert_eq!(read.tunnel_port, Some(25008));
     assert_eq!(read.ports["http"], 8080);
     // the spec's own labels win over those of the metadata
-    assert_eq!((read.labels["app"].as_str(), read.labels["tier"].as_str()), ("other", "front"));
+    assert_eq!(
+        (read.labels["app"].as_str(), read.labels["tier"].as_str()),
+        ("other", "front")
+    );
 }
 
 #[test]
 fn takes_a_workload_for_meshed_unless_it_says_otherwise() {
     let read = |more: &str| {
         let spec = format!("spec: {{serviceAccount: a, addresses: [10.0.0.1]{more}}}");
-        workload(&document("Workload", &spec), &trust_domain()).unwrap().tunnel_port
+        workload(&document("Workload", &spec), &trust_domain())
+            .unwrap()
+            .tunnel_port
     };
     assert_eq!(read(""), Some(15008));
     assert_eq!(read(", meshed: true"), Some(15008));
@@ -63,31 +72,62 @@ fn refuses_workloads_that_mean_nothing_and_says_where() {
         ("{addresses: [10.0.0.1]}", "service_account"),
         ("{serviceAccount: a}", "addresses"),
         ("{serviceAccount: a, addresses: []}", "addresses is empty"),
-        ("{serviceAccount: a, addresses: [10.0.0.256]}", "docs.yaml:5"),
-        ("{serviceAccount: a, addresses: [0.0.0.0]}", "0.0.0.0 is no address"),
+        (
+            "{serviceAccount: a, addresses: [10.0.0.256]}",
+            "docs.yaml:5",
+        ),
+        (
+            "{serviceAccount: a, addresses: [0.0.0.0]}",
+            "0.0.0.0 is no address",
+        ),
         ("{serviceAccount: a, addresses: ['::']}", ":: is no address"),
-        ("{serviceAccount: a, addresses: [224.0.0.1]}", "224.0.0.1 is no address"),
-        ("{serviceAccount: 'a/b', addresses: [10.0.0.1]}", "SPIFFE ID"),
+        (
+            "{serviceAccount: a, addresses: [224.0.0.1]}",
+            "224.0.0.1 is no address",
+        ),
+        (
+            "{serviceAccount: 'a/b', addresses: [10.0.0.1]}",
+            "SPIFFE ID",
+        ),
         ("{serviceAccount: '', addresses: [10.0.0.1]}", "SPIFFE ID"),
-        ("{serviceAccount: a, addresses: [10.0.0.1], tunnelPort: 0}", "0 is not a port"),
-        ("{serviceAccount: a, addresses: [10.0.0.1], tunnelPort: 65536}", "docs.yaml:5"),
-        ("{serviceAccount: a, addresses: [10.0.0.1], meshed: false, tunnelPort: 1}", "no tunnel port"),
-        ("{serviceAccount: a, addresses: [10.0.0.1], mesh: false}", "mesh"),
+        (
+            "{serviceAccount: a, addresses: [10.0.0.1], tunnelPort: 0}",
+            "0 is not a port",
+        ),
+        (
+            "{serviceAccount: a, addresses: [10.0.0.1], tunnelPort: 65536}",
+            "docs.yaml:5",
+        ),
+        (
+            "{serviceAccount: a, addresses: [10.0.0.1], meshed: false, tunnelPort: 1}",
+            "no tunnel port",
+        ),
+        (
+            "{serviceAccount: a, addresses: [10.0.0.1], mesh: false}",
+            "mesh",
+        ),
         (
             "{serviceAccount: a, addresses: [10.0.0.1], ports: [{name: x, port: 1}, {name: x, port: 2}]}",
             "two ports of the name",
         ),
-        ("{serviceAccount: a, addresses: [10.0.0.1], ports: [{name: x, port: 0}]}", "0 is not a port"),
+        (
+            "{serviceAccount: a, addresses: [10.0.0.1], ports: [{name: x, port: 0}]}",
+            "0 is not a port",
+        ),
     ] {
         let error = workload_error(spec);
         assert!(error.contains("docs.yaml:5"), "{spec}: {error}");
-        assert!(error.contains(said) || error.contains("serviceAccount"), "{spec}: {error}");
+        assert!(
+            error.contains(said) || error.contains("serviceAccount"),
+            "{spec}: {error}"
+        );
     }
 }
 
 #[test]
 fn reports_everything_wrong_with_a_document_at_once() {
-    let error = workload_error("{serviceAccount: a, addresses: [0.0.0.0, 224.0.0.1], tunnelPort: 0}");
+    let error =
+        workload_error("{serviceAccount: a, addresses: [0.0.0.0, 224.0.0.1], tunnelPort: 0}");
     assert_eq!(error.lines().count(), 3, "{error}");
 }
 
@@ -108,7 +148,10 @@ fn reads_a_service_and_the_defaults_of_its_ports() {
     let read = service(&document("Service", spec)).unwrap();
     let targets: Vec<_> = read.ports.into_iter().map(|port| port.target).collect();
     let named = TargetPort::Name("https".to_owned());
-    assert_eq!(targets, [TargetPort::Number(8080), TargetPort::Number(9090), named]);
+    assert_eq!(
+        targets,
+        [TargetPort::Number(8080), TargetPort::Number(9090), named]
+    );
     assert!(read.session_affinity);
     let headless = "spec: {ports: [{port: 80}], selector: {app: api}}";
     let read = service(&document("Service", headless)).unwrap();
@@ -119,16 +162,40 @@ fn reads_a_service_and_the_defaults_of_its_ports() {
 fn refuses_services_that_select_everything_or_have_no_ports() {
     for (spec, said) in [
         ("{ports: [{port: 80}]}", "selector"),
-        ("{ports: [{port: 80}], selector: {}}", "would select every workload"),
+        (
+            "{ports: [{port: 80}], selector: {}}",
+            "would select every workload",
+        ),
         ("{ports: [], selector: {app: a}}", "ports is empty"),
-        ("{ports: [{port: 0}], selector: {app: a}}", "0 is not a port"),
-        ("{ports: [{port: 80, targetPort: 0}], selector: {app: a}}", "0 is not a port"),
-        ("{ports: [{port: 80}, {port: 80}], selector: {app: a}}", "there twice"),
-        ("{ports: [{port: 80}], selector: {app: a}, sessionAffinity: Cookie}", "docs.yaml:5"),
-        ("{ports: [{port: 80, protocol: UDP}], selector: {app: a}}", "protocol"),
-        ("{ports: [{port: 80}], selector: {app: a}, type: LoadBalancer}", "type"),
+        (
+            "{ports: [{port: 0}], selector: {app: a}}",
+            "0 is not a port",
+        ),
+        (
+            "{ports: [{port: 80, targetPort: 0}], selector: {app: a}}",
+            "0 is not a port",
+        ),
+        (
+            "{ports: [{port: 80}, {port: 80}], selector: {app: a}}",
+            "there twice",
+        ),
+        (
+            "{ports: [{port: 80}], selector: {app: a}, sessionAffinity: Cookie}",
+            "docs.yaml:5",
+        ),
+        (
+            "{ports: [{port: 80, protocol: UDP}], selector: {app: a}}",
+            "protocol",
+        ),
+        (
+            "{ports: [{port: 80}], selector: {app: a}, type: LoadBalancer}",
+            "type",
+        ),
     ] {
         let error = service_error(spec);
-        assert!(error.contains(said) && error.contains("docs.yaml:5"), "{spec}: {error}");
+        assert!(
+            error.contains(said) && error.contains("docs.yaml:5"),
+            "{spec}: {error}"
+        );
     }
 }

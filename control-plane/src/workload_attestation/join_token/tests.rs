@@ -47,11 +47,22 @@ fn keeps_a_hash_and_never_the_token() {
 
 #[test]
 fn answers_the_redeeming_key_again_for_five_minutes_and_nobody_else() {
-    let Fixture { tokens, directory: _keep } = fixture();
+    let Fixture {
+        tokens,
+        directory: _keep,
+    } = fixture();
     let token = tokens.create(&web(), HOUR, now()).unwrap();
-    assert_eq!(tokens.claim(&token, key(1), now()).unwrap(), Claim::Fresh(web()));
-    tokens.redeem(&token, key(1), "the chain".to_owned(), now()).unwrap();
-    let again = Claim::Again { workload: web(), chain_pem: "the chain".to_owned() };
+    assert_eq!(
+        tokens.claim(&token, key(1), now()).unwrap(),
+        Claim::Fresh(web())
+    );
+    tokens
+        .redeem(&token, key(1), "the chain".to_owned(), now())
+        .unwrap();
+    let again = Claim::Again {
+        workload: web(),
+        chain_pem: "the chain".to_owned(),
+    };
     let last = now() + RETRY - Duration::from_secs(1);
     assert_eq!(tokens.claim(&token, key(1), last).unwrap(), again);
     let late = tokens.claim(&token, key(1), now() + RETRY).unwrap_err();
@@ -63,21 +74,46 @@ fn answers_the_redeeming_key_again_for_five_minutes_and_nobody_else() {
 /// The answer to a redemption in the last second of a token may be lost as well.
 #[test]
 fn answers_the_redeeming_key_again_although_the_token_has_expired_since() {
-    let Fixture { tokens, directory: _keep } = fixture();
-    let token = tokens.create(&web(), Duration::from_secs(10), now()).unwrap();
-    tokens.redeem(&token, key(1), "the chain".to_owned(), now()).unwrap();
+    let Fixture {
+        tokens,
+        directory: _keep,
+    } = fixture();
+    let token = tokens
+        .create(&web(), Duration::from_secs(10), now())
+        .unwrap();
+    tokens
+        .redeem(&token, key(1), "the chain".to_owned(), now())
+        .unwrap();
     let later = now() + Duration::from_secs(20);
-    assert!(matches!(tokens.claim(&token, key(1), later), Ok(Claim::Again { .. })));
+    assert!(matches!(
+        tokens.claim(&token, key(1), later),
+        Ok(Claim::Again { .. })
+    ));
 }
 
 #[test]
 fn refuses_expired_and_unknown_tokens_and_names_the_remedy() {
-    let Fixture { tokens, directory: _keep } = fixture();
+    let Fixture {
+        tokens,
+        directory: _keep,
+    } = fixture();
     let token = tokens.create(&web(), HOUR, now()).unwrap();
     let expired = tokens.claim(&token, key(1), now() + HOUR).unwrap_err();
-    assert!(expired.to_string().contains("mesh-lite token create shop/web"), "{expired}");
-    for text in ["", "x", "../../etc/passwd", &token.as_str()[1..]] {
-        let unknown = tokens.claim(&JoinToken::received(text), key(1), now()).unwrap_err();
+    assert!(
+        expired
+            .to_string()
+            .contains("mesh-lite token create shop/web"),
+        "{expired}"
+    );
+    for text in [
+        "",
+        "x",
+        "../../etc/passwd",
+        token.as_str().strip_prefix('m').unwrap(),
+    ] {
+        let unknown = tokens
+            .claim(&JoinToken::received(text), key(1), now())
+            .unwrap_err();
         assert!(matches!(unknown, JoinTokenError::Unknown), "{unknown}");
     }
     // as it comes out of a file
@@ -98,11 +134,22 @@ fn takes_a_damaged_record_for_our_fault_and_not_for_a_good_token() {
 
 #[test]
 fn forgets_tokens_a_day_after_they_expired() {
-    let Fixture { tokens, directory: _keep } = fixture();
+    let Fixture {
+        tokens,
+        directory: _keep,
+    } = fixture();
     let old = tokens.create(&web(), HOUR, now()).unwrap();
     let later = now() + HOUR + REMEMBER;
     tokens.create(&web(), HOUR, later).unwrap();
-    assert!(matches!(tokens.claim(&old, key(1), later), Err(JoinTokenError::Expired { .. })));
-    tokens.create(&web(), HOUR, later + Duration::from_secs(1)).unwrap();
-    assert!(matches!(tokens.claim(&old, key(1), later), Err(JoinTokenError::Unknown)));
+    assert!(matches!(
+        tokens.claim(&old, key(1), later),
+        Err(JoinTokenError::Expired { .. })
+    ));
+    tokens
+        .create(&web(), HOUR, later + Duration::from_secs(1))
+        .unwrap();
+    assert!(matches!(
+        tokens.claim(&old, key(1), later),
+        Err(JoinTokenError::Unknown)
+    ));
 }
