@@ -35,7 +35,11 @@ impl Scene {
         let mesh = MeshSettings::captured_by(env!("CARGO_BIN_EXE_mesh-lite"), backend).start();
         let tap = WireTap::start(&mesh.network);
         let directory = mesh.network.directory("application", NOBODY_UID);
-        Self { mesh, tap, directory }
+        Self {
+            mesh,
+            tap,
+            directory,
+        }
     }
 
     fn path(&self, name: &str) -> String {
@@ -48,7 +52,9 @@ impl Scene {
 
     /// Both addresses as servers take them in one setting.
     fn listen_on(&self) -> String {
-        self.addresses().map(|address| address.to_string()).join(",")
+        self.addresses()
+            .map(|address| address.to_string())
+            .join(",")
     }
 
     /// A program of the server's package, in pod b.
@@ -62,7 +68,10 @@ impl Scene {
     }
 
     fn at_home(&self, mut command: Command) -> Command {
-        command.current_dir(&self.directory).env("HOME", &self.directory).env("LC_ALL", "C");
+        command
+            .current_dir(&self.directory)
+            .env("HOME", &self.directory)
+            .env("LC_ALL", "C");
         command
     }
 
@@ -109,11 +118,23 @@ impl Scene {
 }
 
 fn assert_encrypted(seen: &Seen, mesh: &Mesh) {
-    assert!(!seen.shows(MARKER), "the payload crossed the bridge readably");
-    assert!(seen.tls13_handshakes(TUNNEL_PORT) >= 2, "fewer than two TLS 1.3 handshakes");
+    assert!(
+        !seen.shows(MARKER),
+        "the payload crossed the bridge readably"
+    );
+    assert!(
+        seen.tls13_handshakes(TUNNEL_PORT) >= 2,
+        "fewer than two TLS 1.3 handshakes"
+    );
     let (a, b) = (&mesh.network.a, &mesh.network.b);
-    for (one, other) in [(IpAddr::from(a.v4), IpAddr::from(b.v4)), (a.v6.into(), b.v6.into())] {
-        assert!(!seen.content_between(one, other, &[]).is_empty(), "nothing between {one} and {other}");
+    for (one, other) in [
+        (IpAddr::from(a.v4), IpAddr::from(b.v4)),
+        (a.v6.into(), b.v6.into()),
+    ] {
+        assert!(
+            !seen.content_between(one, other, &[]).is_empty(),
+            "nothing between {one} and {other}"
+        );
         let apart = seen.content_between(one, other, &[TUNNEL_PORT]);
         assert!(apart.is_empty(), "not on the tunnel port: {apart:?}");
     }
@@ -122,8 +143,10 @@ fn assert_encrypted(seen: &Seen, mesh: &Mesh) {
 /// PostgreSQL's server programs are not on anybody's search path.
 fn postgresql() -> Option<PathBuf> {
     let versions = fs::read_dir("/usr/lib/postgresql").ok()?;
-    let mut found: Vec<PathBuf> =
-        versions.flatten().map(|version| version.path().join("bin")).collect();
+    let mut found: Vec<PathBuf> = versions
+        .flatten()
+        .map(|version| version.path().join("bin"))
+        .collect();
     found.sort();
     found.pop()
 }
@@ -133,7 +156,10 @@ fn start(scene: &Scene, name: &str, command: Command) -> Process {
 }
 
 fn bracketed(address: IpAddr) -> String {
-    SocketAddr::new(address, 0).to_string().trim_end_matches(":0").to_owned()
+    SocketAddr::new(address, 0)
+        .to_string()
+        .trim_end_matches(":0")
+        .to_owned()
 }
 
 on_each_backend! {

@@ -20,7 +20,7 @@ use mesh_lite_test_support::applications::refused;
 use mesh_lite_test_support::mesh::{place_program, redirect_command};
 use mesh_lite_test_support::process::{fail, finish, succeed};
 use mesh_lite_test_support::{
-    APPLICATION_UID, Network, ROOT_UID, SIDECAR_UID, eventually, on_each_backend,
+    APPLICATION_UID, Network, ROOT_UID, SIDECAR_UID, eventually, on_each_backend, requirements,
 };
 use socket2::{Domain, SockRef, Socket, Type};
 
@@ -337,6 +337,16 @@ on_each_backend! {
             let _server = pod.network.a.namespace.run(APPLICATION_UID, || TcpListener::bind(target).unwrap());
             refused(&pod.network.c.namespace, APPLICATION_UID, target);
         }
+    }
+}
+
+/// Kernels without nf_tables have the older interface; where its tools are, it works as well.
+#[test]
+fn captures_by_the_older_iptables_interface() {
+    let test = "captures_by_the_older_iptables_interface";
+    mesh_lite_test_support::needs_namespaces!(test);
+    if requirements::program(test, "iptables-legacy-restore") {
+        captures_both_families_and_exempts_one_user::scenario("iptables-legacy");
     }
 }
 

@@ -65,7 +65,9 @@ fn an_allowed_caller_is_served_and_both_sides_log_it() {
             ("src.identity", WEB_ID),
             ("dst.identity", API_ID),
         ]);
-        mesh.sidecar(sidecar).log.wait_for(&[("event", "close"), ("direction", direction)]);
+        mesh.sidecar(sidecar)
+            .log
+            .wait_for(&[("event", "close"), ("direction", direction)]);
     }
 }
 
@@ -74,7 +76,10 @@ fn a_caller_that_no_rule_names_is_denied_with_the_reason_and_never_seen() {
     let server = application();
     let mesh = mesh(&server, WEB_ONLY);
     reset(mesh.sidecar("guest").call());
-    let line = mesh.sidecar("api").log.wait_for(&[("direction", "inbound"), ("decision", "deny")]);
+    let line = mesh
+        .sidecar("api")
+        .log
+        .wait_for(&[("direction", "inbound"), ("decision", "deny")]);
     let text = line.to_string();
     for named in ["sa/guest", "api-from-web", "policy.yaml"] {
         assert!(text.contains(named), "{named} is not in {text}");
@@ -87,7 +92,9 @@ fn a_port_that_is_not_listed_is_not_dialled() {
     let server = application();
     let mesh = mesh(&server, WEB_ONLY);
     reset(mesh.sidecar("web").call_unserved());
-    mesh.sidecar("api").log.wait_for(&[("direction", "inbound"), ("decision", "refuse")]);
+    mesh.sidecar("api")
+        .log
+        .wait_for(&[("direction", "inbound"), ("decision", "refuse")]);
     assert_eq!(server.peers(), []);
 }
 
@@ -122,30 +129,46 @@ fn a_policy_change_cuts_the_connection_it_forbids() {
     assert_eq!(client.ending(), Ending::Reset(Vec::new()));
     reset(mesh.sidecar("web").call());
     mesh.write_documents("policy.yaml", WEB_ONLY);
-    eventually("it is allowed again", || mesh.sidecar("web").call().and_then(|mut client| client.line()));
+    eventually("it is allowed again", || {
+        mesh.sidecar("web")
+            .call()
+            .and_then(|mut client| client.line())
+    });
 }
 
 #[test]
 fn a_policy_broken_at_the_control_planes_start_denies_in_its_scope() {
     let server = application();
-    let broken = WEB_ONLY.replace("principals", "princpals").replace("api-from-web", "broken");
+    let broken = WEB_ONLY
+        .replace("principals", "princpals")
+        .replace("api-from-web", "broken");
     let both = format!("{WEB_ONLY}---\n{broken}");
     let mut mesh = LoopbackMesh::start(PROGRAM, server.address().port(), &both);
     mesh.start_sidecar("web").wait_ready();
     mesh.start_sidecar("api");
-    eventually("the control plane names the document", || match mesh.control_plane_readiness() {
-        Ok((_, text)) if text.contains("princpals") && text.contains("policy.yaml") => Ok(()),
-        other => Err(format!("{other:?}")),
+    eventually("the control plane names the document", || {
+        match mesh.control_plane_readiness() {
+            Ok((_, text)) if text.contains("princpals") && text.contains("policy.yaml") => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
     });
     let denied = eventually("api's sidecar denies", || {
         reset(mesh.sidecar("web").call());
         let lines = mesh.sidecar("api").log.lines();
-        lines.iter().find(|line| line["decision"] == "deny").cloned().ok_or(lines)
+        lines
+            .iter()
+            .find(|line| line["decision"] == "deny")
+            .cloned()
+            .ok_or(lines)
     });
     assert!(denied.to_string().contains("broken"), "{denied}");
     assert_eq!(server.peers(), []);
     mesh.write_documents("policy.yaml", WEB_ONLY);
-    eventually("repaired, it allows", || mesh.sidecar("web").call().and_then(|mut client| client.line()));
+    eventually("repaired, it allows", || {
+        mesh.sidecar("web")
+            .call()
+            .and_then(|mut client| client.line())
+    });
 }
 
 #[test]

@@ -16,12 +16,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use mesh_lite_test_support::applications::{
-    Client, Ending, MARKER, Server, converse, refused,
-};
+use mesh_lite_proxy::identity::state_file::StateFile;
+use mesh_lite_test_support::applications::{Client, Ending, MARKER, Server, converse, refused};
+use mesh_lite_test_support::mesh::API_ID;
 use mesh_lite_test_support::wire_tap::WireTap;
 use mesh_lite_test_support::{
-    APPLICATION_UID, Mesh, MeshSettings, eventually, holds_for, needs_namespaces,
+    APPLICATION_UID, Mesh, MeshSettings, SIDECAR_UID, eventually, holds_for, needs_namespaces,
+    pause,
 };
 
 /// How often a sidecar is killed on each side.
@@ -48,7 +49,12 @@ fn sender(mesh: &Mesh) -> Server {
         }
         stream.shutdown(std::net::Shutdown::Write)
     };
-    Server::start(&mesh.network.b.namespace, APPLICATION_UID, at_b(mesh, 8080), send)
+    Server::start(
+        &mesh.network.b.namespace,
+        APPLICATION_UID,
+        at_b(mesh, 8080),
+        send,
+    )
 }
 
 /// Sidecar killed in mid-transfer, on either side: the application sees a reset, never a short
@@ -65,12 +71,25 @@ fn a_sidecar_killed_in_mid_transfer_is_never_a_clean_end() {
         let mut some = vec![0; 1024 * 1024];
         let mut socket = client.socket();
         socket.read_exact(&mut some).unwrap();
-        let killed = if victim == 'a' { mesh.a_mut() } else { mesh.b_mut() };
+        let killed = if victim == 'a' {
+            mesh.a_mut()
+        } else {
+            mesh.b_mut()
+        };
         killed.kill();
         let mut rest = Vec::new();
-        let error = socket.read_to_end(&mut rest).expect_err("a short transfer ended cleanly");
-        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{victim}: {error}");
-        assert!(rest.len() + some.len() < TRANSFER, "it was over before the kill");
+        let error = socket
+            .read_to_end(&mut rest)
+            .expect_err("a short transfer ended cleanly");
+        assert_eq!(
+            error.kind(),
+            std::io::ErrorKind::ConnectionReset,
+            "{victim}: {error}"
+        );
+        assert!(
+            rest.len() + some.len() < TRANSFER,
+            "it was over before the kill"
+        );
         refused(&mesh.network.a.namespace, APPLICATION_UID, to);
         mesh.start_sidecar_again(victim);
     }
@@ -85,21 +104,38 @@ fn an_upload_cut_by_a_dying_sidecar_is_a_reset_for_the_server() {
     let mut mesh = settings().start();
     let (report, reported) = std::sync::mpsc::channel();
     let receive = move |mut stream: TcpStream| {
-        let mut taken = Vec::new();
+        let mut taken = vec![0; 1024];
+        stream.read_exact(&mut taken)?;
+        let _ = report.send(Ok(()));
         let ending = stream.read_to_end(&mut taken).map_err(|error| error.kind());
-        let _ = report.send((ending.map(|_| ()), taken.len()));
+        let _ = report.send(ending.map(|_| ()));
         Ok(())
     };
-    let _server =
-        Server::start(&mesh.network.b.namespace, APPLICATION_UID, at_b(&mesh, 8080), receive);
+    let _server = Server::start(
+        &mesh.network.b.namespace,
+        APPLICATION_UID,
+        at_b(&mesh, 8080),
+        receive,
+    );
     for victim in ['a', 'b'].repeat(KILLS) {
         let client = Client::connect(&mesh.network.a.namespace, at_b(&mesh, 8080)).unwrap();
         let mut socket = client.socket();
-        socket.write_all(&MARKER.repeat(10_000).into_bytes()).unwrap();
-        let killed = if victim == 'a' { mesh.a_mut() } else { mesh.b_mut() };
+        socket
+            .write_all(&MARKER.repeat(10_000).into_bytes())
+            .unwrap();
+        let next = || reported.recv_timeout(Duration::from_secs(60)).unwrap();
+        assert_eq!(next(), Ok(()), "the upload has begun");
+        let killed = if victim == 'a' {
+            mesh.a_mut()
+        } else {
+            mesh.b_mut()
+        };
         killed.kill();
-        let (ending, taken) = reported.recv_timeout(Duration::from_secs(60)).unwrap();
-        assert_eq!(ending, Err(std::io::ErrorKind::ConnectionReset), "{victim}, {taken} bytes");
+        assert_eq!(
+            next(),
+            Err(std::io::ErrorKind::ConnectionReset),
+            "killed {victim}"
+        );
         mesh.start_sidecar_again(victim);
     }
 }
@@ -111,34 +147,53 @@ fn sidecars_restart_while_the_control_plane_is_away() {
     let mut mesh = settings().start();
     let _server = Server::greeting(&mesh.network.b.namespace, at_b(&mesh, 8080), "from b");
     // What was never asked for cannot have been saved: one connection before the outage.
-    assert_eq!(converse(&mesh.network.a.namespace, at_b(&mesh, 8080)).unwrap(), "from b");
+    assert_eq!(
+        converse(&mesh.network.a.namespace, at_b(&mesh, 8080)).unwrap(),
+        "from b"
+    );
     saved(&mesh);
     mesh.kill_control_plane();
     for letter in ['a', 'b'] {
-        let sidecar = if letter == 'a' { mesh.a_mut() } else { mesh.b_mut() };
+        let sidecar = if letter == 'a' {
+            mesh.a_mut()
+        } else {
+            mesh.b_mut()
+        };
         sidecar.kill();
         mesh.start_sidecar_again(letter);
-        assert_eq!(converse(&mesh.network.a.namespace, at_b(&mesh, 8080)).unwrap(), "from b");
+        assert_eq!(
+            converse(&mesh.network.a.namespace, at_b(&mesh, 8080)).unwrap(),
+            "from b"
+        );
     }
     // A stranger gains nothing by the outage.
-    refused(&mesh.network.c.namespace, APPLICATION_UID, at_b(&mesh, 8080));
+    refused(
+        &mesh.network.c.namespace,
+        APPLICATION_UID,
+        at_b(&mesh, 8080),
+    );
     mesh.start_control_plane_again();
-    assert_eq!(converse(&mesh.network.a.namespace, at_b(&mesh, 8080)).unwrap(), "from b");
+    assert_eq!(
+        converse(&mesh.network.a.namespace, at_b(&mesh, 8080)).unwrap(),
+        "from b"
+    );
 }
 
-/// Waits until sidecar a's state file has not changed for longer than it takes to be written.
+/// Waits until sidecar a has written down where it has been.
 fn saved(mesh: &Mesh) {
-    let modified = || {
-        let newest = std::fs::read_dir(mesh.a().data_dir()).unwrap().flatten();
-        newest
-            .filter(|entry| entry.file_name().to_string_lossy().starts_with("sidecar-state"))
-            .map(|entry| entry.metadata().unwrap().modified().unwrap())
-            .max()
-    };
-    eventually("the state is saved", || {
-        let before = modified();
-        std::thread::park_timeout(Duration::from_secs(2));
-        if before.is_some() && modified() == before { Ok(()) } else { Err(before) }
+    let file = StateFile::in_directory(mesh.a().data_dir());
+    eventually("the directory's answers are saved", || {
+        // Nobody else may read it.
+        let read = mesh.network.a.namespace.run(SIDECAR_UID, || file.read());
+        let saved = read
+            .map_err(|error| error.to_string())?
+            .map(|saved| saved.rest.directory);
+        let text = format!("{saved:?}");
+        if text.contains(API_ID) {
+            Ok(())
+        } else {
+            Err(text)
+        }
     });
 }
 
@@ -161,7 +216,13 @@ impl Load {
         let mut workers = Vec::new();
         for number in 0..6 {
             let stopped = Arc::clone(&stop);
-            let work = move || if number < 4 { stay(to, &stopped) } else { come_and_go(to, &stopped) };
+            let work = move || {
+                if number < 4 {
+                    stay(to, &stopped)
+                } else {
+                    come_and_go(to, &stopped)
+                }
+            };
             workers.push(mesh.network.a.namespace.spawn(APPLICATION_UID, work));
         }
         Self { stop, workers }
@@ -170,12 +231,22 @@ impl Load {
     /// Ends the load; fails the test if anything in it failed. How much succeeded.
     fn stop(self) -> usize {
         self.stop.store(true, Ordering::Relaxed);
-        let tallies: Vec<Tally> =
-            self.workers.into_iter().map(|worker| worker.join().unwrap()).collect();
+        let tallies: Vec<Tally> = self
+            .workers
+            .into_iter()
+            .map(|worker| worker.join().unwrap())
+            .collect();
         let failures: Vec<_> = tallies.iter().flat_map(|tally| &tally.failures).collect();
         let successes = tallies.iter().map(|tally| tally.successes).sum();
-        assert!(failures.is_empty(), "{} failures beside {successes} successes: {failures:#?}", failures.len());
-        assert!(tallies.iter().all(|tally| tally.successes > 0), "{tallies:?}");
+        assert!(
+            failures.is_empty(),
+            "{} failures beside {successes} successes: {failures:#?}",
+            failures.len()
+        );
+        assert!(
+            tallies.iter().all(|tally| tally.successes > 0),
+            "{tallies:?}"
+        );
         successes
     }
 }
@@ -189,10 +260,12 @@ fn stay(to: SocketAddr, stopped: &AtomicBool) -> Tally {
             let said = format!("number {}", tally.successes);
             let heard = client.echo(&said)?;
             if heard != said {
-                return Err(std::io::Error::other(format!("said {said:?}, heard {heard:?}")));
+                return Err(std::io::Error::other(format!(
+                    "said {said:?}, heard {heard:?}"
+                )));
             }
             tally.successes += 1;
-            std::thread::park_timeout(Duration::from_millis(50));
+            pause(Duration::from_millis(50));
         }
         client.finish()?;
         match client.ending() {
@@ -201,7 +274,9 @@ fn stay(to: SocketAddr, stopped: &AtomicBool) -> Tally {
         }
     };
     if let Err(error) = talk(&mut tally) {
-        tally.failures.push(format!("a long-lived connection: {error}"));
+        tally
+            .failures
+            .push(format!("a long-lived connection: {error}"));
     }
     tally
 }
@@ -224,7 +299,7 @@ fn come_and_go(to: SocketAddr, stopped: &AtomicBool) -> Tally {
             Err(error) => tally.failures.push(format!("a new connection: {error}")),
         }
         // A pod has about 470 connections a second; this is not a test of that.
-        std::thread::park_timeout(Duration::from_millis(20));
+        pause(Duration::from_millis(20));
     }
     tally
 }
@@ -234,7 +309,9 @@ fn come_and_go(to: SocketAddr, stopped: &AtomicBool) -> Tally {
 #[test]
 fn two_minutes_of_rotating_certificates_fail_nothing() {
     needs_namespaces!("two_minutes_of_rotating_certificates_fail_nothing");
-    let mesh = settings().control_plane(&["--leaf-lifetime", "20s"]).start();
+    let mesh = settings()
+        .control_plane(&["--leaf-lifetime", "20s"])
+        .start();
     let _server = Server::greeting(&mesh.network.b.namespace, at_b(&mesh, 8080), "from b");
     let load = Load::start(&mesh, at_b(&mesh, 8080));
     holds_for(Duration::from_secs(120), "both sidecars are ready", || {
@@ -244,14 +321,21 @@ fn two_minutes_of_rotating_certificates_fail_nothing() {
                 other => return Err(format!("{other:?}")),
             }
         }
-        std::thread::park_timeout(Duration::from_secs(1));
+        pause(Duration::from_secs(1));
         Ok(())
     });
     let successes = load.stop();
     let lines = mesh.b().log().lines();
     for field in ["src.serial", "dst.serial"] {
-        let serials: BTreeSet<_> = lines.iter().filter_map(|line| line[field].as_str()).collect();
-        assert!(serials.len() >= 6, "{field}: {} certificates in 2 minutes of 20 s", serials.len());
+        let serials: BTreeSet<_> = lines
+            .iter()
+            .filter_map(|line| line[field].as_str())
+            .collect();
+        assert!(
+            serials.len() >= 6,
+            "{field}: {} certificates in 2 minutes of 20 s",
+            serials.len()
+        );
     }
     println!("{successes} successes, 0 failures");
 }
@@ -261,7 +345,9 @@ fn two_minutes_of_rotating_certificates_fail_nothing() {
 #[test]
 fn a_minute_without_control_plane_fails_nothing() {
     needs_namespaces!("a_minute_without_control_plane_fails_nothing");
-    let mut mesh = settings().control_plane(&["--leaf-lifetime", "10m"]).start();
+    let mut mesh = settings()
+        .control_plane(&["--leaf-lifetime", "10m"])
+        .start();
     let _server = Server::greeting(&mesh.network.b.namespace, at_b(&mesh, 8080), "from b");
     let load = Load::start(&mesh, at_b(&mesh, 8080));
     eventually("the load is there", || {
@@ -276,7 +362,7 @@ fn a_minute_without_control_plane_fails_nothing() {
                 other => return Err(format!("{other:?}")),
             }
         }
-        std::thread::park_timeout(Duration::from_secs(1));
+        pause(Duration::from_secs(1));
         Ok(())
     });
     mesh.start_control_plane_again();

@@ -14,14 +14,11 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use mesh_lite_proto::tunnel::{Header, Status, TraceId};
-use mesh_lite_test_support::applications::{
-    Client, Ending, MARKER, Server, converse, refused,
-};
+use mesh_lite_test_support::applications::{Client, Ending, MARKER, Server, converse, refused};
 use mesh_lite_test_support::network::{DEAD_V4, DEAD_V6, write_setting};
 use mesh_lite_test_support::process::succeed;
 use mesh_lite_test_support::{
-    APPLICATION_UID, Mesh, MeshSettings, Namespace, ROOT_UID, eventually,
-    on_each_backend,
+    APPLICATION_UID, Mesh, MeshSettings, Namespace, ROOT_UID, eventually, on_each_backend, pause,
 };
 use rustix::process::Signal;
 
@@ -57,7 +54,11 @@ fn settings(backend: &'static str) -> MeshSettings {
 }
 
 fn greeting_at_b(mesh: &Mesh) -> Server {
-    Server::greeting(&mesh.network.b.namespace, (mesh.network.b.v4, 8080), "from b")
+    Server::greeting(
+        &mesh.network.b.namespace,
+        (mesh.network.b.v4, 8080),
+        "from b",
+    )
 }
 
 /// A connection through both sidecars that has said and heard something.
@@ -72,7 +73,10 @@ fn open(mesh: &Mesh) -> Client {
 /// Takes the redirection out of pod a, as an operator's `flush` would; the guard stays.
 fn flush_nat(backend: &str, namespace: &Namespace) {
     let commands: &[&str] = if backend == "nft" {
-        &["nft flush chain inet meshlite out", "nft flush chain inet meshlite in"]
+        &[
+            "nft flush chain inet meshlite out",
+            "nft flush chain inet meshlite in",
+        ]
     } else {
         &["iptables -t nat -F", "ip6tables -t nat -F"]
     };
@@ -91,7 +95,9 @@ fn stop_exempting_the_sidecar(backend: &str, namespace: &Namespace) {
         let exemption = rules.lines().find(|line| line.contains("skuid")).unwrap();
         let handle = exemption.rsplit(' ').next().unwrap();
         let mut delete = namespace.command(ROOT_UID, "nft");
-        succeed(delete.args(["delete", "rule", "inet", "meshlite", "out", "handle", handle]));
+        succeed(delete.args([
+            "delete", "rule", "inet", "meshlite", "out", "handle", handle,
+        ]));
         return;
     }
     for program in ["iptables", "ip6tables"] {
@@ -342,6 +348,36 @@ on_each_backend! {
         assert!(mesh.b().counter(network, "mesh_lite_refused_total", "bad_header") >= 4.0);
     }
 
+    /// DP-T34, DP-T35: without a record of its own network namespace a sidecar is not ready, says
+    /// why, and takes no connection; with one it is ready at its next start.
+    fn a_sidecar_without_proof_of_capture_is_not_ready(backend) {
+        let mut mesh = settings(backend).start_control_plane();
+        let says = |mesh: &Mesh, wanted: &str| {
+            eventually(&format!("it says {wanted:?}"), || match mesh.a().readiness(&mesh.network) {
+                Ok((200, text)) => panic!("ready: {text}"),
+                other if mesh.a().output().contains(wanted) => Ok(other.map(|_| ())),
+                other => Err(format!("{other:?}: {}", mesh.a().output())),
+            })
+        };
+        mesh.start_sidecar('a');
+        let _ = says(&mesh, "mesh-lite redirect");
+        mesh.a_mut().kill();
+        // Another pod's record is no proof for this one.
+        mesh.capture('b');
+        std::fs::create_dir(mesh.state_dir('a')).unwrap();
+        let record = mesh.state_dir('b').join("capture.json");
+        std::fs::copy(record, mesh.state_dir('a').join("capture.json")).unwrap();
+        mesh.start_sidecar_unready('a');
+        let _ = says(&mesh, "rules were installed elsewhere");
+        for loopback in ["127.0.0.1:15001", "[::1]:15001"] {
+            let loopback: SocketAddr = loopback.parse().unwrap();
+            refused(&mesh.network.a.namespace, APPLICATION_UID, loopback);
+        }
+        mesh.a_mut().kill();
+        mesh.capture('a');
+        mesh.start_sidecar_again('a');
+    }
+
     /// DP-T40: a sidecar whose user the rules do not exempt does not call itself without end,
     /// and one that starts so does not become ready.
     fn a_sidecar_that_is_not_exempt_does_not_loop(backend) {
@@ -367,22 +403,27 @@ on_each_backend! {
 /// Takes a question and answers 40 s later: after the question's end, or in silence.
 fn answers_late(mesh: &Mesh, after_the_end: bool) -> Server {
     let address = (mesh.network.b.v4, 8080);
-    Server::start(&mesh.network.b.namespace, APPLICATION_UID, address, move |mut stream| {
-        let mut question = [0; 64];
-        let mut taken = stream.read(&mut question)?;
-        while after_the_end && taken > 0 {
-            taken = stream.read(&mut question)?;
-        }
-        // The wait is the scenario: nothing may happen meanwhile.
-        stream.set_read_timeout(Some(Duration::from_secs(40)))?;
-        if after_the_end {
-            std::thread::park_timeout(Duration::from_secs(40));
-        } else {
-            let silence = stream.read(&mut question);
-            assert!(silence.is_err(), "{silence:?}");
-        }
-        stream.write_all(b"late answer\n")
-    })
+    Server::start(
+        &mesh.network.b.namespace,
+        APPLICATION_UID,
+        address,
+        move |mut stream| {
+            let mut question = [0; 64];
+            let mut taken = stream.read(&mut question)?;
+            while after_the_end && taken > 0 {
+                taken = stream.read(&mut question)?;
+            }
+            // The wait is the scenario: nothing may happen meanwhile.
+            stream.set_read_timeout(Some(Duration::from_secs(40)))?;
+            if after_the_end {
+                pause(Duration::from_secs(40));
+            } else {
+                let silence = stream.read(&mut question);
+                assert!(silence.is_err(), "{silence:?}");
+            }
+            stream.write_all(b"late answer\n")
+        },
+    )
 }
 
 /// A TLS alert may come; nothing else, and then the end.

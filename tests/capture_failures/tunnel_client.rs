@@ -30,9 +30,18 @@ impl TunnelClient {
                 .filter(|saved| saved.key.is_some())
                 .ok_or_else(|| "no key yet".to_owned())
         });
-        let chain: Vec<CertificateDer<'static>> =
-            saved.rest.chain.into_iter().map(CertificateDer::from).collect();
-        let roots = saved.rest.trust_bundle.into_iter().map(CertificateDer::from).collect();
+        let chain: Vec<CertificateDer<'static>> = saved
+            .rest
+            .chain
+            .into_iter()
+            .map(CertificateDer::from)
+            .collect();
+        let roots = saved
+            .rest
+            .trust_bundle
+            .into_iter()
+            .map(CertificateDer::from)
+            .collect();
         let leaf = inspect_leaf(&chain[0]).unwrap();
         let trust_bundle =
             Arc::new(TrustBundle::new(leaf.id.trust_domain().clone(), roots).unwrap());
@@ -51,8 +60,10 @@ impl TunnelClient {
     /// the end or until the server waits for more.
     pub(crate) fn ask(&self, network: &Network, bytes: &[u8]) -> (Option<Status>, Vec<u8>) {
         let to = (network.b.v4, 15008);
-        let socket =
-            network.a.namespace.run(SIDECAR_UID, || TcpStream::connect(to).unwrap());
+        let socket = network
+            .a
+            .namespace
+            .run(SIDECAR_UID, || TcpStream::connect(to).unwrap());
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         let name = ServerName::IpAddress(std::net::IpAddr::from(network.b.v4).into());
         let connection = ClientConnection::new(Arc::clone(&self.0), name).unwrap();

@@ -294,10 +294,15 @@ pub fn http_get(
 /// As [`http_get`], from where the calling thread is.
 pub fn http_get_here(to: SocketAddr, path: &str) -> io::Result<(u16, String)> {
     let mut client = Client::here(to)?;
-    client.send(&format!("GET {path} HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\n\r\n"))?;
+    client.send(&format!(
+        "GET {path} HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\n\r\n"
+    ))?;
     let mut answer = String::new();
     client.stream.read_to_string(&mut answer)?;
-    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
+    let status = answer
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok());
     let status = status.ok_or_else(|| io::Error::other(format!("no status in {answer:?}")))?;
     Ok((status, answer))
 }

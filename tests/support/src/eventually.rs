@@ -32,6 +32,12 @@ pub fn eventually_within<T, E: Debug>(
     }
 }
 
+/// For scenarios whose matter is time itself: a server that thinks, a client that calls at a
+/// pace. Never to wait for something to have happened.
+pub fn pause(duration: Duration) {
+    std::thread::sleep(duration);
+}
+
 /// Repeats `check` for the whole of `duration`; its first failure fails the test.
 pub fn holds_for<E: Debug>(
     duration: Duration,

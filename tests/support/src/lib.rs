@@ -23,7 +23,7 @@ pub mod process;
 pub mod requirements;
 pub mod wire_tap;
 
-pub use eventually::{eventually, eventually_within, holds_for};
+pub use eventually::{eventually, eventually_within, holds_for, pause};
 pub use loopback_mesh::LoopbackMesh;
 pub use mesh::{Mesh, MeshSettings, Sidecar};
 pub use namespace::Namespace;

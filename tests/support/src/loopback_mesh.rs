@@ -72,7 +72,12 @@ impl LoopbackMesh {
         }
         mesh.write_documents("policy.yaml", policy);
         mesh.write_documents("workloads.yaml", &mesh.workloads());
-        succeed(mesh.command("root").arg("init").arg("--data-dir").arg(mesh.state()));
+        succeed(
+            mesh.command("root")
+                .arg("init")
+                .arg("--data-dir")
+                .arg(mesh.state()),
+        );
         mesh.start_control_plane();
         mesh
     }
@@ -81,9 +86,14 @@ impl LoopbackMesh {
         let listen = self.control_plane_address();
         let mut command = self.command("control-plane");
         command.arg("--data-dir").arg(self.state());
-        command.arg("--config-dir").arg(self.directory.join("documents"));
+        command
+            .arg("--config-dir")
+            .arg(self.directory.join("documents"));
         command.args(["--listen", &listen.to_string()]);
-        command.args(["--admin-listen", &SocketAddr::new(listen.ip(), 15014).to_string()]);
+        command.args([
+            "--admin-listen",
+            &SocketAddr::new(listen.ip(), 15014).to_string(),
+        ]);
         let mut process = Process::start("control-plane", command, &self.directory);
         eventually("the control plane listens", || {
             process.assert_runs();
@@ -106,12 +116,17 @@ impl LoopbackMesh {
 
     /// What the control plane says of its documents.
     pub fn control_plane_readiness(&self) -> std::io::Result<(u16, String)> {
-        http_get_here(SocketAddr::new(self.control_plane_address().ip(), 15014), "/readyz")
+        http_get_here(
+            SocketAddr::new(self.control_plane_address().ip(), 15014),
+            "/readyz",
+        )
     }
 
     pub fn token(&self, workload: &str) -> String {
         let mut create = self.command("token");
-        create.args(["create", &format!("shop/{workload}"), "--data-dir"]).arg(self.state());
+        create
+            .args(["create", &format!("shop/{workload}"), "--data-dir"])
+            .arg(self.state());
         succeed(&mut create)
     }
 
@@ -122,7 +137,9 @@ impl LoopbackMesh {
     }
 
     pub fn start_sidecar_with(&mut self, name: &'static str, token: &str) -> &LoopbackSidecar {
-        let folder = self.directory.join(format!("{name}-{}", self.sidecars.len()));
+        let folder = self
+            .directory
+            .join(format!("{name}-{}", self.sidecars.len()));
         make_private(&folder);
         let token_file = folder.join("join-token");
         write_private(&token_file, token);
@@ -132,11 +149,17 @@ impl LoopbackMesh {
         let path = |path: &Path| path.display().to_string();
         for (setting, value) in [
             ("--control-plane", self.control_plane_address().to_string()),
-            ("--trust-bundle", path(&self.state().join("trust-bundle.pem"))),
+            (
+                "--trust-bundle",
+                path(&self.state().join("trust-bundle.pem")),
+            ),
             ("--join-token-file", path(&token_file)),
             ("--data-dir", path(&folder)),
             ("--capture", "explicit".to_owned()),
-            ("--upstreams", format!("{}=shop/api:80,{}=shop/api:81", at(8081), at(8082))),
+            (
+                "--upstreams",
+                format!("{}=shop/api:80,{}=shop/api:81", at(8081), at(8082)),
+            ),
             ("--tunnel-listen", at(15008)),
             ("--admin-listen", at(15000)),
             ("--metrics-listen", at(15020)),
@@ -150,19 +173,34 @@ impl LoopbackMesh {
             command.args(["--inbound-ports", &self.port.to_string()]);
         }
         let process = Process::start(&format!("sidecar-{name}"), command, &folder);
-        let log = AccessLog { path: folder.join("access.log") };
-        self.sidecars.push(LoopbackSidecar { name, address, process, log });
+        let log = AccessLog {
+            path: folder.join("access.log"),
+        };
+        self.sidecars.push(LoopbackSidecar {
+            name,
+            address,
+            process,
+            log,
+        });
         self.sidecars.last().expect("one was pushed")
     }
 
     /// The sidecar of a workload that was started last.
     pub fn sidecar(&self, name: &str) -> &LoopbackSidecar {
-        let found = self.sidecars.iter().rev().find(|sidecar| sidecar.name == name);
+        let found = self
+            .sidecars
+            .iter()
+            .rev()
+            .find(|sidecar| sidecar.name == name);
         found.unwrap_or_else(|| panic!("no sidecar of {name} was started"))
     }
 
     pub fn sidecar_mut(&mut self, name: &str) -> &mut LoopbackSidecar {
-        let found = self.sidecars.iter_mut().rev().find(|sidecar| sidecar.name == name);
+        let found = self
+            .sidecars
+            .iter_mut()
+            .rev()
+            .find(|sidecar| sidecar.name == name);
         found.unwrap_or_else(|| panic!("no sidecar of {name} was started"))
     }
 
@@ -177,9 +215,17 @@ impl LoopbackMesh {
     }
 
     fn address(&self, name: &str) -> Ipv4Addr {
-        let index = WORKLOADS.iter().position(|workload| *workload == name).expect("a workload");
+        let index = WORKLOADS
+            .iter()
+            .position(|workload| *workload == name)
+            .expect("a workload");
         let [high, low, first] = self.block;
-        Ipv4Addr::new(127, high, low, first + 1 + u8::try_from(index).expect("three workloads"))
+        Ipv4Addr::new(
+            127,
+            high,
+            low,
+            first + 1 + u8::try_from(index).expect("three workloads"),
+        )
     }
 
     fn control_plane_address(&self) -> SocketAddr {
@@ -213,7 +259,10 @@ impl LoopbackMesh {
 
     fn command(&self, role: &str) -> Command {
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "--"]).arg(&self.program).arg(role);
+        command
+            .args(["--pdeathsig", "KILL", "--"])
+            .arg(&self.program)
+            .arg(role);
         command
     }
 }
@@ -232,10 +281,13 @@ impl LoopbackSidecar {
     }
 
     pub fn wait_ready(&self) {
-        eventually(&format!("the sidecar of {} is ready", self.name), || match self.readiness() {
-            Ok((200, _)) => Ok(()),
-            other => Err(format!("{other:?}: {}", self.process.output())),
-        });
+        eventually(
+            &format!("the sidecar of {} is ready", self.name),
+            || match self.readiness() {
+                Ok((200, _)) => Ok(()),
+                other => Err(format!("{other:?}: {}", self.process.output())),
+            },
+        );
     }
 
     /// A call of the workload's application to api's port 80.
@@ -269,7 +321,11 @@ fn make_private(path: &Path) {
 
 fn write_private(path: &Path, text: &str) {
     use std::io::Write;
-    let mut file =
-        fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).unwrap();
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .unwrap();
     file.write_all(text.as_bytes()).unwrap();
 }

@@ -318,7 +318,9 @@ impl Mesh {
     /// As [`Mesh::start_sidecar_again`], for one that is not expected to become ready.
     pub fn start_sidecar_unready(&mut self, letter: char) {
         let sidecar = self.sidecars[usize::from(letter == 'b')].as_mut();
-        sidecar.expect("the sidecar was started before").start(&self.network);
+        sidecar
+            .expect("the sidecar was started before")
+            .start(&self.network);
     }
 
     pub fn sidecar(&self, letter: char) -> &Sidecar {
@@ -375,8 +377,14 @@ impl Mesh {
     pub fn rule_line(&self, policy: &str) -> usize {
         let text = fs::read_to_string(self.config.join(DOCUMENT_FILE)).unwrap();
         let named = |line: &str| line.contains(&format!("name: {policy},"));
-        let from_policy = text.lines().enumerate().skip_while(|(_, line)| !named(line));
-        let (before, _) = from_policy.skip_while(|(_, line)| !line.starts_with("  - ")).next().unwrap();
+        let from_policy = text
+            .lines()
+            .enumerate()
+            .skip_while(|(_, line)| !named(line));
+        let (before, _) = from_policy
+            .skip_while(|(_, line)| !line.starts_with("  - "))
+            .next()
+            .unwrap();
         before + 1
     }
 }
@@ -457,7 +465,10 @@ impl Sidecar {
 
     /// Key, certificate and state lie here.
     pub fn data_dir(&self) -> &Path {
-        self.log.path.parent().expect("the log is in the data directory")
+        self.log
+            .path
+            .parent()
+            .expect("the log is in the data directory")
     }
 
     pub fn log(&self) -> &AccessLog {

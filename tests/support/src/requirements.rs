@@ -67,7 +67,7 @@ macro_rules! on_each_backend {
             #[allow(unused_imports, reason = "not every scenario needs all of its file's names")]
             use super::*;
 
-            fn scenario($backend: &'static str) $body
+            pub(super) fn scenario($backend: &'static str) $body
 
             $(#[doc = $doc])+
             #[test]
