@@ -12,6 +12,7 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
+use tokio::signal::unix::{SignalKind, signal};
 
 mod application;
 mod processes;
@@ -187,9 +188,18 @@ async fn stay(scene: &Scene, paint: &Paint) -> anyhow::Result<()> {
         "  Ctrl-C ends everything and removes {}",
         scene.directory().display()
     );
-    tokio::signal::ctrl_c()
-        .await
-        .context("can't wait for Ctrl-C")
+    asked_to_end().await.context("can't wait for signals")
+}
+
+/// Whichever way somebody ends it, the folder with its keys goes.
+async fn asked_to_end() -> io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => interrupted,
+        _ = terminate.recv() => Ok(()),
+        _ = hang_up.recv() => Ok(()),
+    }
 }
 
 /// Colours on a terminal, none for programs.

@@ -1,8 +1,11 @@
 //! What is told of one connection: to the metrics, and to the access log.
 
-use std::net::SocketAddr;
+use std::{io::ErrorKind, net::SocketAddr};
 
-use mesh_lite_proto::{authorization::Decision, tunnel::TraceId};
+use mesh_lite_proto::{
+    authorization::Decision,
+    tunnel::{Status, TraceId},
+};
 use tokio::time::Instant;
 
 use crate::{
@@ -14,54 +17,40 @@ use crate::{
     clock::Clock,
     forward::Broken,
     live_connections::CutReason,
-    metrics::{ConnectionLabels, ConnectionMeter, Direction, Metrics, Refusal, Termination},
+    metrics::{
+        ConnectionLabels, ConnectionMeter, Direction, Metrics, Plaintext, Refusal, Termination,
+    },
 };
 
 /// Why a connection does not come about.
 #[derive(Debug)]
-pub struct Refused {
-    pub refusal: Refusal,
-    /// The error's own words.
-    pub text: Option<Box<str>>,
-    /// Policy's decision, if it was policy.
-    pub decision: Option<Box<Decision>>,
+pub enum Refused {
+    /// For a reason that is not policy's, in the error's own words if there are any.
+    For(Refusal, Option<Box<str>>),
+    /// Policy says no.
+    Denied(Box<Decision>),
 }
 
 impl From<Refusal> for Refused {
     fn from(refusal: Refusal) -> Self {
-        Self {
-            refusal,
-            text: None,
-            decision: None,
-        }
+        Self::For(refusal, None)
     }
 }
 
 impl Refused {
     pub fn because(refusal: Refusal, error: impl ToString) -> Self {
-        Self {
-            refusal,
-            text: Some(error.to_string().into()),
-            decision: None,
-        }
+        Self::For(refusal, Some(error.to_string().into()))
     }
 }
 
 impl From<Denial> for Refused {
     fn from(denial: Denial) -> Self {
-        let refusal = match &denial {
+        let refusal = match denial {
+            Denial::Policy(decision) => return Self::Denied(decision),
             Denial::NoPolicy => Refusal::NotReady,
             Denial::Evicted(_) => Refusal::Evicted,
             Denial::Untrusted => Refusal::Untrusted,
             Denial::PlaintextToStrict(_) => Refusal::PlaintextToStrict,
-            Denial::Policy(decision) => {
-                let decision = Some(decision.clone());
-                return Self {
-                    refusal: Refusal::DeniedByPeer,
-                    text: None,
-                    decision,
-                };
-            }
         };
         Self::because(refusal, denial)
     }
@@ -109,20 +98,22 @@ impl Account {
     }
 
     pub fn refused(&self, refused: Refused) {
-        match refused.decision {
-            Some(decision) => self.opened(Outcome::Decided(*decision)),
-            None => {
-                self.metrics.refused(refused.refusal);
-                self.opened(Outcome::Refused(refused.refusal, refused.text));
+        self.opened(match refused {
+            Refused::Denied(decision) => Outcome::Decided(*decision),
+            Refused::For(refusal, text) => {
+                self.metrics.refused(refusal);
+                Outcome::Refused(refusal, text)
             }
-        }
+        });
+    }
+
+    /// Plaintext is let through: counted by the name under which it was allowed.
+    pub fn plaintext(&self, reason: Plaintext) {
+        self.metrics.plaintext(reason);
     }
 
     /// The connection is let through: from here on it has a meter.
     pub fn let_through(&self, outcome: Outcome) -> ConnectionMeter {
-        if let Outcome::PassedPlaintext(reason) = &outcome {
-            self.metrics.plaintext(*reason);
-        }
         self.opened(outcome);
         self.metrics.connection(&ConnectionLabels {
             direction: self.direction,
@@ -153,8 +144,12 @@ impl Account {
     }
 
     pub fn closed(&self, meter: &ConnectionMeter, result: Result<(), Broken>) {
-        if let Err(Broken::Status(_) | Broken::UnknownStatus(_) | Broken::NoStatus) = &result {
-            self.metrics.refused(Refusal::RefusedByPeer);
+        match &result {
+            Err(Broken::Status(Status::Denied)) => self.metrics.refused(Refusal::DeniedByPeer),
+            Err(Broken::Status(_) | Broken::UnknownStatus(_) | Broken::NoStatus) => {
+                self.metrics.refused(Refusal::RefusedByPeer);
+            }
+            _ => {}
         }
         if !self.log.is_on() {
             return;
@@ -177,6 +172,11 @@ impl Account {
 
     fn end_of(&self, broken: &Broken) -> End {
         match (broken, self.direction) {
+            (Broken::Application(error) | Broken::Far(error), _)
+                if error.kind() == ErrorKind::TimedOut =>
+            {
+                End::Unreachable
+            }
             (Broken::Application(_), Direction::Outbound)
             | (Broken::Far(_), Direction::Inbound) => End::DownstreamReset,
             (Broken::Application(_), Direction::Inbound)

@@ -1,6 +1,6 @@
 //! What both directions have in common.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use rustls_pki_types::UnixTime;
 use tokio::sync::watch;
@@ -56,8 +56,8 @@ impl DataPath {
     }
 
     /// A connection of our own that came back to us: capture does not exempt our user.
-    pub fn check_loop(&self, accepted: &Accepted) -> Result<(), Refused> {
-        if self.own.contains(accepted.peer) {
+    pub fn check_loop(&self, accepted: &Accepted, original: SocketAddr) -> Result<(), Refused> {
+        if self.own.contains(accepted.peer, original) {
             return Err(Refused::because(
                 Refusal::Loop,
                 "this connection is the sidecar's own: capture must exempt the sidecar's user",

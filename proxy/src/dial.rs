@@ -4,7 +4,7 @@ use std::{
     collections::HashSet,
     io,
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use rustix::io::Errno;
@@ -16,44 +16,49 @@ use tokio::{
 
 use crate::socket;
 
-/// Our own connections, by their local address: one that comes back to us is a loop.
+/// Our own connections: one that comes back to us is a loop. Both addresses name one, because
+/// the kernel uses a local port for several destinations at a time.
 #[derive(Clone, Default)]
-pub struct OwnConnections(Arc<Mutex<HashSet<SocketAddr>>>);
+pub struct OwnConnections(Arc<Mutex<HashSet<Addresses>>>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Addresses {
+    local: SocketAddr,
+    target: SocketAddr,
+}
 
 impl OwnConnections {
-    /// Whether the peer of an accepted connection is ourselves.
-    pub fn contains(&self, peer: SocketAddr) -> bool {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .contains(&peer)
+    /// Whether a connection that `peer` opened towards `target` is one of our own.
+    pub fn contains(&self, peer: SocketAddr, target: SocketAddr) -> bool {
+        self.open().contains(&Addresses {
+            local: peer,
+            target,
+        })
     }
 
-    fn enter(&self, local: SocketAddr) -> OwnConnection {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(local);
+    fn enter(&self, local: SocketAddr, target: SocketAddr) -> OwnConnection {
+        let addresses = Addresses { local, target };
+        self.open().insert(addresses);
         OwnConnection {
-            local,
+            addresses,
             all: self.clone(),
         }
+    }
+
+    fn open(&self) -> MutexGuard<'_, HashSet<Addresses>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Keeps a connection known as our own.
 pub struct OwnConnection {
-    local: SocketAddr,
+    addresses: Addresses,
     all: OwnConnections,
 }
 
 impl Drop for OwnConnection {
     fn drop(&mut self) {
-        self.all
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&self.local);
+        self.all.open().remove(&self.addresses);
     }
 }
 
@@ -126,7 +131,30 @@ fn begin(target: SocketAddr, own: &OwnConnections) -> io::Result<(TcpStream, Own
         Err(error) => return Err(error),
     }
     let stream = TcpStream::from_std(connecting.into())?;
-    let entry = own.enter(stream.local_addr()?);
+    let entry = own.enter(stream.local_addr()?, target);
     socket::prepare(&stream)?;
     Ok((stream, entry))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_of_ours_that_the_application_uses_towards_another_destination_is_no_loop() {
+        let own = OwnConnections::default();
+        let local = SocketAddr::from(([10, 0, 0, 1], 41_000));
+        let (ours, other) = (
+            SocketAddr::from(([10, 0, 0, 2], 80)),
+            SocketAddr::from(([10, 0, 0, 3], 80)),
+        );
+        let to_ours = own.enter(local, ours);
+        let to_other = own.enter(local, other);
+        assert!(own.contains(local, ours) && own.contains(local, other));
+        drop(to_other);
+        assert!(own.contains(local, ours));
+        assert!(!own.contains(local, other));
+        drop(to_ours);
+        assert!(!own.contains(local, ours));
+    }
 }

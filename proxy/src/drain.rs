@@ -46,18 +46,19 @@ impl Drain {
         self.0.subscribe()
     }
 
-    /// Runs from the first signal to the moment the process may exit. `hurry` resolves when
-    /// somebody asks a second time.
+    /// Runs from the first signal to the moment the process may exit. `open` counts connections,
+    /// those that are being set up included; `hurry` resolves when somebody asks a second time.
     pub async fn run(
         &self,
         live: &LiveConnections,
+        open: impl Fn() -> usize,
         patience: Patience,
         hurry: impl Future<Output = ()>,
     ) {
         let end = Instant::now() + patience.grace;
         self.0.send_replace(Phase::Announced);
         tokio::select! {
-            () = self.finish(live, patience.delay.min(patience.grace)) => {}
+            () = self.finish(&open, patience.delay.min(patience.grace)) => {}
             () = sleep_until(end) => {}
             () = hurry => {}
         }
@@ -66,15 +67,15 @@ impl Drain {
             connection.cut.cut(CutReason::Draining);
         }
         let last = Instant::now() + LAST_WORDS;
-        while live.count() > 0 && Instant::now() < last {
+        while open() > 0 && Instant::now() < last {
             sleep(LOOK_AGAIN).await;
         }
     }
 
-    async fn finish(&self, live: &LiveConnections, delay: Duration) {
+    async fn finish(&self, open: impl Fn() -> usize, delay: Duration) {
         sleep(delay).await;
         self.0.send_replace(Phase::Draining);
-        while live.count() > 0 {
+        while open() > 0 {
             sleep(LOOK_AGAIN).await;
         }
     }
@@ -98,7 +99,7 @@ mod tests {
         let mut phase = drain.watch();
         let started = Instant::now();
         let live = LiveConnections::default();
-        let run = drain.run(&live, patience(5, 30), pending());
+        let run = drain.run(&live, || 0, patience(5, 30), pending());
         let watch = async {
             phase
                 .wait_for(|phase| *phase == Phase::Draining)
@@ -121,6 +122,7 @@ mod tests {
         drain
             .run(
                 &LiveConnections::default(),
+                || 0,
                 patience(5, 30),
                 sleep(Duration::from_secs(1)),
             )
@@ -134,7 +136,12 @@ mod tests {
         let drain = Drain::default();
         let started = Instant::now();
         drain
-            .run(&LiveConnections::default(), patience(60, 2), pending())
+            .run(
+                &LiveConnections::default(),
+                || 0,
+                patience(60, 2),
+                pending(),
+            )
             .await;
         assert_eq!(started.elapsed().as_secs(), 2);
     }

@@ -33,18 +33,17 @@ use crate::{
 
 mod half;
 
-use half::{Half, Step};
+use half::{BULK_READ, Half, Step};
 
-/// Measured: below this a bulk transfer pays more in system calls, above it in cache misses.
-const BUFFER: usize = 256 * 1024;
-/// Turns of one connection before the others of its thread have theirs.
-const TURNS: usize = 16;
+/// Turns of one connection, of at most a buffer in each direction, before the others of its
+/// thread have theirs.
+const TURNS: usize = 4;
 /// One direction has ended and nothing moves in the other: nobody is there any more.
 const HALF_CLOSED_IDLE: Duration = Duration::from_secs(3600);
 
 thread_local! {
     /// What was just read.
-    static INCOMING: RefCell<Box<[u8]>> = RefCell::new(vec![0; BUFFER].into_boxed_slice());
+    static INCOMING: RefCell<Box<[u8]>> = RefCell::new(vec![0; BULK_READ].into_boxed_slice());
     /// What the records just read held.
     static OPENED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
@@ -99,6 +98,7 @@ impl Forward<'_> {
     /// # Errors
     /// Says which side broke and how. Both sockets will then be reset when they are dropped.
     pub async fn run(self) -> Result<(), Broken> {
+        self.count.to_application(self.early.len() as u64);
         let mut running = Running {
             to_application: Half::new(self.early),
             to_far: Half::new(Vec::new()),
@@ -232,17 +232,13 @@ impl Running<'_> {
             }
             Far::Tunnel { .. } if self.far_write_error.is_some() => Ok(Step::Waiting),
             Far::Tunnel { socket, session } => {
-                let turned = seal_turn(&mut self.to_far, context, application, socket, session);
-                match turned {
-                    Ok((step, bytes)) => {
-                        count.to_far(bytes);
-                        Ok(step)
-                    }
+                let half = &mut self.to_far;
+                match seal_turn(half, context, application, socket, session, *count) {
                     Err(Broken::Far(error)) if self.awaiting_status => {
                         self.far_write_error = Some(error);
                         Ok(Step::Waiting)
                     }
-                    Err(error) => Err(error),
+                    turned => turned,
                 }
             }
         }
@@ -271,7 +267,7 @@ impl Running<'_> {
                 }
                 let opened = OPENED.with_borrow_mut(|plaintext| {
                     plaintext.clear();
-                    let Some(state) = open_turn(context, socket, session, plaintext)? else {
+                    let Some(state) = open_turn(half, context, socket, session, plaintext)? else {
                         return Ok(Step::Waiting);
                     };
                     let mut bytes = plaintext.as_slice();
@@ -282,6 +278,12 @@ impl Running<'_> {
                     count.to_application(bytes.len() as u64);
                     half.deliver(application, bytes)
                         .map_err(Broken::Application)?;
+                    if !self.awaiting_status
+                        && let Some(error) = self.far_write_error.take()
+                    {
+                        // it took the connection, but not what the application has sent
+                        return Err(Broken::Far(error));
+                    }
                     if state == Opened::Ended {
                         if self.awaiting_status {
                             return Err(Broken::Truncated);
@@ -324,30 +326,26 @@ fn seal_turn(
     application: &mut TcpStream,
     socket: &TcpStream,
     session: &mut Session,
-) -> Result<(Step, u64), Broken> {
+    count: Count<'_>,
+) -> Result<Step, Broken> {
     while session.has_records() {
         if socket
             .poll_write_ready(context)
             .map_err(Broken::Far)?
             .is_pending()
         {
-            return Ok((Step::Waiting, 0));
+            return Ok(Step::Waiting);
         }
-        match session.send_records(&mut Nonblocking(socket)) {
-            Ok(()) => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-            Err(error) => return Err(Broken::Far(error)),
-        }
+        send(session, socket)?;
     }
     if half.is_ending() {
         half.done();
-        return Ok((Step::Done, 0));
     }
     if half.is_done() {
-        return Ok((Step::Done, 0));
+        return Ok(Step::Done);
     }
     let read = INCOMING.with_borrow_mut(|buffer| {
-        let read = half::read(context, application, buffer)?;
+        let read = half.read(context, application, buffer)?;
         match read.and_then(|length| buffer.get(..length)) {
             Some([]) => session.seal_end(),
             Some(bytes) => session.seal(bytes),
@@ -356,24 +354,25 @@ fn seal_turn(
         Ok(read)
     });
     match read.map_err(Broken::Application)? {
-        None => Ok((Step::Waiting, 0)),
-        Some(0) => {
-            half.end();
-            Ok((Step::Moved, 0))
-        }
-        Some(length) => {
-            match session.send_records(&mut Nonblocking(socket)) {
-                Ok(()) => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(error) => return Err(Broken::Far(error)),
-            }
-            Ok((Step::Moved, length as u64))
-        }
+        None => return Ok(Step::Waiting),
+        Some(0) => half.end(),
+        // taken from the application: whatever becomes of it, this is no fresh connection
+        Some(length) => count.to_far(length as u64),
+    }
+    send(session, socket)?;
+    Ok(Step::Moved)
+}
+
+fn send(session: &mut Session, socket: &TcpStream) -> Result<(), Broken> {
+    match session.send_records(&mut Nonblocking(socket)) {
+        Err(error) if error.kind() != ErrorKind::WouldBlock => Err(Broken::Far(error)),
+        _ => Ok(()),
     }
 }
 
 /// One read from the tunnel, opened. `None` if there is nothing to read yet.
 fn open_turn(
+    half: &mut Half,
     context: &mut Context<'_>,
     socket: &mut TcpStream,
     session: &mut Session,
@@ -385,7 +384,7 @@ fn open_turn(
         return Ok(Some(state));
     }
     INCOMING.with_borrow_mut(|buffer| {
-        match half::read(context, socket, buffer).map_err(Broken::Far)? {
+        match half.read(context, socket, buffer).map_err(Broken::Far)? {
             None => Ok(None),
             Some(0) => Err(Broken::Truncated),
             Some(length) => {

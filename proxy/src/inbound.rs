@@ -34,6 +34,8 @@ use crate::{
 
 /// From accept to the end of the handshake, waiting for a turn included.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// The same while strangers hold most of the places: an honest peer needs milliseconds.
+const CROWDED_HANDSHAKE: Duration = Duration::from_secs(1);
 /// From the end of the handshake to a whole header.
 const HEADER: Duration = Duration::from_secs(5);
 /// The application is in this pod: it accepts at once or it is in trouble.
@@ -85,7 +87,7 @@ impl Inbound {
     /// One tunnel, from accept to its end.
     pub async fn serve_tunnel(self: Arc<Self>, accepted: Accepted) {
         let mut account = self.path.account(Direction::Inbound, &accepted);
-        let Some(_place) = self.path.limits.connection() else {
+        let Some(_place) = self.path.limits.inbound() else {
             return account.refused(Refusal::Limit.into());
         };
         let local = accepted.local;
@@ -115,11 +117,8 @@ impl Inbound {
     /// One captured plaintext connection, from accept to its end.
     pub async fn serve_plaintext(self: Arc<Self>, mut accepted: Accepted) {
         let mut account = self.path.account(Direction::Inbound, &accepted);
-        let Some(_place) = self.path.limits.connection() else {
+        let Some(_place) = self.path.limits.inbound() else {
             return account.refused(Refusal::Limit.into());
-        };
-        let Some(_stranger) = self.path.limits.stranger(accepted.peer.ip()) else {
-            return account.refused(Refusal::UnauthenticatedLimit.into());
         };
         match self.intercepted(&accepted, &mut account) {
             Err(refused) => account.refused(refused),
@@ -135,16 +134,20 @@ impl Inbound {
         accepted: Accepted,
         account: &mut Account,
     ) -> Result<Authenticated, Refused> {
-        let _stranger = self
-            .path
-            .limits
-            .stranger(accepted.peer.ip())
-            .ok_or_else(|| Refused::from(Refusal::UnauthenticatedLimit))?;
         let context = self.path.context()?;
-        let deadline = accepted.at + HANDSHAKE;
-        let _turn = timeout_at(deadline, self.path.limits.handshake())
+        let limits = &self.path.limits;
+        let queued = limits
+            .queue(accepted.peer.ip())
+            .ok_or_else(|| Refused::from(Refusal::UnauthenticatedLimit))?;
+        let until = accepted.at + HANDSHAKE;
+        let _shaking = timeout_at(until, queued.turn())
             .await
             .map_err(|_| Refused::from(Refusal::HandshakeTimeout))?;
+        let deadline = if limits.is_crowded() {
+            until.min(Instant::now() + CROWDED_HANDSHAKE)
+        } else {
+            until
+        };
         let now = self.path.unix_now();
         let authenticated =
             acceptor::authenticate(accepted.socket, &context, deadline, now).await?;
@@ -182,7 +185,7 @@ impl Inbound {
         let original = original_destination(accepted)
             .map_err(|error| Refused::because(Refusal::NotCaptured, error))?;
         account.original_destination = Some(OriginalDestination::Known(original));
-        self.path.check_loop(accepted)?;
+        self.path.check_loop(accepted, original)?;
         let destination = SocketAddr::new(accepted.local.ip(), original.port());
         account.destination = Some(Peer {
             address: destination,
@@ -206,10 +209,11 @@ impl Inbound {
         let target = self
             .served
             .address(subject.destination.ip(), subject.destination.port())?;
+        let registered = self.path.enforcement.live().register(account.id, subject);
+        // after the registration: a drain that has begun since waits for this connection
         if self.path.is_draining() {
             return Err(Refusal::Draining.into());
         }
-        let registered = self.path.enforcement.live().register(account.id, subject);
         let permit = self.path.enforcement.permit(&registered)?;
         let application = self.dial(&permit, target).await?;
         Ok(Established {
@@ -261,10 +265,11 @@ async fn forward_tunnel(
 async fn forward_plain(downstream: &mut TcpStream, established: Established, account: &Account) {
     let Established {
         registered,
-        permit: _permit,
+        permit,
         mut application,
     } = established;
-    let meter = account.let_through(Outcome::PassedPlaintext(Plaintext::InboundPermissive));
+    account.plaintext(Plaintext::InboundPermissive);
+    let meter = account.let_through(Outcome::Decided(permit.decision().clone()));
     let ended: Result<(), Broken> = Forward {
         application: &mut application.socket,
         far: Far::Plain(downstream),
@@ -289,10 +294,11 @@ async fn refuse(tunnel: Tunnel, refused: Refused, account: &Account) {
 
 /// What a peer is told. It learns no more than it needs to act: the reason is in our log.
 fn status_for(refused: &Refused) -> Status {
-    if refused.decision.is_some() {
-        return Status::Denied;
-    }
-    match refused.refusal {
+    let refusal = match refused {
+        Refused::Denied(_) => return Status::Denied,
+        Refused::For(refusal, _) => refusal,
+    };
+    match refusal {
         Refusal::Evicted | Refusal::Untrusted | Refusal::PlaintextToStrict => Status::Denied,
         Refusal::BadHeader | Refusal::HeaderTimeout => Status::BadHeader,
         Refusal::ConnectTimeout => Status::ConnectTimeout,

@@ -24,7 +24,10 @@ use crate::{
     account::{Account, Refused},
     data_path::DataPath,
     dial::{self, Dialled},
-    directory::{Directory, pick::Picker},
+    directory::{
+        Directory,
+        pick::{Outstanding, Picker},
+    },
     forward::{Broken, Count, Far, Forward},
     listener::Accepted,
     live_connections::{Registered, Subject},
@@ -60,16 +63,19 @@ pub struct Upstream {
 }
 
 /// A connection whose other side has proved itself, or was allowed to be plaintext.
-enum Connected {
-    Tunnel {
-        tunnel: Tunnel,
-        registered: Registered,
-    },
-    Plain {
-        upstream: Dialled,
-        registered: Registered,
-        reason: Plaintext,
-    },
+struct Connected {
+    far: ConnectedFar,
+    registered: Registered,
+    address: IpAddr,
+    /// Counts towards the endpoint's load for as long as the connection lives.
+    _outstanding: Option<Outstanding>,
+    /// There are other endpoints that would do as well.
+    one_of_many: bool,
+}
+
+enum ConnectedFar {
+    Tunnel(Tunnel),
+    Plain(Dialled, Plaintext),
 }
 
 /// What the application wants, as far as it concerns a connection.
@@ -84,7 +90,7 @@ impl Outbound {
     /// One captured connection, from accept to its end.
     pub async fn serve_captured(self: Arc<Self>, mut accepted: Accepted) {
         let mut account = self.path.account(Direction::Outbound, &accepted);
-        let Some(_place) = self.path.limits.connection() else {
+        let Some(_place) = self.path.limits.outbound() else {
             return account.refused(Refusal::Limit.into());
         };
         let original = match self.intercepted(&accepted) {
@@ -109,7 +115,7 @@ impl Outbound {
     /// One connection to an explicit upstream's listener, from accept to its end.
     pub async fn serve_upstream(self: Arc<Self>, mut accepted: Accepted, upstream: Arc<Upstream>) {
         let mut account = self.path.account(Direction::Outbound, &accepted);
-        let Some(_place) = self.path.limits.connection() else {
+        let Some(_place) = self.path.limits.outbound() else {
             return account.refused(Refusal::Limit.into());
         };
         let wanted = Wanted {
@@ -125,7 +131,7 @@ impl Outbound {
     fn intercepted(&self, accepted: &Accepted) -> Result<SocketAddr, Refused> {
         let original = original_destination(accepted)
             .map_err(|error| Refused::because(Refusal::NotCaptured, error))?;
-        self.path.check_loop(accepted)?;
+        self.path.check_loop(accepted, original)?;
         Ok(original)
     }
 
@@ -140,16 +146,20 @@ impl Outbound {
         // a second turn only if the other side was going away and no byte had been taken
         for last in [false, true] {
             let deadline = Instant::now() + CONNECT;
-            let connected = match self
+            let connected = self
                 .connect(&name, &wanted, &mut tried, deadline, account)
-                .await
-            {
+                .await;
+            let connected = match connected {
                 Ok(connected) => connected,
                 Err(refused) => return account.refused(refused),
             };
-            match forward(application, connected, account, last).await {
-                Ended::Over => return,
-                Ended::TryAnother => {}
+            let (address, one_of_many) = (connected.address, connected.one_of_many);
+            match forward(application, connected, account).await {
+                Ended::TryAnother if one_of_many && !last => {
+                    self.picker.failed(address, Instant::now());
+                    tried.push(address);
+                }
+                _ => return,
             }
         }
     }
@@ -163,43 +173,62 @@ impl Outbound {
         deadline: Instant,
         account: &mut Account,
     ) -> Result<Connected, Refused> {
-        let mut refreshed = false;
-        loop {
-            let route = self
-                .router
-                .route(&self.directory, name, wanted.port)
-                .await?;
-            let (hop, last, _outstanding) = match route {
-                Route::One(hop) => (hop, true, None),
-                Route::Service { service, port } => {
-                    let picked = self
-                        .picker
-                        .pick(&service, wanted.client, tried)
-                        .ok_or_else(|| no_endpoint(&service.name, tried))?;
-                    let hop = self.router.hop(&self.directory, &picked.endpoint, port)?;
-                    let last = tried.len().saturating_add(1) >= MAX_ATTEMPTS;
-                    (hop, last, Some(picked))
-                }
-            };
-            let attempt = if last {
+        let (service, port) = match self
+            .router
+            .route(&self.directory, name, wanted.port)
+            .await?
+        {
+            Route::One(hop) => {
+                let address = hop.address().ip();
+                let (far, registered) = self.reach(hop, wanted, deadline, account).await?;
+                let (_outstanding, one_of_many) = (None, false);
+                return Ok(Connected {
+                    far,
+                    registered,
+                    address,
+                    _outstanding,
+                    one_of_many,
+                });
+            }
+            Route::Service { service, port } => (service, port),
+        };
+        let mut refused = None;
+        for left in (0..MAX_ATTEMPTS).rev() {
+            let picked = service
+                .get()
+                .and_then(|service| self.picker.pick(service, wanted.client, tried));
+            let Some(picked) = picked else { break };
+            let hop = self.router.hop(&self.directory, &picked.endpoint, port)?;
+            let address = picked.endpoint.address;
+            let attempt = if left == 0 {
                 deadline
             } else {
                 deadline.min(Instant::now() + ATTEMPT)
             };
-            let address = hop.address();
-            let refused = match self.reach(hop, wanted, attempt, account).await {
-                Ok(connected) => return Ok(connected),
-                Err(refused) => refused,
-            };
-            self.picker.failed(address.ip(), Instant::now());
-            tried.push(address.ip());
-            // the address may have a new owner of which the directory has told us meanwhile
-            let stale = refused.refusal == Refusal::IdentityMismatch && !refreshed;
-            refreshed |= stale;
-            if (last && !stale) || Instant::now() >= deadline {
-                return Err(refused);
+            match self.reach(hop, wanted, attempt, account).await {
+                Ok((far, registered)) => {
+                    let (_outstanding, one_of_many) = (Some(picked.outstanding), true);
+                    return Ok(Connected {
+                        far,
+                        registered,
+                        address,
+                        _outstanding,
+                        one_of_many,
+                    });
+                }
+                Err(error) => {
+                    if is_the_endpoints_fault(&error) {
+                        self.picker.failed(address, Instant::now());
+                    }
+                    tried.push(address);
+                    refused = Some(error);
+                }
+            }
+            if Instant::now() >= deadline {
+                break;
             }
         }
+        Err(refused.unwrap_or_else(|| no_endpoint(name, tried)))
     }
 
     async fn reach(
@@ -208,7 +237,7 @@ impl Outbound {
         wanted: &Wanted,
         deadline: Instant,
         account: &mut Account,
-    ) -> Result<Connected, Refused> {
+    ) -> Result<(ConnectedFar, Registered), Refused> {
         match hop {
             Hop::Tunnel {
                 address,
@@ -226,11 +255,7 @@ impl Outbound {
                 });
                 let registered = self.register(account, None, address)?;
                 let upstream = dial::dial(address, deadline, &self.path.own).await?;
-                Ok(Connected::Plain {
-                    upstream,
-                    registered,
-                    reason,
-                })
+                Ok((ConnectedFar::Plain(upstream, reason), registered))
             }
         }
     }
@@ -243,7 +268,7 @@ impl Outbound {
         wanted: &Wanted,
         deadline: Instant,
         account: &mut Account,
-    ) -> Result<Connected, Refused> {
+    ) -> Result<(ConnectedFar, Registered), Refused> {
         let target = SocketAddr::new(address, port);
         let expected = Some(meshed.id.clone());
         account.destination = Some(Peer {
@@ -282,7 +307,7 @@ impl Outbound {
         }
         let registered = self.register(account, Some(authenticated.peer), target)?;
         let tunnel = authenticated.tunnel.owned_by(own_connection);
-        Ok(Connected::Tunnel { tunnel, registered })
+        Ok((ConnectedFar::Tunnel(tunnel), registered))
     }
 
     /// Registers first and checks then: an eviction that comes afterwards finds the connection.
@@ -310,22 +335,20 @@ enum Ended {
     TryAnother,
 }
 
-async fn forward(
-    application: &mut TcpStream,
-    connected: Connected,
-    account: &Account,
-    last: bool,
-) -> Ended {
+async fn forward(application: &mut TcpStream, connected: Connected, account: &Account) -> Ended {
+    let Connected {
+        far,
+        registered,
+        _outstanding,
+        ..
+    } = connected;
     let count = |meter| Count {
         direction: Direction::Outbound,
         meter,
     };
-    match connected {
-        Connected::Plain {
-            mut upstream,
-            registered,
-            reason,
-        } => {
+    match far {
+        ConnectedFar::Plain(mut upstream, reason) => {
+            account.plaintext(reason);
             let meter = account.let_through(Outcome::PassedPlaintext(reason));
             let forward = Forward {
                 application,
@@ -338,10 +361,7 @@ async fn forward(
             account.closed(&meter, forward.run().await);
             Ended::Over
         }
-        Connected::Tunnel {
-            mut tunnel,
-            registered,
-        } => {
+        ConnectedFar::Tunnel(mut tunnel) => {
             let meter = account.let_through(Outcome::Passed);
             let forward = Forward {
                 application,
@@ -360,7 +380,7 @@ async fn forward(
                 Err(Broken::Status(Status::Draining | Status::Overloaded))
             ) && meter.bytes_received() == 0;
             account.closed(&meter, ended);
-            if elsewhere && !last {
+            if elsewhere {
                 Ended::TryAnother
             } else {
                 Ended::Over
@@ -369,12 +389,28 @@ async fn forward(
     }
 }
 
-fn no_endpoint(service: &ServiceName, tried: &[IpAddr]) -> Refused {
+fn no_endpoint(name: &Name, tried: &[IpAddr]) -> Refused {
     let words = match tried {
-        [] => format!("service {service} has no healthy endpoint"),
-        tried => format!("no endpoint of service {service} is left after trying {tried:?}"),
+        [] => format!("service {name} has no healthy endpoint"),
+        tried => format!("no endpoint of service {name} is left after trying {tried:?}"),
     };
     Refused::because(Refusal::NoEndpoint, words)
+}
+
+/// Whether others should rather not try the endpoint for a while. What we lack ourselves (a
+/// certificate, a policy, a port) says nothing of it.
+fn is_the_endpoints_fault(refused: &Refused) -> bool {
+    matches!(
+        refused,
+        Refused::For(
+            Refusal::ConnectFailed
+                | Refusal::ConnectTimeout
+                | Refusal::HandshakeFailed
+                | Refusal::HandshakeTimeout
+                | Refusal::IdentityMismatch,
+            _
+        )
+    )
 }
 
 /// The connection's id in our log: it finds our line from the other side's.

@@ -50,9 +50,22 @@ pub enum Route {
     One(Hop),
     /// Any endpoint of a service, on this port of theirs.
     Service {
-        service: Service,
+        service: KnownService,
         port: u16,
     },
+}
+
+/// The directory's answer that is a service; shared, because it may have thousands of endpoints.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownService(Arc<Answer>);
+
+impl KnownService {
+    pub fn get(&self) -> Option<&Service> {
+        match &*self.0 {
+            Answer::Service(service) => Some(service),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -102,22 +115,22 @@ fn route(
 ) -> Result<Route, Refused> {
     match &**answer {
         Answer::Endpoint(endpoint) => hop(endpoint, settings, port, None).map(Route::One),
-        Answer::Service(service) => to_service(service, settings, port),
+        Answer::Service(service) => to_service(answer, service, settings, port),
         Answer::Outside => outside(name, settings, port).map(Route::One),
-        Answer::Unknown { reason } => match name {
-            Name::Address(address) if port == DNS_PORT => Ok(Route::One(Hop::Plain {
-                address: SocketAddr::new(*address, port),
-                reason: Plaintext::OutboundDns,
-            })),
-            _ => Err(Refused::because(
-                Refusal::UnknownDestination,
-                format!("nobody in the mesh is known to answer at {name}: {reason}"),
-            )),
-        },
+        // even DNS: two claims to a resolver's address must not turn a tunnel into plaintext
+        Answer::Unknown { reason } => Err(Refused::because(
+            Refusal::UnknownDestination,
+            format!("nobody in the mesh is known to answer at {name}: {reason}"),
+        )),
     }
 }
 
-fn to_service(service: &Service, settings: &MeshSettings, port: u16) -> Result<Route, Refused> {
+fn to_service(
+    answer: &Arc<Answer>,
+    service: &Service,
+    settings: &MeshSettings,
+    port: u16,
+) -> Result<Route, Refused> {
     let target = service.target_port(port).ok_or_else(|| {
         Refused::because(
             Refusal::UnknownDestination,
@@ -135,7 +148,7 @@ fn to_service(service: &Service, settings: &MeshSettings, port: u16) -> Result<R
         .map(Route::One);
     }
     Ok(Route::Service {
-        service: service.clone(),
+        service: KnownService(Arc::clone(answer)),
         port: target,
     })
 }
@@ -182,7 +195,7 @@ fn outside(name: &Name, settings: &MeshSettings, port: u16) -> Result<Hop, Refus
         ));
     };
     let reason = match settings.outbound_policy {
-        _ if port == DNS_PORT => Plaintext::OutboundDns,
+        OutboundPolicy::AllowAny if port == DNS_PORT => Plaintext::OutboundDns,
         OutboundPolicy::AllowAny => Plaintext::OutboundOutside,
         OutboundPolicy::RegistryOnly => {
             return Err(Refused::because(

@@ -41,6 +41,8 @@ pub use listeners::{Addresses, Listen};
 
 /// Label sets per family of metrics; more become one series, "other".
 const MAX_LABEL_SETS: usize = 1000;
+/// Turns of connections between two looks at the sockets.
+const EVENT_INTERVAL: u32 = 16;
 /// At the end: how long the access log may take to write what it was given.
 const FLUSH: Duration = Duration::from_millis(1500);
 
@@ -79,6 +81,8 @@ pub enum SidecarError {
     Admin(#[from] BindError),
     #[error(transparent)]
     AccessLog(#[from] AccessLogError),
+    #[error("enforcement has ended by a bug of ours: nothing would hold connections to policy")]
+    EnforcementEnded,
     #[error("the system refuses threads or signals: {0}")]
     System(#[from] io::Error),
 }
@@ -96,6 +100,8 @@ where
 {
     let data = Builder::new_multi_thread()
         .worker_threads(config.workers)
+        // a turn of a bulk connection is long: the sockets of others are looked at more often
+        .event_interval(EVENT_INTERVAL)
         .thread_name("data-path")
         .enable_all()
         .build()?;
@@ -133,11 +139,12 @@ async fn serve(
         metrics.clone(),
         clock::now,
     );
-    tokio::spawn(enforcement.clone().hold());
+    let holding = tokio::spawn(enforcement.clone().hold());
+    let limits = Limits::new(config.max_connections);
     let path = DataPath {
         tls: tls.clone(),
         enforcement,
-        limits: Limits::new(config.max_connections),
+        limits: limits.clone(),
         own: OwnConnections::default(),
         metrics: metrics.clone(),
         log: log.clone(),
@@ -172,9 +179,20 @@ async fn serve(
         &readiness,
     );
 
-    signals.next().await;
+    tokio::select! {
+        () = signals.next() => {}
+        // connections would live on whatever policy says from now on
+        _ = holding => return Err(SidecarError::EnforcementEnded),
+    }
     tracing::info!("asked to end: draining");
-    drain.run(&live, config.patience, signals.next()).await;
+    drain
+        .run(
+            &live,
+            || limits.open_connections(),
+            config.patience,
+            signals.next(),
+        )
+        .await;
     tracing::info!("drained");
     Ok(log)
 }

@@ -106,8 +106,7 @@ impl Tunnel {
         }
     }
 
-    /// Queues the answer; it leaves with the application's first bytes or at once, whichever
-    /// the forwarding loop has first.
+    /// Queues the answer; the forwarding loop sends it first.
     pub fn answer_ok(&mut self) {
         self.session.seal(&[Status::Ok.encode()]);
     }

@@ -8,7 +8,10 @@ use std::{
 use mesh_lite_proto::authorization::{
     Caller, Decision, Facts, MutualTlsMode, PolicySnapshot, decide,
 };
-use tokio::{sync::watch, time::interval};
+use tokio::{
+    sync::watch,
+    time::{Instant, interval_at},
+};
 
 use crate::{
     clock::Clock,
@@ -137,26 +140,32 @@ impl Enforcement {
     /// Judges every live connection again whenever policy or trust changes, for ever. Only those
     /// whose verdict flipped are cut.
     pub async fn hold(mut self) {
-        let mut again = interval(JUDGE_AGAIN);
+        let mut again = interval_at(Instant::now() + JUDGE_AGAIN, JUDGE_AGAIN);
+        let mut trusted = None;
         loop {
+            // while there is no certificate of our own, the trust of before holds for what is open
+            trusted = self.tls.borrow_and_update().clone().or(trusted);
+            let snapshot = self.policy.borrow_and_update().clone();
+            if let Some(snapshot) = snapshot {
+                self.judge_all(&snapshot, trusted.as_deref());
+            }
             tokio::select! {
                 changed = self.policy.changed() => if changed.is_err() { return },
                 changed = self.tls.changed() => if changed.is_err() { return },
                 _ = again.tick() => {}
             }
-            let Some(snapshot) = self.policy.borrow_and_update().clone() else {
+        }
+    }
+
+    fn judge_all(&self, snapshot: &PolicySnapshot, tls: Option<&TlsContext>) {
+        let now = (self.clock)();
+        for live in self.live.all() {
+            if live.cut.reason().is_some() {
                 continue;
-            };
-            let tls = self.tls.borrow_and_update().clone();
-            let now = (self.clock)();
-            for live in self.live.all() {
-                if live.cut.reason().is_some() {
-                    continue;
-                }
-                if let Err(denial) = judge_again(&live.subject, &snapshot, tls.as_deref(), now) {
-                    self.metrics.terminated(termination(&denial));
-                    live.cut.cut(denial.into());
-                }
+            }
+            if let Err(denial) = judge_again(&live.subject, snapshot, tls, now) {
+                self.metrics.terminated(termination(&denial));
+                live.cut.cut(denial.into());
             }
         }
     }

@@ -229,7 +229,9 @@ mod tests {
         let good = serde_json::to_string(&record()).unwrap();
         let unknown_field = good.replacen('{', "{\"extra\":1,", 1);
         let other_format = good.replace("\"format\":1", "\"format\":2");
-        let cut = &good[..good.len() - 1];
+        let mut cut = good.clone();
+        cut.pop();
+        let cut = cut.as_str();
         let endless = " ".repeat(5000);
         for bad in [
             "",

@@ -88,8 +88,6 @@ reasons! {
         RefusedByPeer => "refused_by_peer",
         /// This sidecar is about to end.
         Draining => "draining",
-        /// Too many files are open, in this process or on this machine.
-        OutOfFiles => "out_of_files",
     }
 
     /// Why plaintext was let through.
@@ -114,8 +112,6 @@ reasons! {
         Evicted => "evicted",
         /// The root its peer was proved by left the trust bundle.
         TrustChanged => "trust_changed",
-        /// Its peer's certificate ended, and `maxConnectionAge` is svid.
-        CertificateEnded => "certificate_ended",
     }
 
     CertificateKind {

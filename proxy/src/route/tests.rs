@@ -47,7 +47,7 @@ fn service(namespace: &str, name: &str, endpoint: Endpoint) -> Answer {
 
 fn go(answer: Answer, settings: &MeshSettings, port: u16) -> Result<Route, Refusal> {
     let name = Name::Address(IpAddr::from([10, 0, 0, 1]));
-    route(&Arc::new(answer), settings, &name, port).map_err(|refused| refused.refusal)
+    route(&Arc::new(answer), settings, &name, port).map_err(refusal)
 }
 
 fn plaintext(route: Result<Route, Refusal>) -> Option<Plaintext> {
@@ -87,6 +87,11 @@ fn an_unmeshed_workload_gets_plaintext_only_where_that_is_allowed() {
 #[test]
 fn the_outside_gets_plaintext_only_where_that_is_allowed() {
     assert_eq!(go(Answer::Outside, &REFUSING, 443), Err(Refusal::Outside));
+    assert_eq!(go(Answer::Outside, &REFUSING, 53), Err(Refusal::Outside));
+    assert_eq!(
+        plaintext(go(Answer::Outside, &ALLOWING, 53)),
+        Some(Plaintext::OutboundDns)
+    );
     assert_eq!(
         plaintext(go(Answer::Outside, &ALLOWING, 443)),
         Some(Plaintext::OutboundOutside)
@@ -103,8 +108,9 @@ fn what_nobody_knows_gets_nothing_even_where_all_is_allowed() {
         Err(Refusal::UnknownDestination)
     );
     assert_eq!(
-        plaintext(go(unknown(), &REFUSING, 53)),
-        Some(Plaintext::OutboundDns)
+        go(unknown(), &ALLOWING, 53),
+        Err(Refusal::UnknownDestination),
+        "not even DNS"
     );
 }
 
@@ -135,7 +141,14 @@ fn the_api_server_always_passes_and_only_the_one_of_that_very_name() {
 #[test]
 fn an_endpoint_of_a_service_is_held_to_its_own_rule() {
     assert_eq!(
-        hop(&endpoint(false), &REFUSING, 80, None).map_err(|refused| refused.refusal),
+        hop(&endpoint(false), &REFUSING, 80, None).map_err(refusal),
         Err(Refusal::Unmeshed)
     );
+}
+
+fn refusal(refused: Refused) -> Refusal {
+    match refused {
+        Refused::For(refusal, Some(_)) => refusal,
+        other => panic!("a refusal says why: {other:?}"),
+    }
 }

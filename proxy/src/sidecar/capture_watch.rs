@@ -1,4 +1,5 @@
-//! Not ready before capture is proved, and no longer ready when it stops to hold.
+//! Not ready before capture is proved; with explicit capture also not when it stops to hold.
+//! (The rules of transparent capture are the guard's to hold: without them nothing passes.)
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -11,7 +12,10 @@ use tokio::{
 
 use super::{Addresses, Capture, listeners};
 use crate::{
-    capture::{listening::confined, self_test::prove},
+    capture::{
+        listening::{CHECK_INTERVAL, confined},
+        self_test::prove,
+    },
     control::ControlHandles,
     data_path::DataPath,
     metrics::Metrics,
@@ -20,8 +24,6 @@ use crate::{
 
 /// `redirect` may still be at work, or be repaired.
 const PROVE_AGAIN: Duration = Duration::from_secs(1);
-/// How soon a new listener of the application on an open address is noticed.
-const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
 pub(super) fn spawn(
     capture: Capture,
@@ -78,7 +80,7 @@ async fn stay_confined(
     metrics: Metrics,
     policy: watch::Receiver<Option<Arc<PolicySnapshot>>>,
 ) {
-    let mut again = interval(LOOK_AGAIN);
+    let mut again = interval(CHECK_INTERVAL);
     again.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         again.tick().await;

@@ -1,10 +1,13 @@
 //! What the admin pages show.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
 
 use mesh_lite_proto::authorization::PolicySnapshot;
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use crate::{
     admin::{Page, Pages, health_pages, readyz},
@@ -18,6 +21,8 @@ use crate::{
 
 /// A page of connections is for people; programs have the metrics.
 const MAX_CONNECTIONS_SHOWN: usize = 1000;
+/// Anybody may ask for metrics, and making them takes the thread that also renews and enforces.
+const METRICS_AGE: Duration = Duration::from_secs(1);
 
 #[derive(Clone)]
 pub(super) struct Shown {
@@ -36,8 +41,15 @@ impl Shown {
 
     pub(super) fn metrics_pages(&self) -> Pages {
         let metrics = self.metrics.clone();
+        let cached: Mutex<Option<(Instant, String)>> = Mutex::default();
         Pages::default().with("/metrics", "for Prometheus", move || {
-            Page::metrics(metrics.encode(clock::now()))
+            let mut cached = cached.lock().unwrap_or_else(PoisonError::into_inner);
+            let fresh = cached
+                .take()
+                .filter(|(made, _)| made.elapsed() < METRICS_AGE);
+            let (made, body) =
+                fresh.unwrap_or_else(|| (Instant::now(), metrics.encode(clock::now())));
+            Page::metrics(cached.insert((made, body)).1.clone())
         })
     }
 

@@ -103,6 +103,12 @@ impl Mesh {
         )
     }
 
+    /// Enforcement is at work and waits for a change: what follows is seen as one.
+    async fn hold(&self) {
+        tokio::spawn(self.enforcement.clone().hold());
+        tokio::task::yield_now().await;
+    }
+
     fn change(&self, change: impl FnOnce(&mut PolicySnapshot)) {
         let mut next = (**self.policy.borrow().as_ref().unwrap()).clone();
         change(&mut next);
@@ -184,7 +190,7 @@ async fn only_connections_whose_verdict_flipped_are_cut() {
         Direction::Inbound,
         8080,
     );
-    tokio::spawn(mesh.enforcement.clone().hold());
+    mesh.hold().await;
     let evicted = WEB.parse().unwrap();
     mesh.change(|snapshot| snapshot.evictions = vec![evict(EvictionSubject::Id(evicted))]);
     assert!(is_cut(&web).await);
@@ -198,7 +204,7 @@ async fn a_policy_that_denies_now_cuts_inbound_and_leaves_outbound_to_the_other_
     let inbound = mesh.register(Some(mesh.peer(WEB)), Direction::Inbound, 8080);
     let outbound = mesh.register(Some(mesh.peer(WEB)), Direction::Outbound, 8080);
     assert!(mesh.enforcement.permit(&inbound).is_ok());
-    tokio::spawn(mesh.enforcement.clone().hold());
+    mesh.hold().await;
     mesh.change(|snapshot| snapshot.default_action = Some((DefaultAction::Deny, source())));
     assert!(is_cut(&inbound).await);
     assert!(matches!(inbound.cut().reason(), Some(CutReason::Policy(_))));
@@ -209,7 +215,7 @@ async fn a_policy_that_denies_now_cuts_inbound_and_leaves_outbound_to_the_other_
 async fn a_root_that_leaves_the_bundle_cuts_who_was_proved_by_it() {
     let mesh = Mesh::new(DefaultAction::Allow);
     let outbound = mesh.register(Some(mesh.peer(WEB)), Direction::Outbound, 8080);
-    tokio::spawn(mesh.enforcement.clone().hold());
+    mesh.hold().await;
     mesh.tls.send_replace(Some(Authority::root().context(WEB)));
     assert!(is_cut(&outbound).await);
     assert!(matches!(
@@ -219,11 +225,32 @@ async fn a_root_that_leaves_the_bundle_cuts_who_was_proved_by_it() {
 }
 
 #[tokio::test]
+async fn the_end_of_our_own_certificate_cuts_nothing_that_is_open() {
+    let mesh = Mesh::new(DefaultAction::Allow);
+    let web = mesh.register(Some(mesh.peer(WEB)), Direction::Inbound, 8080);
+    let evicted = mesh.register(
+        Some(mesh.peer("spiffe://a.test/ns/shop/sa/other")),
+        Direction::Inbound,
+        8080,
+    );
+    mesh.hold().await;
+    mesh.tls.send_replace(None);
+    let other = "spiffe://a.test/ns/shop/sa/other".parse().unwrap();
+    mesh.change(|snapshot| snapshot.evictions = vec![evict(EvictionSubject::Id(other))]);
+    assert!(is_cut(&evicted).await, "judging goes on");
+    assert!(web.cut().reason().is_none());
+    assert!(
+        matches!(mesh.enforcement.permit(&web), Err(Denial::Untrusted)),
+        "nothing new"
+    );
+}
+
+#[tokio::test]
 async fn a_port_that_becomes_strict_cuts_its_plaintext() {
     let mesh = Mesh::new(DefaultAction::Allow);
     let plaintext = mesh.register(None, Direction::Inbound, 9090);
     assert!(mesh.enforcement.permit(&plaintext).is_ok());
-    tokio::spawn(mesh.enforcement.clone().hold());
+    mesh.hold().await;
     mesh.change(|snapshot| snapshot.mutual_tls.ports.clear());
     assert!(is_cut(&plaintext).await);
     assert!(matches!(

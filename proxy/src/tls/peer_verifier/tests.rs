@@ -45,32 +45,27 @@ fn accepts_a_leaf_of_the_bundle_and_through_an_intermediate_in_any_order() {
 #[test]
 fn refuses_leaves_that_are_not_svids_though_the_root_signed_them() {
     let uri = |text: &str| SanType::URI(text.try_into().unwrap());
-    let cases: Vec<(Box<dyn FnOnce(&mut CertificateParams)>, InvalidLeaf)> = vec![
-        (
-            Box::new(|p| p.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained)),
-            InvalidLeaf::IsAuthority,
-        ),
-        (
-            Box::new(|p| p.key_usages.push(KeyUsagePurpose::KeyCertSign)),
-            InvalidLeaf::MaySign,
-        ),
-        (Box::new(|p| p.key_usages.clear()), InvalidLeaf::NoKeyUsage),
-        (
-            Box::new(|p| p.subject_alt_names.clear()),
-            InvalidLeaf::UriSans(0),
-        ),
-        (
-            Box::new(move |p| p.subject_alt_names.push(uri(API))),
-            InvalidLeaf::UriSans(2),
-        ),
-        (
-            Box::new(|p| p.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth]),
-            InvalidLeaf::ExtendedKeyUsage,
-        ),
-    ];
-    for (change, reason) in cases {
-        assert_eq!(judge_leaf(change), Err(PeerRefused::Leaf(reason)));
-    }
+    let refused = |change: &dyn Fn(&mut CertificateParams), reason: InvalidLeaf| {
+        assert_eq!(judge_leaf(|p| change(p)), Err(PeerRefused::Leaf(reason)));
+    };
+    refused(
+        &|p| p.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained),
+        InvalidLeaf::IsAuthority,
+    );
+    refused(
+        &|p| p.key_usages.push(KeyUsagePurpose::KeyCertSign),
+        InvalidLeaf::MaySign,
+    );
+    refused(&|p| p.key_usages.clear(), InvalidLeaf::NoKeyUsage);
+    refused(&|p| p.subject_alt_names.clear(), InvalidLeaf::UriSans(0));
+    refused(
+        &|p| p.subject_alt_names.push(uri(API)),
+        InvalidLeaf::UriSans(2),
+    );
+    refused(
+        &|p| p.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth],
+        InvalidLeaf::ExtendedKeyUsage,
+    );
 }
 
 /// SPIFFE-V10
