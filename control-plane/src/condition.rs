@@ -51,10 +51,6 @@ impl Conditions {
         });
     }
 
-    pub(crate) fn clear(&self, part: Part) {
-        self.set(part, Vec::new());
-    }
-
     pub(crate) fn of(&self, part: Part) -> Vec<String> {
         self.0.borrow().get(&part).cloned().unwrap_or_default()
     }

@@ -40,6 +40,7 @@ use crate::{
 pub(crate) mod connection;
 mod conversation;
 pub(crate) mod listener;
+mod strangers;
 
 mod authorization_policies;
 mod secret_discovery;

@@ -1,13 +1,13 @@
 //! attest → issue → answer: the only path to a certificate.
 
 use std::{
-    collections::{HashSet, VecDeque},
-    sync::{Arc, Mutex, PoisonError},
-    time::SystemTime,
+    collections::{HashMap, HashSet, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime},
 };
 
-use mesh_lite_proto::svid::LeafFacts;
-use tokio::sync::watch;
+use mesh_lite_proto::{secret_discovery::request_rate::RequestRate, svid::LeafFacts};
+use tokio::{sync::watch, time::Instant};
 
 use crate::{
     certificate_authority::{
@@ -19,12 +19,19 @@ use crate::{
         Attested, NotAttested, by_name, by_svid,
         join_token::{Claim, JoinToken, JoinTokenError, JoinTokens},
     },
-    workload_index::WorkloadIndex,
+    workload_index::{WorkloadIndex, WorkloadName},
 };
 
 /// Keys that were certified lately: none is certified twice. 64 K keys take some 6 MB and cover
 /// more than an hour of 10,000 workloads with the shortest leaves that make sense.
 const REMEMBERED_KEYS: usize = 65_536;
+
+/// Renewals of one workload: a sidecar whose leaf is old by the time it has it renews without
+/// end (CSR-C9). The burst leaves room for a rotation and some restarts.
+const RENEWALS_PER_SECOND: u32 = 1;
+const RENEWAL_BURST: u32 = 10;
+/// Workloads whose rate is known; beyond, all start anew. Only attested ones get here.
+const MAX_RATES: usize = 32_768;
 
 /// What a caller showed to prove who it is.
 pub(crate) enum Credential {
@@ -55,9 +62,17 @@ pub(crate) struct Issuance {
     tokens: JoinTokens,
     workloads: watch::Receiver<Arc<WorkloadIndex>>,
     policies: watch::Receiver<PolicyIndex>,
-    /// Also makes issuances by join token happen one after the other: reading a token's record
-    /// and redeeming it are two steps.
-    recent: Mutex<RecentKeys>,
+    /// Issuances by join token happen one after the other: reading a token's record and
+    /// redeeming it are two steps.
+    redeeming: Mutex<()>,
+    memory: Mutex<Memory>,
+    started: Instant,
+}
+
+#[derive(Default)]
+struct Memory {
+    keys: RecentKeys,
+    rates: HashMap<WorkloadName, RequestRate>,
 }
 
 impl Issuance {
@@ -67,13 +82,14 @@ impl Issuance {
         workloads: watch::Receiver<Arc<WorkloadIndex>>,
         policies: watch::Receiver<PolicyIndex>,
     ) -> Self {
-        let recent = Mutex::new(RecentKeys::default());
         Self {
             authority,
             tokens,
             workloads,
             policies,
-            recent,
+            redeeming: Mutex::default(),
+            memory: Mutex::default(),
+            started: Instant::now(),
         }
     }
 
@@ -86,11 +102,9 @@ impl Issuance {
     ) -> Result<Granted, Refusal> {
         let mut request = CertificateRequest::from_pem(&asked.request_pem)?;
         request.uris.extend(asked.id.clone());
-        // A poisoned lock means a panic in here; the set of keys is whole all the same.
-        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         match credential {
-            Credential::JoinToken(token) => self.first(token, &request, &mut recent, now),
-            Credential::Svid(leaf, key) => self.renew(leaf, *key, &request, &mut recent, now),
+            Credential::JoinToken(token) => self.first(token, &request, now),
+            Credential::Svid(leaf, key) => self.renew(leaf, *key, &request, now),
         }
     }
 
@@ -98,9 +112,12 @@ impl Issuance {
         &self,
         token: &JoinToken,
         request: &CertificateRequest,
-        recent: &mut RecentKeys,
         now: SystemTime,
     ) -> Result<Granted, Refusal> {
+        let _one_at_a_time = self
+            .redeeming
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let index = Arc::clone(&self.workloads.borrow());
         let key = request.key_print;
         let (workload, answered) = match self.tokens.claim(token, key, now)? {
@@ -119,7 +136,7 @@ impl Issuance {
                 by: "join token, asked again",
             });
         }
-        recent.admit(key)?;
+        self.memory().keys.admit(key)?;
         let issued = self.sign(&attested, request, now)?;
         let chain_pem = issued.chain_pem();
         self.tokens.redeem(token, key, chain_pem.clone(), now)?;
@@ -135,7 +152,6 @@ impl Issuance {
         leaf: &LeafFacts,
         key_of_leaf: KeyPrint,
         request: &CertificateRequest,
-        recent: &mut RecentKeys,
         now: SystemTime,
     ) -> Result<Granted, Refusal> {
         let index = Arc::clone(&self.workloads.borrow());
@@ -144,13 +160,27 @@ impl Issuance {
         if key_of_leaf == request.key_print {
             return Err(Refusal::KeyUsedBefore);
         }
-        recent.admit(request.key_print)?;
+        self.admit_renewal(&attested.workload, request.key_print)?;
         let issued = self.sign(&attested, request, now)?;
         Ok(Granted {
             attested,
             chain_pem: issued.chain_pem(),
             by: "X509-SVID",
         })
+    }
+
+    /// A poisoned lock means a panic in here; what it guards is whole all the same.
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn admit_renewal(&self, workload: &WorkloadName, key: KeyPrint) -> Result<(), Refusal> {
+        let since_start = self.started.elapsed();
+        let mut memory = self.memory();
+        if !memory.take_turn(workload, since_start) {
+            return Err(Refusal::TooOften(workload.clone()));
+        }
+        memory.keys.admit(key)
     }
 
     fn check(
@@ -183,6 +213,19 @@ impl Issuance {
         Ok(self
             .authority
             .issue(attested.id.clone(), name, request.public_key.clone(), now)?)
+    }
+}
+
+impl Memory {
+    fn take_turn(&mut self, workload: &WorkloadName, since_start: Duration) -> bool {
+        if self.rates.len() >= MAX_RATES && !self.rates.contains_key(workload) {
+            self.rates.clear();
+        }
+        let rate = self
+            .rates
+            .entry(workload.clone())
+            .or_insert_with(|| RequestRate::new(RENEWALS_PER_SECOND, RENEWAL_BURST));
+        rate.take(1, since_start)
     }
 }
 
@@ -225,6 +268,10 @@ pub(crate) enum Refusal {
     OtherUri { asked: String, id: String },
     #[error("this key has a certificate already: make a new key for every request")]
     KeyUsedBefore,
+    #[error(
+        "{0} renews more than {RENEWALS_PER_SECOND} times a second: does its certificate look old to it at once? Compare the clocks"
+    )]
+    TooOften(WorkloadName),
     #[error("the caller is evicted by {0}")]
     Evicted(String),
     #[error(transparent)]
@@ -240,6 +287,7 @@ impl Refusal {
             Self::Attestation(_) => "not_attested",
             Self::OtherUri { .. } => "other_identity",
             Self::KeyUsedBefore => "key_used_before",
+            Self::TooOften(_) => "too_often",
             Self::Evicted(_) => "evicted",
             Self::Token(_) | Self::Issue(_) => "failed",
         }

@@ -37,13 +37,11 @@ pub(crate) async fn run(
     let changes = DirectoryChanges::watch(&[data.path().to_owned(), data.issuing()]);
     let mut waiting_until = None;
     loop {
-        tokio::select! {
-            () = changes.wait() => {}
-            () = published.closed() => return,
-        }
-        match look(&data, &trust_domain, &mut rotation, clock()) {
+        let now = clock();
+        match look(&data, &trust_domain, &mut rotation, now) {
             Ok(step) => {
-                conditions.clear(Part::Authority);
+                let warning = rotation.warning(now);
+                conditions.set(Part::Authority, warning.into_iter().collect());
                 report(&step, &mut waiting_until);
                 if step != Step::Unchanged {
                     publish(&published, &rotation);
@@ -53,6 +51,10 @@ pub(crate) async fn run(
                 let text = format!("{error}. The issuing CA and trust bundle in use go on");
                 conditions.set(Part::Authority, vec![text]);
             }
+        }
+        tokio::select! {
+            () = changes.wait() => {}
+            () = published.closed() => return,
         }
     }
 }

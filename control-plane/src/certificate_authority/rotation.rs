@@ -22,6 +22,10 @@ pub(crate) const SETTLE: Duration = Duration::from_secs(35);
 /// of its life.
 const MIN_LIFETIMES: u32 = 2;
 
+/// From this long before its end an issuing CA is spoken of, or from the last quarter of its
+/// life on, if that is shorter.
+const WARN_BEFORE: Duration = Duration::from_secs(60 * 24 * 3600);
+
 /// What everybody trusts, and who signs: published whole.
 #[derive(Clone)]
 pub(crate) struct Trust {
@@ -109,6 +113,20 @@ impl Rotation {
         let key_id = found.authority.facts().key_id.clone();
         self.publish(found.bundle, Some(found.authority));
         Ok(Step::Activated { key_id })
+    }
+
+    /// That the active issuing CA ends soon.
+    pub(crate) fn warning(&self, now: SystemTime) -> Option<String> {
+        let facts = self.trust.authority.facts();
+        let left = facts.not_after.duration_since(now).unwrap_or_default();
+        let soon = left < WARN_BEFORE.min(facts.lifetime() / 4);
+        let end = crate::clock::readable(facts.not_after);
+        soon.then(|| {
+            format!(
+                "the issuing CA ends at {end} and nobody can be certified after that: \
+                 sign the next one with `mesh-lite root renew`, best by a daily timer with --if-due"
+            )
+        })
     }
 
     fn remember_new_roots(&mut self, bundle: &TrustBundle, now: SystemTime) {

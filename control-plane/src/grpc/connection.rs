@@ -10,21 +10,24 @@ use hyper_util::{
 };
 use mesh_lite_proto::secret_discovery::request_rate::RequestRate;
 use tokio::{
-    net::TcpStream,
+    io::{AsyncRead, AsyncWrite},
     sync::watch,
     time::{self, Instant},
 };
-use tokio_rustls::server::TlsStream;
 use tonic::{Status, body::Body, service::Routes};
 use tower::{Service as _, service_fn};
 
-use super::listener::caller;
-use crate::{caller::Peer, certificate_authority::random::random_bytes};
+use crate::{
+    caller::{Caller, Peer},
+    certificate_authority::random::random_bytes,
+};
 
 /// Long streams move to another replica, and to the current certificate, at least this often.
 const MAX_AGE: Duration = Duration::from_secs(30 * 60);
+/// A caller without a certificate asks for one and comes back with it.
+const MAX_AGE_OF_STRANGERS: Duration = Duration::from_secs(60);
 /// Spread of the age, so that what connected together does not come back together: ± 20 %.
-const AGE_SPREAD_PERCENT: u64 = 20;
+const AGE_SPREAD_PERCENT: u32 = 20;
 /// Between GOAWAY and the end of the streams, so that the client can open the next connection
 /// first.
 const GRACE: Duration = Duration::from_secs(10);
@@ -51,12 +54,18 @@ pub(crate) enum Ending {
 }
 
 pub(super) async fn serve(
-    stream: TlsStream<TcpStream>,
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     routes: Routes,
     peer: Option<Arc<Peer>>,
     mut ending: watch::Receiver<Ending>,
 ) {
-    let (caller, close) = caller(peer);
+    let age = age(if peer.is_some() {
+        MAX_AGE
+    } else {
+        MAX_AGE_OF_STRANGERS
+    });
+    let (close, closing) = watch::channel(false);
+    let caller = Caller { peer, closing };
     let opened = Instant::now();
     let rate = Arc::new(std::sync::Mutex::new(RequestRate::new(
         OPENS_PER_SECOND,
@@ -88,7 +97,7 @@ pub(super) async fn serve(
     );
     let grace = tokio::select! {
         _ = connection.as_mut() => return,
-        () = time::sleep(age()) => GRACE,
+        () = time::sleep(age) => GRACE,
         _ = ending.wait_for(|ending| *ending == Ending::Now) => GRACE_AT_END,
     };
     connection.as_mut().graceful_shutdown();
@@ -109,17 +118,13 @@ fn too_many_requests() -> http::Response<Body> {
     .into_http()
 }
 
-fn age() -> Duration {
+/// Somewhere within the spread around `middle`.
+fn age(middle: Duration) -> Duration {
     // Without random numbers everybody gets the same age, which is no reason to fail.
     let random = random_bytes::<2>().map_or(u16::MAX / 2, u16::from_be_bytes);
-    let spread = MAX_AGE.as_secs().saturating_mul(AGE_SPREAD_PERCENT) / 100;
-    let offset = spread.saturating_mul(2).saturating_mul(u64::from(random)) / u64::from(u16::MAX);
-    Duration::from_secs(
-        MAX_AGE
-            .as_secs()
-            .saturating_sub(spread)
-            .saturating_add(offset),
-    )
+    let spread = middle.saturating_mul(AGE_SPREAD_PERCENT) / 100;
+    let offset = spread.saturating_mul(2).saturating_mul(u32::from(random)) / u32::from(u16::MAX);
+    middle.saturating_sub(spread).saturating_add(offset)
 }
 
 #[cfg(test)]

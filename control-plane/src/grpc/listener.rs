@@ -12,9 +12,12 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tonic::service::Routes;
 
-use super::connection::{self, Ending};
+use super::{
+    connection::{self, Ending},
+    strangers::{Stranger, Strangers},
+};
 use crate::{
-    caller::{Caller, Peer},
+    caller::Peer,
     metrics::{Metrics, OpenGauge},
 };
 
@@ -39,6 +42,7 @@ impl Listener {
     /// Accepts until the control plane ends, then waits until every connection is closed.
     pub(crate) async fn run(mut self) {
         let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let strangers = Strangers::default();
         let mut back_off = FIRST_BACK_OFF;
         loop {
             let accepted = tokio::select! {
@@ -46,9 +50,15 @@ impl Listener {
                 accepted = accept(&self.socket, &room) => accepted,
             };
             match accepted {
-                Ok((stream, from, place)) => {
+                Ok((stream, from, of_all)) => {
                     back_off = FIRST_BACK_OFF;
-                    self.spawn(stream, from, place);
+                    match strangers.admit(from.ip()) {
+                        Some(stranger) => {
+                            let stranger = Some(stranger);
+                            self.spawn(stream, from, Place { of_all, stranger });
+                        }
+                        None => self.metrics.handshake("too_many_strangers"),
+                    }
                 }
                 Err(error) => {
                     tracing::warn!(%error, ?back_off, "a connection could not be accepted");
@@ -63,30 +73,43 @@ impl Listener {
         let _ = room.acquire_many(all).await;
     }
 
-    fn spawn(&self, stream: TcpStream, from: SocketAddr, place: OwnedSemaphorePermit) {
+    fn spawn(&self, stream: TcpStream, from: SocketAddr, place: Place) {
         let tls = Arc::clone(&self.tls.borrow());
-        let (routes, ending, metrics) = (
+        let (routes, mut ending, metrics) = (
             self.routes.clone(),
             self.ending.clone(),
             self.metrics.clone(),
         );
         tokio::spawn(async move {
             let open: OpenGauge = metrics.connection();
-            match handshake(tls, stream).await {
+            let handshake = tokio::select! {
+                done = handshake(tls, stream) => done,
+                _ = ending.wait_for(|ending| *ending == Ending::Now) => return,
+            };
+            match handshake {
                 Ok((stream, peer)) => {
                     metrics.handshake("ok");
                     let id = peer.as_ref().map(|peer| peer.leaf.id.to_string());
                     tracing::debug!(client.addr = %from, peer.id = id, "connection opened");
+                    let stranger = place.stranger.filter(|_| peer.is_none());
                     connection::serve(stream, routes, peer, ending).await;
+                    drop(stranger);
                 }
                 Err(error) => {
                     metrics.handshake(error.outcome());
                     tracing::info!(client.addr = %from, %error, "connection refused");
                 }
             }
-            drop((open, place));
+            drop((open, place.of_all));
         });
     }
+}
+
+/// A connection's share of what is bounded, given back when dropped.
+struct Place {
+    of_all: OwnedSemaphorePermit,
+    /// `None` once the caller showed a certificate.
+    stranger: Option<Stranger>,
 }
 
 async fn accept(
@@ -98,7 +121,6 @@ async fn accept(
         .await
         .map_err(io::Error::other)?;
     let (stream, from) = socket.accept().await?;
-    stream.set_nodelay(true)?;
     Ok((stream, from, place))
 }
 
@@ -106,6 +128,7 @@ async fn handshake(
     tls: Arc<ServerConfig>,
     stream: TcpStream,
 ) -> Result<(TlsStream<TcpStream>, Option<Arc<Peer>>), HandshakeError> {
+    stream.set_nodelay(true).map_err(HandshakeError::Tls)?;
     let accepting = TlsAcceptor::from(tls).accept(stream);
     let stream = time::timeout(HANDSHAKE_DEADLINE, accepting)
         .await
@@ -141,8 +164,5 @@ impl HandshakeError {
     }
 }
 
-/// The caller as requests see it, and the switch that ends its streams.
-pub(super) fn caller(peer: Option<Arc<Peer>>) -> (Caller, watch::Sender<bool>) {
-    let (close, closing) = watch::channel(false);
-    (Caller { peer, closing }, close)
-}
+#[cfg(test)]
+mod tests;

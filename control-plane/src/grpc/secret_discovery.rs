@@ -294,6 +294,7 @@ fn status_of(refusal: &Refusal) -> Status {
     let text = refusal.to_string();
     match refusal {
         Refusal::Request(_) | Refusal::KeyUsedBefore => Status::invalid_argument(text),
+        Refusal::TooOften(_) => Status::resource_exhausted(text),
         Refusal::Token(error) if error.is_refusal() => Status::unauthenticated(text),
         Refusal::Token(_) => Status::unavailable(
             "the join token can't be checked now; the control plane's log says why",

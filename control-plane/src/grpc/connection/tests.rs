@@ -1,8 +1,119 @@
+use hyper_util::rt::TokioIo;
+use mesh_lite_proto::svid::LeafFacts;
+use tonic::{
+    Code,
+    transport::{Channel, Endpoint},
+};
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+
 use super::*;
+use crate::{certificate_authority::certificate_request::KeyPrint, clock::from_unix_seconds};
+
+fn peer() -> Arc<Peer> {
+    let leaf = LeafFacts {
+        id: "spiffe://mesh.test/ns/shop/sa/web".parse().unwrap(),
+        serial: "01".parse().unwrap(),
+        not_before: from_unix_seconds(0),
+        not_after: from_unix_seconds(1),
+        common_name: None,
+    };
+    Arc::new(Peer {
+        leaf,
+        key: KeyPrint::of(b""),
+    })
+}
+
+struct Served {
+    channel: Channel,
+    end: watch::Sender<Ending>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+/// A connection in memory, with a service whose streams never end by themselves.
+async fn served(peer: Option<Arc<Peer>>) -> Served {
+    let (client, server) = tokio::io::duplex(64 * 1024);
+    let (end, ending) = watch::channel(Ending::NotYet);
+    let (_, health) = tonic_health::server::health_reporter();
+    let task = tokio::spawn(serve(server, Routes::new(health), peer, ending));
+    let mut client = Some(client);
+    let dial = service_fn(move |_| {
+        let client = client
+            .take()
+            .ok_or_else(|| std::io::Error::other("one connection only"));
+        async move { client.map(TokioIo::new) }
+    });
+    let endpoint = Endpoint::from_static("http://control-plane");
+    let channel = endpoint.connect_with_connector(dial).await.unwrap();
+    Served { channel, end, task }
+}
+
+async fn open_stream(channel: &Channel) -> tonic::Streaming<tonic_health::pb::HealthCheckResponse> {
+    let mut client = HealthClient::new(channel.clone());
+    let mut stream = client
+        .watch(HealthCheckRequest::default())
+        .await
+        .unwrap()
+        .into_inner();
+    stream.message().await.unwrap();
+    stream
+}
+
+#[tokio::test(start_paused = true)]
+async fn closes_a_connection_at_its_age_and_a_strangers_much_earlier() {
+    for (peer, middle) in [(Some(peer()), MAX_AGE), (None, MAX_AGE_OF_STRANGERS)] {
+        let opened = Instant::now();
+        let Served {
+            channel,
+            end: _end,
+            task,
+        } = served(peer).await;
+        let mut stream = open_stream(&channel).await;
+        task.await.unwrap();
+        let least = middle * 8 / 10;
+        let most = middle * 12 / 10 + GRACE + LAST_WORDS + Duration::from_secs(1);
+        let lived = opened.elapsed();
+        assert!((least..=most).contains(&lived), "{lived:?}");
+        assert!(stream.message().await.is_err());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn closes_at_once_when_the_control_plane_ends() {
+    let opened = Instant::now();
+    let Served { channel, end, task } = served(Some(peer())).await;
+    let _stream = open_stream(&channel).await;
+    end.send_replace(Ending::Now);
+    task.await.unwrap();
+    assert!(opened.elapsed() <= GRACE_AT_END + LAST_WORDS + Duration::from_secs(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn refuses_requests_that_come_too_fast() {
+    let Served {
+        channel,
+        end: _end,
+        task: _task,
+    } = served(Some(peer())).await;
+    let mut client = HealthClient::new(channel);
+    let mut codes = Vec::new();
+    for _ in 0..OPEN_BURST + 1 {
+        codes.push(
+            client
+                .check(HealthCheckRequest::default())
+                .await
+                .err()
+                .map(|error| error.code()),
+        );
+    }
+    assert_eq!(codes.pop(), Some(Some(Code::ResourceExhausted)));
+    assert!(codes.iter().all(Option::is_none));
+    time::advance(Duration::from_secs(1)).await;
+    assert!(client.check(HealthCheckRequest::default()).await.is_ok());
+}
 
 #[test]
 fn spreads_the_age_of_connections_by_a_fifth_each_way() {
-    let ages: Vec<Duration> = (0..200).map(|_| age()).collect();
+    let ages: Vec<Duration> = (0..200).map(|_| age(MAX_AGE)).collect();
     let (least, most) = (MAX_AGE * 8 / 10, MAX_AGE * 12 / 10);
     assert!(
         ages.iter().all(|age| (least..=most).contains(age)),
