@@ -377,14 +377,9 @@ impl Mesh {
     pub fn rule_line(&self, policy: &str) -> usize {
         let text = fs::read_to_string(self.config.join(DOCUMENT_FILE)).unwrap();
         let named = |line: &str| line.contains(&format!("name: {policy},"));
-        let from_policy = text
-            .lines()
-            .enumerate()
-            .skip_while(|(_, line)| !named(line));
-        let (before, _) = from_policy
-            .skip_while(|(_, line)| !line.starts_with("  - "))
-            .next()
-            .unwrap();
+        let mut from_policy = text.lines().enumerate().skip_while(|(_, line)| !named(line));
+        let rule = from_policy.find(|(_, line)| line.starts_with("  - "));
+        let (before, _) = rule.expect("a policy has rules");
         before + 1
     }
 }
