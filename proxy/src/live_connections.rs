@@ -10,7 +10,7 @@ use std::{
 use futures::task::AtomicWaker;
 use mesh_lite_proto::authorization::Decision;
 
-use crate::{access_log::ConnectionId, metrics::Direction, tls::peer_verifier::PeerIdentity};
+use crate::{access_log::ConnectionId, metrics::Direction, tls::peer_identity::PeerIdentity};
 
 /// What must stay true of a connection for as long as it lives.
 #[derive(Debug, Clone)]

@@ -34,7 +34,7 @@ use crate::{
     metrics::{Direction, Plaintext, Refusal},
     original_destination::original_destination,
     route::{Hop, Route, Router},
-    tls::connector,
+    tls::{connector, peer_identity::PeerIdentity},
     tunnel::Tunnel,
 };
 
@@ -314,7 +314,7 @@ impl Outbound {
     fn register(
         &self,
         account: &Account,
-        peer: Option<Arc<crate::tls::peer_verifier::PeerIdentity>>,
+        peer: Option<Arc<PeerIdentity>>,
         destination: SocketAddr,
     ) -> Result<Registered, Refused> {
         let subject = Subject {

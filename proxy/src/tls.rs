@@ -7,5 +7,7 @@ pub mod connector;
 pub mod context;
 #[cfg(test)]
 pub(crate) mod fixture;
+pub mod peer_identity;
 pub mod peer_verifier;
+pub mod provider;
 pub mod session;

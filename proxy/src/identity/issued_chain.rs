@@ -18,7 +18,10 @@ use super::{
     PrivateKey,
     key_and_csr::{KeyError, public_half},
 };
-use crate::tls::peer_verifier::{PeerRefused, PeerVerifier, Role, UnusableRoot};
+use crate::tls::{
+    peer_identity::Role,
+    peer_verifier::{PeerRefused, PeerVerifier, UnusableRoot},
+};
 
 /// Reads the leaf of `chain`, if the chain may be used with `key` at `now`: the leaf first, an
 /// X509-SVID of exactly one URI, with this key, valid now, proved by `bundle`, and of the same

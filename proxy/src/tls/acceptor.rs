@@ -13,7 +13,8 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{
     context::TlsContext,
-    peer_verifier::{PeerIdentity, PeerRefused, PeerVerifier, Role},
+    peer_identity::{PeerIdentity, Role},
+    peer_verifier::{PeerRefused, PeerVerifier},
     session::Session,
 };
 use crate::tunnel::Tunnel;

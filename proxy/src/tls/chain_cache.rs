@@ -13,7 +13,7 @@ use std::{
 use aws_lc_rs::digest::{Context, SHA256};
 use rustls_pki_types::CertificateDer;
 
-use super::peer_verifier::{PeerIdentity, Role};
+use super::peer_identity::{PeerIdentity, Role};
 
 /// Peers of one pod are tens, rarely thousands; an entry is about 400 bytes.
 const MAX_CHAINS: usize = 4096;

@@ -14,7 +14,8 @@ use tokio_rustls::TlsConnector;
 use super::{
     acceptor::{Authenticated, HandshakeError, check},
     context::TlsContext,
-    peer_verifier::{PeerRefused, Role},
+    peer_identity::Role,
+    peer_verifier::PeerRefused,
     session::Session,
 };
 use crate::tunnel::Tunnel;

@@ -3,45 +3,26 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, LazyLock, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use mesh_lite_proto::{identity::WorkloadId, trust_bundle::TrustBundle, tunnel};
 use rustls::{
     ClientConfig, Error as TlsError, ServerConfig,
     client::{ResolvesClientCert, Resumption},
-    crypto::{CryptoProvider, aws_lc_rs as provider},
     server::{ClientHello, NoServerSessionStorage, ResolvesServerCert},
     sign::CertifiedKey,
     version::TLS13,
 };
 
-use super::peer_verifier::{AnyPeer, ExactPeer, PeerVerifier, UnusableRoot};
+use super::{
+    peer_verifier::{AnyPeer, ExactPeer, PeerVerifier, UnusableRoot},
+    provider::provider,
+};
 use crate::identity::Identity;
 
 /// Expected identities of servers that this pod talks to; each costs one small configuration.
 const MAX_CLIENT_CONFIGS: usize = 4096;
-
-/// One provider for every connection of the sidecar: AES-128-GCM first (the fastest where the
-/// CPU has AES instructions), the post-quantum hybrid first among the key exchanges.
-pub fn provider() -> Arc<CryptoProvider> {
-    static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
-        Arc::new(CryptoProvider {
-            cipher_suites: vec![
-                provider::cipher_suite::TLS13_AES_128_GCM_SHA256,
-                provider::cipher_suite::TLS13_AES_256_GCM_SHA384,
-                provider::cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
-            ],
-            kx_groups: vec![
-                provider::kx_group::X25519MLKEM768,
-                provider::kx_group::X25519,
-                provider::kx_group::SECP256R1,
-            ],
-            ..provider::default_provider()
-        })
-    });
-    Arc::clone(&PROVIDER)
-}
 
 /// Everything a handshake needs, of one identity.
 pub struct TlsContext {

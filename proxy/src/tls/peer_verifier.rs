@@ -22,39 +22,16 @@ use rustls_pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 
-use super::chain_cache::{ChainCache, Key};
+use super::{
+    chain_cache::{ChainCache, Key},
+    peer_identity::{PeerIdentity, Role},
+    provider::provider,
+};
 
 /// Leaf, issuing CA, and two more for an authority that was imported.
 const MAX_CHAIN: usize = 4;
 /// A chain of ours has 1 KB; a peer that sends more than this wants us to work.
 const MAX_CHAIN_BYTES: usize = 16 * 1024;
-
-/// A peer that proved who it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PeerIdentity {
-    pub leaf: LeafFacts,
-    /// The root that its chain ends in: its public key, DER.
-    root: Box<[u8]>,
-    /// The earliest end of any certificate of its chain.
-    chain_ends: SystemTime,
-}
-
-impl PeerIdentity {
-    pub fn id(&self) -> &WorkloadId {
-        &self.leaf.id
-    }
-
-    pub(super) fn is_valid_at(&self, now: SystemTime) -> bool {
-        self.leaf.not_before <= now && now <= self.chain_ends
-    }
-}
-
-/// As what a peer presents its certificate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    Client = 0,
-    Server = 1,
-}
 
 /// Verifies peers of one trust domain, for as long as its bundle stays as it is.
 pub struct PeerVerifier {
@@ -81,7 +58,7 @@ impl PeerVerifier {
                     })
             })
             .collect::<Result<_, _>>()?;
-        let algorithms = super::context::provider().signature_verification_algorithms;
+        let algorithms = provider().signature_verification_algorithms;
         Ok(Self {
             bundle,
             roots,
@@ -98,7 +75,7 @@ impl PeerVerifier {
     pub fn trusts_root_of(&self, peer: &PeerIdentity) -> bool {
         self.roots
             .iter()
-            .any(|root| root.subject_public_key_info.as_ref() == &*peer.root)
+            .any(|root| root.subject_public_key_info.as_ref() == peer.root())
     }
 
     /// Who the holder of `chain` (leaf first) is. Cheap for a chain that was verified before.
@@ -157,11 +134,7 @@ impl PeerVerifier {
             chain_ends = chain_ends.min(issuer_end(&intermediate.der())?);
         }
         let root = path.anchor().subject_public_key_info.as_ref().into();
-        Ok(PeerIdentity {
-            leaf: facts,
-            root,
-            chain_ends,
-        })
+        Ok(PeerIdentity::new(facts, root, chain_ends))
     }
 }
 

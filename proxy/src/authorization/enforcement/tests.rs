@@ -13,7 +13,7 @@ use crate::{
     metrics::MetricsPrefix,
     tls::{
         fixture::{Authority, WEB, unix_now},
-        peer_verifier::{PeerIdentity, Role},
+        peer_identity::{PeerIdentity, Role},
     },
 };
 

@@ -26,7 +26,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Server, server::Connected};
 
 use super::{Authorities, Shared};
-use crate::tls::context::provider;
+use crate::tls::provider::provider;
 
 pub(super) fn serve(listener: std::net::TcpListener, state: Shared, server: &str) -> Runtime {
     let runtime = tokio::runtime::Builder::new_multi_thread()
