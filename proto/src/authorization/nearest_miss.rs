@@ -123,26 +123,7 @@ fn most_alike(peer: &PeerMatch, field: FieldName, asked: &Asked<'_>) -> (usize, 
         return (0, 0);
     };
     let best = |got: &str, values: &mut dyn Iterator<Item = (&str, bool)>| {
-        values
-            .take(if field.negative() {
-                usize::MAX
-            } else {
-                COMPARED_VALUES
-            })
-            .enumerate()
-            .map(|(index, (value, matches))| {
-                let negative = field.negative();
-                (
-                    index,
-                    if negative {
-                        usize::from(matches)
-                    } else {
-                        shared_ends(got, value)
-                    },
-                )
-            })
-            .max_by_key(|(index, likeness)| (*likeness, Reverse(*index)))
-            .unwrap_or_default()
+        best_of(values, got, field.negative())
     };
     match field {
         FieldName::Principals | FieldName::NotPrincipals => best(
@@ -192,6 +173,31 @@ fn most_alike(peer: &PeerMatch, field: FieldName, asked: &Asked<'_>) -> (usize, 
             (0, 0)
         }
     }
+}
+
+/// The values are texts, and whether they match the caller.
+fn best_of(
+    values: &mut dyn Iterator<Item = (&str, bool)>,
+    got: &str,
+    negative: bool,
+) -> (usize, usize) {
+    let likeness = |value, matches| {
+        if negative {
+            usize::from(matches)
+        } else {
+            shared_ends(got, value)
+        }
+    };
+    values
+        .take(if negative {
+            usize::MAX
+        } else {
+            COMPARED_VALUES
+        })
+        .enumerate()
+        .map(|(index, (value, matches))| (index, likeness(value, matches)))
+        .max_by_key(|(index, likeness)| (*likeness, Reverse(*index)))
+        .unwrap_or_default()
 }
 
 const fn of<'a, T>(field: FieldName, positive: &'a [T], negative: &'a [T]) -> &'a [T] {
