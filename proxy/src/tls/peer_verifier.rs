@@ -8,7 +8,7 @@ use std::{
 
 use mesh_lite_proto::{
     identity::WorkloadId,
-    svid::{InvalidLeaf, LeafFacts, inspect_leaf},
+    svid::{InvalidLeaf, inspect_leaf},
     trust_bundle::TrustBundle,
 };
 use rustls::{
