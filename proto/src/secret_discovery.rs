@@ -13,9 +13,7 @@ use prost::Message as _;
 use crate::{
     trust_bundle::{TrustBundle, hex},
     wire::envoy::{
-        config::core::v3::{
-            DataSource, Node, TypedExtensionConfig, data_source::Specifier,
-        },
+        config::core::v3::{DataSource, Node, TypedExtensionConfig, data_source::Specifier},
         extensions::transport_sockets::tls::v3::{
             CertificateValidationContext, GenericSecret, Secret, SpiffeCertValidatorConfig,
             TlsCertificate, secret, spiffe_cert_validator_config,
@@ -98,7 +96,10 @@ impl VersionedSecret {
 
 pub(crate) fn version_of(content: &[u8]) -> String {
     const LENGTH: usize = 16;
-    hex(digest(&SHA256, content).as_ref().get(..LENGTH).unwrap_or_default())
+    hex(digest(&SHA256, content)
+        .as_ref()
+        .get(..LENGTH)
+        .unwrap_or_default())
 }
 
 /// A chain without its key, for a client that made the key itself.
@@ -121,7 +122,10 @@ pub fn bundle_secret(name: &str, bundles: &[&TrustBundle], form: BundleForm) -> 
         }
         BundleForm::SpiffeValidator => {
             let config = SpiffeCertValidatorConfig {
-                trust_domains: bundles.iter().map(|bundle| validator_entry(bundle)).collect(),
+                trust_domains: bundles
+                    .iter()
+                    .map(|bundle| validator_entry(bundle))
+                    .collect(),
             };
             context.custom_validator_config = Some(TypedExtensionConfig {
                 name: SPIFFE_VALIDATOR.to_owned(),
@@ -138,8 +142,12 @@ pub fn bundle_secret(name: &str, bundles: &[&TrustBundle], form: BundleForm) -> 
 /// `key_id` is the lower-case hex of the issuing CA's subject key identifier.
 #[must_use]
 pub fn active_authority_secret(key_id: &str) -> Secret {
-    let secret = DataSource { specifier: Some(Specifier::InlineString(key_id.to_owned())) };
-    let secret = GenericSecret { secret: Some(secret) };
+    let secret = DataSource {
+        specifier: Some(Specifier::InlineString(key_id.to_owned())),
+    };
+    let secret = GenericSecret {
+        secret: Some(secret),
+    };
     named(ACTIVE_AUTHORITY, secret::Type::GenericSecret(secret))
 }
 
@@ -151,11 +159,16 @@ fn validator_entry(bundle: &TrustBundle) -> spiffe_cert_validator_config::TrustD
 }
 
 fn named(name: &str, content: secret::Type) -> Secret {
-    Secret { name: name.to_owned(), r#type: Some(content) }
+    Secret {
+        name: name.to_owned(),
+        r#type: Some(content),
+    }
 }
 
 fn inline(pem: &str) -> DataSource {
-    DataSource { specifier: Some(Specifier::InlineBytes(pem.as_bytes().to_vec())) }
+    DataSource {
+        specifier: Some(Specifier::InlineBytes(pem.as_bytes().to_vec())),
+    }
 }
 
 #[cfg(test)]

@@ -18,7 +18,12 @@ impl RequestRate {
     #[must_use]
     pub fn new(per_second: u32, burst: u32) -> Self {
         let level = u64::from(burst).saturating_mul(WHOLE);
-        Self { per_second, burst, level, filled_at: Duration::ZERO }
+        Self {
+            per_second,
+            burst,
+            level,
+            filled_at: Duration::ZERO,
+        }
     }
 
     /// Takes `count` permits, or none.

@@ -139,7 +139,9 @@ impl SecretStream {
     }
 
     fn answered_by(&self, nonce: &str) -> Option<Outstanding> {
-        self.outstanding.clone().filter(|outstanding| outstanding.nonce == nonce)
+        self.outstanding
+            .clone()
+            .filter(|outstanding| outstanding.nonce == nonce)
     }
 
     /// Makes the subscription equal to the list. An empty list means everything at first, and
@@ -151,7 +153,8 @@ impl SecretStream {
             wanted.extend([DEFAULT_SVID, OWN_BUNDLE]);
         }
         self.opened = true;
-        self.subscribed.retain(|name, _| wanted.contains(name.as_str()));
+        self.subscribed
+            .retain(|name, _| wanted.contains(name.as_str()));
         let mut added = Vec::new();
         for name in wanted {
             if !self.subscribed.contains_key(name) {
@@ -175,7 +178,10 @@ impl SecretStream {
 
     /// Names that nothing was sent for.
     pub fn unanswered(&self) -> impl Iterator<Item = &str> {
-        self.subscribed.iter().filter(|(_, sent)| sent.is_none()).map(|(name, _)| name.as_str())
+        self.subscribed
+            .iter()
+            .filter(|(_, sent)| sent.is_none())
+            .map(|(name, _)| name.as_str())
     }
 
     /// What to send now: every secret that was not sent yet or has other content than what was
@@ -186,7 +192,9 @@ impl SecretStream {
         let mut resources = Vec::new();
         let mut names = Vec::new();
         for (name, sent) in &mut self.subscribed {
-            let Some(found) = secrets.secret(name, form) else { continue };
+            let Some(found) = secrets.secret(name, form) else {
+                continue;
+            };
             if sent.as_ref() == Some(&found.version) {
                 continue;
             }
@@ -203,14 +211,20 @@ impl SecretStream {
         self.responses = self.responses.saturating_add(1);
         let nonce = self.responses.to_string();
         let version = self.version();
-        self.outstanding = Some(Outstanding { nonce: nonce.clone(), version: version.clone(), names });
+        self.outstanding = Some(Outstanding {
+            nonce: nonce.clone(),
+            version: version.clone(),
+            names,
+        });
         Some(DiscoveryResponse {
             version_info: version,
             resources,
             canary: false,
             type_url: SECRET_TYPE_URL.to_owned(),
             nonce,
-            control_plane: Some(ControlPlane { identifier: "mesh-lite".to_owned() }),
+            control_plane: Some(ControlPlane {
+                identifier: "mesh-lite".to_owned(),
+            }),
         })
     }
 
@@ -229,7 +243,10 @@ impl SecretStream {
 /// One answer without a stream: version set, no nonce (SDS-S1).
 #[must_use]
 pub fn single_response(secrets: &[VersionedSecret]) -> DiscoveryResponse {
-    let versions: String = secrets.iter().map(|secret| secret.version.as_str()).collect();
+    let versions: String = secrets
+        .iter()
+        .map(|secret| secret.version.as_str())
+        .collect();
     DiscoveryResponse {
         version_info: version_of(versions.as_bytes()),
         resources: secrets
@@ -242,7 +259,9 @@ pub fn single_response(secrets: &[VersionedSecret]) -> DiscoveryResponse {
         canary: false,
         type_url: SECRET_TYPE_URL.to_owned(),
         nonce: String::new(),
-        control_plane: Some(ControlPlane { identifier: "mesh-lite".to_owned() }),
+        control_plane: Some(ControlPlane {
+            identifier: "mesh-lite".to_owned(),
+        }),
     }
 }
 
@@ -271,7 +290,10 @@ fn shortened(text: &str) -> String {
     let fits = |(start, character): &(usize, char)| {
         start.saturating_add(character.len_utf8()) <= MAX_REJECTION
     };
-    text.char_indices().take_while(fits).map(|(_, character)| character).collect()
+    text.char_indices()
+        .take_while(fits)
+        .map(|(_, character)| character)
+        .collect()
 }
 
 #[cfg(test)]

@@ -4,10 +4,7 @@ use super::*;
 use crate::{
     secret_discovery::active_authority_secret,
     wire::{
-        envoy::{
-            config::core::v3::Node,
-            extensions::transport_sockets::tls::v3::Secret,
-        },
+        envoy::{config::core::v3::Node, extensions::transport_sockets::tls::v3::Secret},
         google::rpc::Status,
     },
 };
@@ -24,7 +21,9 @@ impl Store {
     }
 
     fn set(&self, name: &str, content: &str) {
-        self.0.borrow_mut().insert(name.to_owned(), content.to_owned());
+        self.0
+            .borrow_mut()
+            .insert(name.to_owned(), content.to_owned());
     }
 }
 
@@ -32,7 +31,10 @@ impl Secrets for Store {
     fn secret(&self, name: &str, form: BundleForm) -> Option<VersionedSecret> {
         let content = self.0.borrow().get(name)?.clone();
         let secret = active_authority_secret(&format!("{content} {form:?}"));
-        Some(VersionedSecret::new(Secret { name: name.to_owned(), ..secret }))
+        Some(VersionedSecret::new(Secret {
+            name: name.to_owned(),
+            ..secret
+        }))
     }
 }
 
@@ -55,8 +57,16 @@ fn ack(names: &[&str], response: &DiscoveryResponse) -> DiscoveryRequest {
 }
 
 fn nack(names: &[&str], response: &DiscoveryResponse, message: &str) -> DiscoveryRequest {
-    let error_detail = Some(Status { code: 13, message: message.to_owned(), details: Vec::new() });
-    DiscoveryRequest { error_detail, version_info: String::new(), ..ack(names, response) }
+    let error_detail = Some(Status {
+        code: 13,
+        message: message.to_owned(),
+        details: Vec::new(),
+    });
+    DiscoveryRequest {
+        error_detail,
+        version_info: String::new(),
+        ..ack(names, response)
+    }
 }
 
 fn names(response: &DiscoveryResponse) -> Vec<String> {
@@ -73,7 +83,10 @@ struct Script {
 
 impl Script {
     fn new(store: Store) -> Self {
-        Self { stream: SecretStream::default(), store }
+        Self {
+            stream: SecretStream::default(),
+            store,
+        }
     }
 
     fn receive(&mut self, request: &DiscoveryRequest) -> Received {
@@ -113,7 +126,13 @@ fn never_answers_an_acknowledgement() {
     let mut script = Script::new(Store::with(&["a"]));
     let first = script.turn(&request(&["a"])).unwrap();
     let received = script.receive(&ack(&["a"], &first));
-    assert_eq!(received, Received { accepted: true, ..Received::default() });
+    assert_eq!(
+        received,
+        Received {
+            accepted: true,
+            ..Received::default()
+        }
+    );
     assert_eq!(script.respond(), None);
 }
 
@@ -146,10 +165,14 @@ fn ignores_stale_and_invented_nonces() {
     let first = script.turn(&request(&["a"])).unwrap();
     script.store.set("a", "second");
     let second = script.respond().unwrap();
-    for stale in [ack(&["b"], &first), nack(&["b"], &first, "no"), DiscoveryRequest {
-        response_nonce: "77".to_owned(),
-        ..request(&["b"])
-    }] {
+    for stale in [
+        ack(&["b"], &first),
+        nack(&["b"], &first, "no"),
+        DiscoveryRequest {
+            response_nonce: "77".to_owned(),
+            ..request(&["b"])
+        },
+    ] {
         assert_eq!(script.receive(&stale), Received::default());
         assert_eq!(script.respond(), None);
     }
@@ -165,7 +188,10 @@ fn reports_a_rejection_and_sends_again_only_when_the_content_changes() {
     let received = script.receive(&nack(&["a"], &first, &long));
     let rejection = received.rejected.unwrap();
     assert!(!received.accepted);
-    assert_eq!((rejection.names, rejection.version), (vec!["a".to_owned()], first.version_info));
+    assert_eq!(
+        (rejection.names, rejection.version),
+        (vec!["a".to_owned()], first.version_info)
+    );
     assert_eq!(rejection.message, "é".repeat(512));
     assert_eq!(script.respond(), None);
     script.store.set("a", "second");
@@ -239,8 +265,14 @@ fn fixes_the_form_of_bundles_by_the_first_node() {
         let kind = Some(prost_types::value::Kind::StringValue(form.to_owned()));
         let key = crate::sidecar::VALIDATOR_METADATA_KEY.to_owned();
         let fields = BTreeMap::from([(key, prost_types::Value { kind })]);
-        let node = Node { metadata: Some(prost_types::Struct { fields }), ..Node::default() };
-        DiscoveryRequest { node: Some(node), ..request(&["a"]) }
+        let node = Node {
+            metadata: Some(prost_types::Struct { fields }),
+            ..Node::default()
+        };
+        DiscoveryRequest {
+            node: Some(node),
+            ..request(&["a"])
+        }
     };
     let mut script = Script::new(Store::with(&["a"]));
     script.receive(&with_form("trusted_ca"));
@@ -258,8 +290,14 @@ fn takes_secrets_and_no_other_type() {
     let mut stream = SecretStream::default();
     let mut listener = request(&["a"]);
     listener.type_url = "type.googleapis.com/envoy.config.listener.v3.Listener".to_owned();
-    assert!(matches!(stream.receive(&listener, NOW), Err(Violation::TypeUrl(_))));
-    let untyped = DiscoveryRequest { type_url: String::new(), ..request(&["a"]) };
+    assert!(matches!(
+        stream.receive(&listener, NOW),
+        Err(Violation::TypeUrl(_))
+    ));
+    let untyped = DiscoveryRequest {
+        type_url: String::new(),
+        ..request(&["a"])
+    };
     assert!(stream.receive(&untyped, NOW).is_ok());
 }
 
@@ -269,7 +307,10 @@ fn bounds_names_and_requests() {
     let mut stream = SecretStream::default();
     let many: Vec<String> = (0..129).map(|number| number.to_string()).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
-    assert_eq!(stream.receive(&request(&many), NOW), Err(Violation::TooManyNames(129)));
+    assert_eq!(
+        stream.receive(&request(&many), NOW),
+        Err(Violation::TooManyNames(129))
+    );
     assert!(stream.receive(&request(&many[1..]), NOW).is_ok());
     let longest = "n".repeat(MAX_SECRET_NAME);
     assert!(stream.receive(&request(&[&longest]), NOW).is_ok());
@@ -282,15 +323,27 @@ fn bounds_names_and_requests() {
     for _ in 0..46 {
         assert!(stream.receive(&request(&["a"]), NOW).is_ok());
     }
-    assert_eq!(stream.receive(&request(&["a"]), NOW), Err(Violation::TooFast));
-    assert!(stream.receive(&request(&["a"]), Duration::from_millis(50)).is_ok());
-    assert_eq!(stream.receive(&request(&["a"]), Duration::from_millis(51)), Err(Violation::TooFast));
+    assert_eq!(
+        stream.receive(&request(&["a"]), NOW),
+        Err(Violation::TooFast)
+    );
+    assert!(
+        stream
+            .receive(&request(&["a"]), Duration::from_millis(50))
+            .is_ok()
+    );
+    assert_eq!(
+        stream.receive(&request(&["a"]), Duration::from_millis(51)),
+        Err(Violation::TooFast)
+    );
 }
 
 /// SDS-S1
 #[test]
 fn answers_a_single_request_with_a_version_and_without_a_nonce() {
-    let secret = Store::with(&["a"]).secret("a", BundleForm::default()).unwrap();
+    let secret = Store::with(&["a"])
+        .secret("a", BundleForm::default())
+        .unwrap();
     let response = single_response(std::slice::from_ref(&secret));
     assert_eq!(response.nonce, "");
     assert!(!response.version_info.is_empty());
@@ -304,15 +357,30 @@ mod properties {
 
     #[derive(Debug, Clone)]
     enum Event {
-        Request { names: Vec<u8>, nonce: u8, rejected: bool },
-        Change { name: u8, content: u8 },
+        Request {
+            names: Vec<u8>,
+            nonce: u8,
+            rejected: bool,
+        },
+        Change {
+            name: u8,
+            content: u8,
+        },
         Respond,
     }
 
     fn event() -> impl Strategy<Value = Event> {
         prop_oneof![
-            (proptest::collection::vec(0..4_u8, 0..4), 0..6_u8, any::<bool>())
-                .prop_map(|(names, nonce, rejected)| Event::Request { names, nonce, rejected }),
+            (
+                proptest::collection::vec(0..4_u8, 0..4),
+                0..6_u8,
+                any::<bool>()
+            )
+                .prop_map(|(names, nonce, rejected)| Event::Request {
+                    names,
+                    nonce,
+                    rejected
+                }),
             (0..4_u8, 0..3_u8).prop_map(|(name, content)| Event::Change { name, content }),
             Just(Event::Respond),
         ]
