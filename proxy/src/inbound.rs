@@ -91,7 +91,9 @@ impl Inbound {
             return account.refused(Refusal::Limit.into());
         };
         let local = accepted.local;
-        let authenticated = match self.authenticate(accepted, &mut account).await {
+        // Boxed, here and below: a task holds memory for its largest stage as long as it lives,
+        // and a handshake's is several times that of forwarding.
+        let authenticated = match Box::pin(self.authenticate(accepted, &mut account)).await {
             Ok(authenticated) => authenticated,
             Err(refused) => return account.refused(refused),
         };
@@ -100,7 +102,7 @@ impl Inbound {
         } = authenticated;
         let request = match self.request(&mut tunnel, &mut account).await {
             Ok(request) => request,
-            Err(refused) => return refuse(tunnel, refused, &account).await,
+            Err(refused) => return Box::pin(refuse(tunnel, refused, &account)).await,
         };
         let subject = Subject {
             direction: Direction::Inbound,
@@ -108,9 +110,9 @@ impl Inbound {
             source: account.source.address.ip(),
             destination: SocketAddr::new(local.ip(), request.header.port),
         };
-        match self.establish(subject, &mut account).await {
+        match Box::pin(self.establish(subject, &mut account)).await {
             Ok(established) => forward_tunnel(tunnel, request.early, established, &account).await,
-            Err(refused) => refuse(tunnel, refused, &account).await,
+            Err(refused) => Box::pin(refuse(tunnel, refused, &account)).await,
         }
     }
 
