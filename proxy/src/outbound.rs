@@ -146,9 +146,10 @@ impl Outbound {
         // a second turn only if the other side was going away and no byte had been taken
         for last in [false, true] {
             let deadline = Instant::now() + CONNECT;
-            let connected = self
-                .connect(&name, &wanted, &mut tried, deadline, account)
-                .await;
+            // Boxed: a task holds memory for its largest stage as long as it lives, and this one
+            // is over before the first byte is forwarded.
+            let connecting = self.connect(&name, &wanted, &mut tried, deadline, account);
+            let connected = Box::pin(connecting).await;
             let connected = match connected {
                 Ok(connected) => connected,
                 Err(refused) => return account.refused(refused),
