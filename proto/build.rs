@@ -12,7 +12,10 @@ const FILES: &[&str] = &[
     "schema/envoy/extensions/transport_sockets/tls/v3/secret.proto",
 ];
 
-#[expect(clippy::disallowed_methods, reason = "cargo tells a build script its directory so")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "cargo tells a build script its directory so"
+)]
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=schema");
     let descriptors = protox::compile(FILES, ["schema"])?;

@@ -68,12 +68,14 @@ impl WorkloadId {
 
     /// The namespace, if the path has the form that mesh-lite issues.
     pub fn namespace(&self) -> Option<&str> {
-        self.namespace_and_service_account().map(|(namespace, _)| namespace)
+        self.namespace_and_service_account()
+            .map(|(namespace, _)| namespace)
     }
 
     /// The service account, if the path has the form that mesh-lite issues.
     pub fn service_account(&self) -> Option<&str> {
-        self.namespace_and_service_account().map(|(_, account)| account)
+        self.namespace_and_service_account()
+            .map(|(_, account)| account)
     }
 
     fn namespace_and_service_account(&self) -> Option<(&str, &str)> {
@@ -136,7 +138,10 @@ impl FromStr for WorkloadId {
         if id.path().is_empty() {
             return Err(InvalidWorkloadId::NoPath(text.to_owned()));
         }
-        Ok(Self(Arc::new(Parsed { text: text.into(), id })))
+        Ok(Self(Arc::new(Parsed {
+            text: text.into(),
+            id,
+        })))
     }
 }
 

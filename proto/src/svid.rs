@@ -60,7 +60,11 @@ impl FromStr for Serial {
         if text.len() > 2 * MAX_SERIAL || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(InvalidSerial);
         }
-        let even = if text.len().is_multiple_of(2) { text.to_owned() } else { format!("0{text}") };
+        let even = if text.len().is_multiple_of(2) {
+            text.to_owned()
+        } else {
+            format!("0{text}")
+        };
         let bytes: Vec<u8> = even
             .as_bytes()
             .chunks(2)
@@ -95,8 +99,7 @@ pub fn inspect_leaf(der: &CertificateDer<'_>) -> Result<LeafFacts, InvalidLeaf> 
     let certificate = parse(der)?;
     let id = only_uri(&certificate)?.parse()?;
     check_usage(&certificate)?;
-    let serial =
-        Serial::new(certificate.raw_serial()).map_err(|_| InvalidLeaf::Serial)?;
+    let serial = Serial::new(certificate.raw_serial()).map_err(|_| InvalidLeaf::Serial)?;
     let validity = certificate.validity();
     let common_name = certificate
         .subject()
@@ -124,7 +127,9 @@ pub fn public_key_of(der: &CertificateDer<'_>) -> Result<Vec<u8>, InvalidLeaf> {
 fn parse<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, InvalidLeaf> {
     match X509Certificate::from_der(der) {
         Ok(([], certificate)) => Ok(certificate),
-        Ok(_) => Err(InvalidLeaf::Malformed("bytes follow the certificate".to_owned())),
+        Ok(_) => Err(InvalidLeaf::Malformed(
+            "bytes follow the certificate".to_owned(),
+        )),
         Err(error) => Err(InvalidLeaf::Malformed(error.to_string())),
     }
 }
@@ -135,13 +140,24 @@ fn only_uri<'a>(certificate: &'a X509Certificate<'_>) -> Result<&'a str, Invalid
         .map_err(|error| InvalidLeaf::Malformed(error.to_string()))?
         .ok_or(InvalidLeaf::UriSans(0))?;
     // the parser keeps a name that it can't read as `Invalid`: it might be a second URI
-    if names.value.general_names.iter().any(|name| matches!(name, GeneralName::Invalid(..))) {
-        return Err(InvalidLeaf::Malformed("a subject alternative name can't be read".to_owned()));
+    if names
+        .value
+        .general_names
+        .iter()
+        .any(|name| matches!(name, GeneralName::Invalid(..)))
+    {
+        return Err(InvalidLeaf::Malformed(
+            "a subject alternative name can't be read".to_owned(),
+        ));
     }
-    let mut uris = names.value.general_names.iter().filter_map(|name| match name {
-        GeneralName::URI(uri) => Some(*uri),
-        _ => None,
-    });
+    let mut uris = names
+        .value
+        .general_names
+        .iter()
+        .filter_map(|name| match name {
+            GeneralName::URI(uri) => Some(*uri),
+            _ => None,
+        });
     match (uris.next(), uris.count()) {
         (Some(uri), 0) => Ok(uri),
         (None, _) => Err(InvalidLeaf::UriSans(0)),
@@ -150,11 +166,19 @@ fn only_uri<'a>(certificate: &'a X509Certificate<'_>) -> Result<&'a str, Invalid
 }
 
 fn check_usage(certificate: &X509Certificate<'_>) -> Result<(), InvalidLeaf> {
-    let malformed = |error: x509_parser::error::X509Error| InvalidLeaf::Malformed(error.to_string());
-    if certificate.basic_constraints().map_err(malformed)?.is_some_and(|basic| basic.value.ca) {
+    let malformed =
+        |error: x509_parser::error::X509Error| InvalidLeaf::Malformed(error.to_string());
+    if certificate
+        .basic_constraints()
+        .map_err(malformed)?
+        .is_some_and(|basic| basic.value.ca)
+    {
         return Err(InvalidLeaf::IsAuthority);
     }
-    let usage = certificate.key_usage().map_err(malformed)?.ok_or(InvalidLeaf::NoKeyUsage)?;
+    let usage = certificate
+        .key_usage()
+        .map_err(malformed)?
+        .ok_or(InvalidLeaf::NoKeyUsage)?;
     if !usage.value.digital_signature() {
         return Err(InvalidLeaf::NoDigitalSignature);
     }
@@ -173,7 +197,11 @@ fn check_usage(certificate: &X509Certificate<'_>) -> Result<(), InvalidLeaf> {
                 ParsedExtension::UnsupportedExtension { .. } | ParsedExtension::ParseError { .. }
             )
     });
-    if unreadable { Err(InvalidLeaf::UnknownCriticalExtension) } else { Ok(()) }
+    if unreadable {
+        Err(InvalidLeaf::UnknownCriticalExtension)
+    } else {
+        Ok(())
+    }
 }
 
 fn system_time(unix_seconds: i64) -> SystemTime {

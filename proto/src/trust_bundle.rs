@@ -32,8 +32,9 @@ impl TrustBundle {
         }
         let mut authorities: Vec<CertificateDer<'static>> = Vec::with_capacity(certificates.len());
         for (index, certificate) in certificates.into_iter().enumerate() {
-            check_authority(&certificate).map_err(|reason| {
-                InvalidTrustBundle::NotAnAuthority { index: index.saturating_add(1), reason }
+            check_authority(&certificate).map_err(|reason| InvalidTrustBundle::NotAnAuthority {
+                index: index.saturating_add(1),
+                reason,
             })?;
             if !authorities.contains(&certificate) {
                 authorities.push(certificate);
@@ -42,7 +43,10 @@ impl TrustBundle {
         if authorities.is_empty() {
             return Err(InvalidTrustBundle::Empty);
         }
-        Ok(Self { trust_domain, authorities })
+        Ok(Self {
+            trust_domain,
+            authorities,
+        })
     }
 
     /// # Errors
@@ -56,7 +60,10 @@ impl TrustBundle {
     }
 
     pub fn to_pem(&self) -> String {
-        self.authorities.iter().map(|authority| pem("CERTIFICATE", authority)).collect()
+        self.authorities
+            .iter()
+            .map(|authority| pem("CERTIFICATE", authority))
+            .collect()
     }
 
     pub fn trust_domain(&self) -> &TrustDomain {
@@ -69,10 +76,17 @@ impl TrustBundle {
 
     /// A name for this content: equal bundles have equal digests, whatever the order.
     pub fn digest(&self) -> String {
-        let mut prints: Vec<_> =
-            self.authorities.iter().map(|authority| digest(&SHA256, authority)).collect();
+        let mut prints: Vec<_> = self
+            .authorities
+            .iter()
+            .map(|authority| digest(&SHA256, authority))
+            .collect();
         prints.sort_by(|a, b| a.as_ref().cmp(b.as_ref()));
-        let all: Vec<u8> = prints.iter().flat_map(|print| print.as_ref()).copied().collect();
+        let all: Vec<u8> = prints
+            .iter()
+            .flat_map(|print| print.as_ref())
+            .copied()
+            .collect();
         hex(digest(&SHA256, &all).as_ref())
     }
 }
@@ -99,17 +113,23 @@ fn base64(bytes: &[u8]) -> String {
         for position in 0..4 {
             let index = (bits >> (18 - 6 * position)) & 63;
             let symbol = ALPHABET.get(index as usize).copied().unwrap_or(b'=');
-            text.push(char::from(if position <= group.len() { symbol } else { b'=' }));
+            text.push(char::from(if position <= group.len() {
+                symbol
+            } else {
+                b'='
+            }));
         }
     }
     text
 }
 
 pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
 }
 
 fn check_authority(der: &CertificateDer<'_>) -> Result<(), &'static str> {

@@ -39,7 +39,10 @@ pub struct TraceId {
 }
 
 impl TraceId {
-    pub const NONE: Self = Self { bytes: [0; MAX_TRACE_ID], len: 0 };
+    pub const NONE: Self = Self {
+        bytes: [0; MAX_TRACE_ID],
+        len: 0,
+    };
 
     /// `None` if it is too long or holds anything but visible ASCII, which would end up in logs.
     pub fn new(text: &[u8]) -> Option<Self> {
@@ -48,7 +51,10 @@ impl TraceId {
             return None;
         }
         bytes.get_mut(..text.len())?.copy_from_slice(text);
-        Some(Self { bytes, len: u8::try_from(text.len()).ok()? })
+        Some(Self {
+            bytes,
+            len: u8::try_from(text.len()).ok()?,
+        })
     }
 
     pub fn as_str(&self) -> &str {
@@ -88,7 +94,10 @@ impl EncodedHeader {
 
 impl Header {
     pub fn encode(&self) -> EncodedHeader {
-        let mut out = EncodedHeader { bytes: [0; MAX_HEADER], len: 0 };
+        let mut out = EncodedHeader {
+            bytes: [0; MAX_HEADER],
+            len: 0,
+        };
         let (family, v4, v6);
         let address: &[u8] = match self.original_destination {
             IpAddr::V4(address) => {
@@ -144,7 +153,9 @@ impl Header {
             6 => take::<16>(&mut rest).map(|octets| IpAddr::V6(Ipv6Addr::from(*octets))),
             other => return Err(InvalidHeader::Family(other)),
         };
-        let Some(original_destination) = original_destination else { return Ok(None) };
+        let Some(original_destination) = original_destination else {
+            return Ok(None);
+        };
         let Some(length) = take::<2>(&mut rest).map(|length| u16::from_be_bytes(*length)) else {
             return Ok(None);
         };
@@ -152,9 +163,15 @@ impl Header {
         if length > MAX_TRACE_ID {
             return Err(InvalidHeader::TraceIdTooLong(length));
         }
-        let Some((trace_id, rest)) = rest.split_at_checked(length) else { return Ok(None) };
+        let Some((trace_id, rest)) = rest.split_at_checked(length) else {
+            return Ok(None);
+        };
         let trace_id = TraceId::new(trace_id).ok_or(InvalidHeader::TraceIdNotVisibleAscii)?;
-        let header = Self { port, original_destination, trace_id };
+        let header = Self {
+            port,
+            original_destination,
+            trace_id,
+        };
         Ok(Some((header, bytes.len() - rest.len())))
     }
 }

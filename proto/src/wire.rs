@@ -11,8 +11,7 @@
 )]
 
 /// What reflection serves: descriptors of every message and service here.
-pub const FILE_DESCRIPTOR_SET: &[u8] =
-    include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
 pub mod mesh_lite {
     pub mod v1 {

@@ -78,7 +78,10 @@ pub struct Service {
 impl Service {
     /// The endpoints' port behind a service's port.
     pub fn target_port(&self, port: u16) -> Option<u16> {
-        self.ports.iter().find(|candidate| candidate.port == port).map(|found| found.target_port)
+        self.ports
+            .iter()
+            .find(|candidate| candidate.port == port)
+            .map(|found| found.target_port)
     }
 }
 
@@ -103,7 +106,11 @@ impl MeshSettings {
     /// Whether an address of which nothing else is known counts as the mesh's own.
     pub fn is_inside(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
-        if self.external_cidrs.iter().any(|cidr| cidr.contains(&address)) {
+        if self
+            .external_cidrs
+            .iter()
+            .any(|cidr| cidr.contains(&address))
+        {
             return false;
         }
         if self.mesh_cidrs.is_empty() {

@@ -73,7 +73,10 @@ fn a_namespace_cannot_smuggle_a_path() {
     let id = WorkloadId::new(&domain, "shop", "web").unwrap();
     assert_eq!(id.as_str(), "spiffe://a.test/ns/shop/sa/web");
     assert_eq!(id.principal(), "a.test/ns/shop/sa/web");
-    assert_eq!((id.namespace(), id.service_account()), (Some("shop"), Some("web")));
+    assert_eq!(
+        (id.namespace(), id.service_account()),
+        (Some("shop"), Some("web"))
+    );
 }
 
 #[test]
@@ -84,6 +87,10 @@ fn only_the_exact_form_has_a_namespace() {
         "spiffe://a.test/x/shop/sa/web",
         "spiffe://a.test/ns/shop/as/web",
     ] {
-        assert_eq!(text.parse::<WorkloadId>().unwrap().namespace(), None, "{text}");
+        assert_eq!(
+            text.parse::<WorkloadId>().unwrap().namespace(),
+            None,
+            "{text}"
+        );
     }
 }

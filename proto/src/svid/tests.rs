@@ -17,8 +17,10 @@ fn good() -> CertificateParams {
     params.is_ca = IsCa::ExplicitNoCa;
     params.serial_number = Some(SerialNumber::from_slice(&[0x0a, 0xff]));
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages =
-        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    params.extended_key_usages = vec![
+        ExtendedKeyUsagePurpose::ServerAuth,
+        ExtendedKeyUsagePurpose::ClientAuth,
+    ];
     params
 }
 
@@ -51,7 +53,10 @@ fn refuses_a_certificate_that_may_do_more_or_less_than_a_leaf() {
         inspect(|p| p.key_usages.push(KeyUsagePurpose::CrlSign)),
         Err(InvalidLeaf::MaySign)
     );
-    assert_eq!(inspect(|p| p.key_usages.clear()), Err(InvalidLeaf::NoKeyUsage));
+    assert_eq!(
+        inspect(|p| p.key_usages.clear()),
+        Err(InvalidLeaf::NoKeyUsage)
+    );
     assert_eq!(
         inspect(|p| p.key_usages = vec![KeyUsagePurpose::KeyAgreement]),
         Err(InvalidLeaf::NoDigitalSignature)
@@ -66,7 +71,10 @@ fn refuses_a_certificate_that_may_do_more_or_less_than_a_leaf() {
 /// SPIFFE-V5, SPIFFE-V6
 #[test]
 fn refuses_any_number_of_uri_names_but_one() {
-    assert_eq!(inspect(|p| p.subject_alt_names.clear()), Err(InvalidLeaf::UriSans(0)));
+    assert_eq!(
+        inspect(|p| p.subject_alt_names.clear()),
+        Err(InvalidLeaf::UriSans(0))
+    );
     assert_eq!(
         inspect(|p| p.subject_alt_names = vec![SanType::DnsName("web.shop".try_into().unwrap())]),
         Err(InvalidLeaf::UriSans(0))
@@ -78,7 +86,10 @@ fn refuses_any_number_of_uri_names_but_one() {
         vec![uri("https://a.test/"), uri(WEB)],
         vec![uri(WEB), uri(WEB)],
     ] {
-        assert_eq!(inspect(|p| p.subject_alt_names = names), Err(InvalidLeaf::UriSans(2)));
+        assert_eq!(
+            inspect(|p| p.subject_alt_names = names),
+            Err(InvalidLeaf::UriSans(2))
+        );
     }
 }
 
@@ -95,7 +106,10 @@ fn refuses_a_uri_that_is_not_a_workloads_spiffe_id() {
         "spiffe://a.test/%6es/shop/sa/web",
     ] {
         let result = inspect(|p| p.subject_alt_names = vec![uri(text)]);
-        assert!(matches!(result, Err(InvalidLeaf::Id(_))), "{text}: {result:?}");
+        assert!(
+            matches!(result, Err(InvalidLeaf::Id(_))),
+            "{text}: {result:?}"
+        );
     }
 }
 
@@ -120,7 +134,10 @@ fn refuses_bytes_that_are_not_exactly_one_certificate() {
     let cut = good[..good.len() - 1].to_vec();
     for bytes in [Vec::new(), longer, cut, b"junk".to_vec()] {
         let result = inspect_leaf(&CertificateDer::from(bytes));
-        assert!(matches!(result, Err(InvalidLeaf::Malformed(_))), "{result:?}");
+        assert!(
+            matches!(result, Err(InvalidLeaf::Malformed(_))),
+            "{result:?}"
+        );
     }
 }
 

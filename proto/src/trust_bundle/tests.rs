@@ -9,7 +9,11 @@ fn certificate(is_ca: IsCa) -> CertificateDer<'static> {
         _ => vec![KeyUsagePurpose::DigitalSignature],
     };
     params.is_ca = is_ca;
-    params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().clone()
+    params
+        .self_signed(&KeyPair::generate().unwrap())
+        .unwrap()
+        .der()
+        .clone()
 }
 
 fn authority() -> CertificateDer<'static> {
@@ -31,7 +35,9 @@ fn survives_a_round_trip_through_pem() {
 fn its_digest_names_the_content_and_not_the_order() {
     let (a, b) = (authority(), authority());
     let digest = |list: &[&CertificateDer<'static>]| {
-        TrustBundle::new(domain(), list.iter().map(|c| (*c).clone()).collect()).unwrap().digest()
+        TrustBundle::new(domain(), list.iter().map(|c| (*c).clone()).collect())
+            .unwrap()
+            .digest()
     };
     assert_eq!(digest(&[&a, &b]), digest(&[&b, &a]));
     assert_eq!(digest(&[&a, &a]), digest(&[&a]));
@@ -40,11 +46,26 @@ fn its_digest_names_the_content_and_not_the_order() {
 
 #[test]
 fn refuses_what_would_trust_nobody_or_the_wrong_ones() {
-    assert_eq!(TrustBundle::new(domain(), vec![]), Err(InvalidTrustBundle::Empty));
-    assert_eq!(TrustBundle::from_pem(domain(), b""), Err(InvalidTrustBundle::Empty));
-    assert_eq!(TrustBundle::from_pem(domain(), b"hello"), Err(InvalidTrustBundle::Empty));
+    assert_eq!(
+        TrustBundle::new(domain(), vec![]),
+        Err(InvalidTrustBundle::Empty)
+    );
+    assert_eq!(
+        TrustBundle::from_pem(domain(), b""),
+        Err(InvalidTrustBundle::Empty)
+    );
+    assert_eq!(
+        TrustBundle::from_pem(domain(), b"hello"),
+        Err(InvalidTrustBundle::Empty)
+    );
     let leaf = TrustBundle::new(domain(), vec![authority(), certificate(IsCa::ExplicitNoCa)]);
-    assert!(matches!(leaf, Err(InvalidTrustBundle::NotAnAuthority { index: 2, .. })), "{leaf:?}");
+    assert!(
+        matches!(
+            leaf,
+            Err(InvalidTrustBundle::NotAnAuthority { index: 2, .. })
+        ),
+        "{leaf:?}"
+    );
     let junk = "-----BEGIN CERTIFICATE-----\n!!!\n-----END CERTIFICATE-----\n";
     assert!(matches!(
         TrustBundle::from_pem(domain(), junk.as_bytes()),
@@ -58,7 +79,13 @@ fn refuses_what_would_trust_nobody_or_the_wrong_ones() {
 
 #[test]
 fn base64_pads_as_rfc_4648_says() {
-    let pairs = [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")];
+    let pairs = [
+        ("", ""),
+        ("f", "Zg=="),
+        ("fo", "Zm8="),
+        ("foo", "Zm9v"),
+        ("foob", "Zm9vYg=="),
+    ];
     for (plain, encoded) in pairs {
         assert_eq!(base64(plain.as_bytes()), encoded);
     }

@@ -83,7 +83,10 @@ fn refuses_each_broken_field_by_name() {
 
 #[test]
 fn refuses_a_client_that_does_not_speak_this_protocol_at_its_first_byte() {
-    assert_eq!(Header::decode(b"GET / HTTP/1.1\r\n"), Err(InvalidHeader::Magic));
+    assert_eq!(
+        Header::decode(b"GET / HTTP/1.1\r\n"),
+        Err(InvalidHeader::Magic)
+    );
     assert_eq!(Header::decode(b"S"), Err(InvalidHeader::Magic));
     assert_eq!(Header::decode(b""), Ok(None));
 }

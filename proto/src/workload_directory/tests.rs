@@ -18,8 +18,14 @@ fn endpoint(last: u8, meshed: bool) -> Endpoint {
 
 fn service(lasts: &[(u8, bool)]) -> Service {
     Service {
-        name: ServiceName { namespace: "shop".to_owned(), name: "api".to_owned() },
-        ports: vec![ServicePort { port: 80, target_port: 8080 }],
+        name: ServiceName {
+            namespace: "shop".to_owned(),
+            name: "api".to_owned(),
+        },
+        ports: vec![ServicePort {
+            port: 80,
+            target_port: 8080,
+        }],
         endpoints: lasts
             .iter()
             .map(|(last, meshed)| endpoint(*last, *meshed))
@@ -65,24 +71,47 @@ fn in_endpoint(change: impl FnOnce(&mut wire::Endpoint)) -> InvalidAnswer {
 #[test]
 fn an_answer_of_a_newer_schema_is_refused_whole() {
     let needed = SCHEMA + 1;
-    assert_eq!(refused(|a| a.min_schema = needed), InvalidAnswer::Schema { needed });
-    assert_eq!(in_endpoint(|e| e.min_schema = needed), InvalidAnswer::Schema { needed });
+    assert_eq!(
+        refused(|a| a.min_schema = needed),
+        InvalidAnswer::Schema { needed }
+    );
+    assert_eq!(
+        in_endpoint(|e| e.min_schema = needed),
+        InvalidAnswer::Schema { needed }
+    );
 }
 
 #[test]
 fn an_endpoint_without_a_clear_identity_is_refused_and_never_unmeshed() {
     let meshed = |e: &mut wire::Endpoint, id: &str, port: u32| {
-        e.meshed = Some(wire::Meshed { spiffe_id: id.to_owned(), tunnel_port: port });
+        e.meshed = Some(wire::Meshed {
+            spiffe_id: id.to_owned(),
+            tunnel_port: port,
+        });
     };
-    for id in ["", "spiffe://a.test", "a.test/ns/shop/sa/api", "spiffe://A.test/x"] {
-        assert!(matches!(in_endpoint(|e| meshed(e, id, 15008)), InvalidAnswer::Id(_)), "{id}");
+    for id in [
+        "",
+        "spiffe://a.test",
+        "a.test/ns/shop/sa/api",
+        "spiffe://A.test/x",
+    ] {
+        assert!(
+            matches!(in_endpoint(|e| meshed(e, id, 15008)), InvalidAnswer::Id(_)),
+            "{id}"
+        );
     }
     for port in [0, 65_536] {
         let error = in_endpoint(|e| meshed(e, "spiffe://a.test/x", port));
         assert_eq!(error, InvalidAnswer::Port(port));
     }
-    assert_eq!(in_endpoint(|e| e.address = vec![1, 2, 3]), InvalidAnswer::Address(3));
-    assert_eq!(refused(|a| a.answer = None), InvalidAnswer::Missing { field: "answer" });
+    assert_eq!(
+        in_endpoint(|e| e.address = vec![1, 2, 3]),
+        InvalidAnswer::Address(3)
+    );
+    assert_eq!(
+        refused(|a| a.answer = None),
+        InvalidAnswer::Missing { field: "answer" }
+    );
 }
 
 #[test]
@@ -90,7 +119,10 @@ fn a_change_to_a_service_never_seen_is_refused() {
     let name = Name::Address(IpAddr::from([10, 96, 0, 1]));
     let before = Answer::Service(service(&[(1, true)]));
     let change = Answer::Service(service(&[(2, true)])).to_wire_after(&name, Some(&before));
-    assert_eq!(Answer::from_wire(&change, None), Err(InvalidAnswer::ChangeWithoutWhole));
+    assert_eq!(
+        Answer::from_wire(&change, None),
+        Err(InvalidAnswer::ChangeWithoutWhole)
+    );
     assert_eq!(
         Answer::from_wire(&change, Some(&Answer::Outside)),
         Err(InvalidAnswer::ChangeWithoutWhole)
@@ -101,9 +133,16 @@ fn a_change_to_a_service_never_seen_is_refused() {
 fn private_ranges_are_inside_unless_the_ranges_are_known() {
     let unknown = MeshSettings::default();
     let address = |text: &str| text.parse::<IpAddr>().unwrap();
-    for inside in ["10.0.0.1", "192.168.1.1", "172.16.0.1", "100.64.0.1", "169.254.169.254",
-        "fd77::1", "fe80::1", "::ffff:10.0.0.1"]
-    {
+    for inside in [
+        "10.0.0.1",
+        "192.168.1.1",
+        "172.16.0.1",
+        "100.64.0.1",
+        "169.254.169.254",
+        "fd77::1",
+        "fe80::1",
+        "::ffff:10.0.0.1",
+    ] {
         assert!(unknown.is_inside(address(inside)), "{inside}");
     }
     for outside in ["8.8.8.8", "2001:db8::1", "100.128.0.1", "::ffff:8.8.8.8"] {

@@ -70,7 +70,11 @@ impl TryFrom<&wire::DirectoryName> for Name {
     type Error = InvalidAnswer;
 
     fn try_from(name: &wire::DirectoryName) -> Result<Self, Self::Error> {
-        match name.name.as_ref().ok_or(InvalidAnswer::Missing { field: "name" })? {
+        match name
+            .name
+            .as_ref()
+            .ok_or(InvalidAnswer::Missing { field: "name" })?
+        {
             wire::directory_name::Name::Address(bytes) => {
                 address_from_wire(bytes).map(Self::Address)
             }
@@ -81,7 +85,10 @@ impl TryFrom<&wire::DirectoryName> for Name {
 
 impl From<&ServiceName> for wire::ServiceName {
     fn from(name: &ServiceName) -> Self {
-        Self { namespace: name.namespace.clone(), name: name.name.clone() }
+        Self {
+            namespace: name.namespace.clone(),
+            name: name.name.clone(),
+        }
     }
 }
 
@@ -94,7 +101,10 @@ impl TryFrom<&wire::ServiceName> for ServiceName {
                 return Err(InvalidAnswer::Name(part.chars().take(80).collect()));
             }
         }
-        Ok(Self { namespace: name.namespace.clone(), name: name.name.clone() })
+        Ok(Self {
+            namespace: name.namespace.clone(),
+            name: name.name.clone(),
+        })
     }
 }
 
@@ -155,9 +165,15 @@ impl Answer {
             }
             (Self::Service(service), _) => Wire::Service(service.whole()),
             (Self::Outside, _) => Wire::Outside(wire::Outside {}),
-            (Self::Unknown { reason }, _) => Wire::Unknown(wire::Unknown { reason: reason.clone() }),
+            (Self::Unknown { reason }, _) => Wire::Unknown(wire::Unknown {
+                reason: reason.clone(),
+            }),
         };
-        wire::DirectoryAnswer { name: Some(name.into()), min_schema: 1, answer: Some(answer) }
+        wire::DirectoryAnswer {
+            name: Some(name.into()),
+            min_schema: 1,
+            answer: Some(answer),
+        }
     }
 
     /// Reads an answer; `before` is what the name's answer was, for changes to a service.
@@ -170,11 +186,17 @@ impl Answer {
     ) -> Result<Self, InvalidAnswer> {
         use wire::directory_answer::Answer as Wire;
         known_schema(answer.min_schema)?;
-        match answer.answer.as_ref().ok_or(InvalidAnswer::Missing { field: "answer" })? {
+        match answer
+            .answer
+            .as_ref()
+            .ok_or(InvalidAnswer::Missing { field: "answer" })?
+        {
             Wire::Endpoint(endpoint) => endpoint.try_into().map(Self::Endpoint),
             Wire::Service(service) => Service::from_wire(service, before).map(Self::Service),
             Wire::Outside(_) => Ok(Self::Outside),
-            Wire::Unknown(unknown) => Ok(Self::Unknown { reason: unknown.reason.clone() }),
+            Wire::Unknown(unknown) => Ok(Self::Unknown {
+                reason: unknown.reason.clone(),
+            }),
         }
     }
 }
@@ -190,10 +212,16 @@ impl Service {
     }
 
     fn change_since(&self, before: &Self) -> wire::Service {
-        let changed = |endpoint: &&Endpoint| before.endpoints.get(&endpoint.address) != Some(endpoint);
+        let changed =
+            |endpoint: &&Endpoint| before.endpoints.get(&endpoint.address) != Some(endpoint);
         wire::Service {
             whole: false,
-            upsert: self.endpoints.values().filter(changed).map(Into::into).collect(),
+            upsert: self
+                .endpoints
+                .values()
+                .filter(changed)
+                .map(Into::into)
+                .collect(),
             remove: before
                 .endpoints
                 .keys()
@@ -236,9 +264,16 @@ impl Service {
         let ports = service
             .ports
             .iter()
-            .map(|pair| Ok(ServicePort { port: port(pair.port)?, target_port: port(pair.target_port)? }))
+            .map(|pair| {
+                Ok(ServicePort {
+                    port: port(pair.port)?,
+                    target_port: port(pair.target_port)?,
+                })
+            })
             .collect::<Result<_, InvalidAnswer>>()?;
-        let name = service.name.as_ref().ok_or(InvalidAnswer::Missing { field: "service.name" })?;
+        let name = service.name.as_ref().ok_or(InvalidAnswer::Missing {
+            field: "service.name",
+        })?;
         Ok(Self {
             name: name.try_into()?,
             ports,
@@ -277,7 +312,10 @@ impl TryFrom<&wire::MeshSettings> for MeshSettings {
             Ok(_) => OutboundUnmeshed::Refuse,
             Err(_) => {
                 let value = settings.outbound_unmeshed;
-                return Err(InvalidAnswer::UnknownValue { field: "outboundUnmeshed", value });
+                return Err(InvalidAnswer::UnknownValue {
+                    field: "outboundUnmeshed",
+                    value,
+                });
             }
         };
         let outbound_policy = match wire::OutboundPolicy::try_from(settings.outbound_policy) {
@@ -285,7 +323,10 @@ impl TryFrom<&wire::MeshSettings> for MeshSettings {
             Ok(_) => OutboundPolicy::RegistryOnly,
             Err(_) => {
                 let value = settings.outbound_policy;
-                return Err(InvalidAnswer::UnknownValue { field: "outboundPolicy", value });
+                return Err(InvalidAnswer::UnknownValue {
+                    field: "outboundPolicy",
+                    value,
+                });
             }
         };
         Ok(Self {
@@ -307,9 +348,16 @@ fn cidrs(texts: &[String]) -> Result<Vec<IpNet>, InvalidAnswer> {
 }
 
 fn port(number: u32) -> Result<u16, InvalidAnswer> {
-    u16::try_from(number).ok().filter(|port| *port != 0).ok_or(InvalidAnswer::Port(number))
+    u16::try_from(number)
+        .ok()
+        .filter(|port| *port != 0)
+        .ok_or(InvalidAnswer::Port(number))
 }
 
 fn known_schema(needed: u32) -> Result<(), InvalidAnswer> {
-    if needed > SCHEMA { Err(InvalidAnswer::Schema { needed }) } else { Ok(()) }
+    if needed > SCHEMA {
+        Err(InvalidAnswer::Schema { needed })
+    } else {
+        Ok(())
+    }
 }
