@@ -54,6 +54,7 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
         socket.set_only_v6(address.ip() != Ipv6Addr::UNSPECIFIED)?;
     }
     socket.set_nonblocking(true)?;
+    socket::prepare(&socket)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
@@ -61,11 +62,13 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// The next connection, however often the system refuses to hand one over.
 pub async fn accept(listener: &TcpListener, metrics: &Metrics) -> Accepted {
+    let mut said = false;
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
-                let prepared = socket::prepare(&stream).and_then(|()| stream.local_addr());
-                let Ok(local) = prepared else { continue };
+                let Ok(local) = stream.local_addr() else {
+                    continue;
+                };
                 return Accepted {
                     socket: stream,
                     peer: canonical(peer),
@@ -76,7 +79,10 @@ pub async fn accept(listener: &TcpListener, metrics: &Metrics) -> Accepted {
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
                 metrics.accept_failed(&error);
-                tracing::warn!(%error, "accepting failed; trying again shortly");
+                if !said {
+                    said = true;
+                    tracing::warn!(%error, "accepting fails; trying again until it works");
+                }
                 sleep(ACCEPT_BACK_OFF).await;
             }
         }
@@ -96,4 +102,37 @@ fn is_of_one_connection(error: &io::Error) -> bool {
             | io::ErrorKind::ConnectionRefused
             | io::ErrorKind::Interrupted
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use socket2::SockRef;
+
+    use super::*;
+    use crate::metrics::MetricsPrefix;
+
+    #[tokio::test]
+    async fn what_is_accepted_has_every_option_from_its_first_moment() {
+        let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let metrics = Metrics::new(&MetricsPrefix::default(), 10);
+        let address = listener.local_addr().unwrap();
+        let (dialled, accepted) =
+            tokio::join!(TcpStream::connect(address), accept(&listener, &metrics));
+        let socket = SockRef::from(&accepted.socket);
+        assert!(socket.tcp_nodelay().unwrap() && socket.keepalive().unwrap());
+        assert_eq!(socket.linger().unwrap(), Some(Duration::ZERO));
+        assert_eq!(
+            socket.tcp_keepalive_time().unwrap(),
+            Duration::from_secs(25)
+        );
+        assert_eq!(accepted.peer, dialled.unwrap().local_addr().unwrap());
+    }
+
+    #[tokio::test]
+    async fn an_address_that_is_taken_is_named_in_the_error() {
+        let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let address = listener.local_addr().unwrap();
+        let error = bind(address).unwrap_err().to_string();
+        assert!(error.contains(&address.to_string()), "{error}");
+    }
 }

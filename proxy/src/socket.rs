@@ -20,8 +20,10 @@ const KEEPALIVE_RETRIES: u32 = 3;
 ///
 /// # Errors
 /// As the system; a socket without these options is not used.
-pub(crate) fn prepare(socket: &TcpStream) -> io::Result<()> {
-    let socket = SockRef::from(socket);
+///
+/// A listening socket hands all of this down to the connections it accepts.
+pub(crate) fn prepare<'a>(socket: impl Into<SockRef<'a>>) -> io::Result<()> {
+    let socket = socket.into();
     socket.set_tcp_nodelay(true)?;
     socket.set_linger(Some(Duration::ZERO))?;
     let keepalive = TcpKeepalive::new()
