@@ -40,9 +40,9 @@ enum Role {
     /// Show the mesh at work on this machine: no root, no Kubernetes.
     Demo(demo::Args),
     /// Attest workloads, issue their certificates, serve directory and policy.
-    ControlPlane(control_plane::Args),
+    ControlPlane(Box<control_plane::Args>),
     /// The sidecar: capture, mutual TLS, authorization, forwarding.
-    Proxy(proxy::Args),
+    Proxy(Box<proxy::Args>),
     /// Install the capture rules in this network namespace, prove them, exit.
     Redirect(redirect::Args),
     /// Make the root of the mesh, or sign the next issuing CA.
@@ -60,8 +60,8 @@ fn main() -> ExitCode {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let result = match arguments.role {
         Role::Demo(args) => demo::run(args),
-        Role::ControlPlane(args) => control_plane::run(args),
-        Role::Proxy(args) => proxy::run(args),
+        Role::ControlPlane(args) => control_plane::run(*args),
+        Role::Proxy(args) => proxy::run(*args),
         Role::Redirect(args) => redirect::run(args),
         Role::Root(args) => root::run(args),
         Role::Token(args) => token::run(args),
