@@ -16,9 +16,9 @@ use mesh_lite_proto::{
     authorization::{
         BrokenDocument, DefaultAction, Eviction, EvictionSubject, MutualTlsMode, Policy,
         PolicySnapshot, SourceRef,
-        document::{Loaded, Unloadable, load},
+        document::{Loaded, Selector, Unloadable, load},
     },
-    document::{DocumentErrors, DocumentKey, Kind, RawDocument},
+    document::{DocumentErrors, DocumentKey, RawDocument},
     identity::WorkloadId,
     sidecar,
     svid::Serial,
@@ -28,6 +28,7 @@ use spiffe::TrustDomain;
 use self::scope::Scope;
 
 mod directory_scan;
+mod evictions;
 mod precedence;
 mod scope;
 
@@ -171,7 +172,7 @@ impl PolicyIndex {
         if !document.key.kind.is_policy() {
             return;
         }
-        let loaded = load(document, &self.trust_domain);
+        let loaded = self.permitted(document, load(document, &self.trust_domain));
         self.put(document.key.clone(), source_of(document), loaded);
     }
 
@@ -210,16 +211,13 @@ impl PolicyIndex {
         let selector = match loaded {
             Loaded::AuthorizationPolicy(policy) => policy.selector.clone(),
             Loaded::PeerAuthentication(authentication) => authentication.selector.clone(),
-            // whoever is evicted is evicted everywhere
-            Loaded::Eviction(_) => return Scope::everything(),
+            // of the document alone: whoever is evicted is evicted everywhere
+            Loaded::Eviction(_) => Selector::default(),
         };
         Scope::of(&key.namespace, &self.mesh_namespace, selector)
     }
 
     fn scope_of_broken(&self, key: &DocumentKey, broken: &Unloadable) -> Scope {
-        if key.kind == Kind::Eviction {
-            return Scope::everything();
-        }
         let selector = broken.selector.clone().unwrap_or_default();
         Scope::of(&key.namespace, &self.mesh_namespace, selector)
     }

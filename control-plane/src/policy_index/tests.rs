@@ -9,6 +9,7 @@ use super::*;
 
 mod broken_documents;
 mod directory;
+mod evictions;
 mod precedence;
 
 const MESH: &str = "mesh-lite-system";
@@ -166,11 +167,11 @@ fn evictions_are_for_every_workload_and_forbid_to_issue() {
     let mut index = index(ShippedDefaults::STRICT);
     index.upsert(&raw(
         "Eviction",
-        "pay/e",
+        "shop/e",
         &format!("{{spiffeId: \"{GUEST}\", until: 2030-01-01T00:00:00Z}}"),
     ));
-    index.upsert(&raw("Eviction", "pay/s", "{serial: \"0a0b\"}"));
-    assert_eq!(snapshot(&index, "shop").evictions.len(), 2);
+    index.upsert(&raw("Eviction", "mesh-lite-system/s", "{serial: \"0a0b\"}"));
+    assert_eq!(snapshot(&index, "pay").evictions.len(), 2);
     let until = SystemTime::UNIX_EPOCH + Duration::from_secs(1_893_456_000);
     let (web, guest) = (WEB.parse().unwrap(), GUEST.parse().unwrap());
     let second = Duration::from_secs(1);

@@ -138,7 +138,7 @@ async fn sends_nothing_when_nothing_of_its_content_changed() {
     );
     running.directories.write(
         "evictions.yaml",
-        "apiVersion: mesh-lite.io/v1\nkind: Eviction\nmetadata: {name: x, namespace: shop}\n\
+        "apiVersion: mesh-lite.io/v1\nkind: Eviction\nmetadata: {name: x, namespace: mesh-lite-system}\n\
          spec: {serial: 'abcdef'}\n",
     );
     // so the eviction, which is for everybody, is the next thing that comes

@@ -118,7 +118,7 @@ fn a_broken_eviction_evicts_for_good_whom_it_names() {
     let mut index = index(ShippedDefaults::PERMISSIVE);
     index.upsert(&raw(
         "Eviction",
-        "pay/e",
+        "shop/e",
         &format!("{{spiffeId: \"{GUEST}\", until: soon}}"),
     ));
     assert!(!broken_for(&index, "shop", "api"));
@@ -130,9 +130,12 @@ fn a_broken_eviction_evicts_for_good_whom_it_names() {
 }
 
 #[test]
-fn a_broken_eviction_that_names_nobody_denies_everywhere() {
+fn a_broken_eviction_that_names_nobody_denies_in_its_scope() {
     let mut index = index(ShippedDefaults::PERMISSIVE);
     index.upsert(&raw("Eviction", "pay/e", "{spiffeID: x}"));
+    assert!(broken_for(&index, "pay", "api"));
+    assert!(!broken_for(&index, "shop", "api"));
+    index.upsert(&raw("Eviction", "mesh-lite-system/e", "{spiffeID: x}"));
     assert!(broken_for(&index, "shop", "api"));
 }
 
@@ -140,8 +143,8 @@ fn a_broken_eviction_that_names_nobody_denies_everywhere() {
 fn an_eviction_that_breaks_stays_in_force_as_it_was() {
     let mut index = index(ShippedDefaults::PERMISSIVE);
     let good = format!("{{spiffeId: \"{GUEST}\"}}");
-    index.upsert(&raw("Eviction", "pay/e", &good));
-    index.upsert(&raw("Eviction", "pay/e", "{spiffeID: x}"));
+    index.upsert(&raw("Eviction", "shop/e", &good));
+    index.upsert(&raw("Eviction", "shop/e", "{spiffeID: x}"));
     assert!(!broken_for(&index, "shop", "api"));
     let guest = GUEST.parse().unwrap();
     assert!(
