@@ -3,6 +3,7 @@
 //! ```text
 //! rules      what is to be captured, and the same said in nft's and in iptables' language
 //! apply      hand a rule text to the kernel's tool, whole or not at all
+//! netlink    ask the kernel something, and have its answer whole or not at all
 //! conntrack  forget what the kernel decided before the rules were there
 //! self_test  connect and see where one arrives: captured, or not
 //! record     what `redirect` proved, for the sidecar to demand
@@ -18,6 +19,7 @@ pub mod apply;
 pub mod conntrack;
 pub mod install;
 pub mod listening;
+pub mod netlink;
 pub mod record;
 pub mod rules;
 pub mod self_test;

@@ -1,21 +1,25 @@
-//! Who listens in this network namespace, read from /proc/self/net/tcp and tcp6.
+//! Who listens in this network namespace.
 //!
 //! With explicit capture no rule keeps the network away from an application's port: the
 //! application itself must listen on loopback only. This finds the one that does not.
+//!
+//! The kernel is asked for listening sockets alone (`socket_dump`). Its tables in /proc tell the
+//! same (`proc_table`), but for each reading it walks its whole hash table of connections, which
+//! is sized by the host's memory and not by what is in it. They are for kernels that have nothing
+//! else.
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::rules::Family;
+use self::proc_table::MAX_TABLE;
+use super::netlink::NetlinkError;
+
+mod proc_table;
+mod socket_dump;
 
 /// How often explicit capture looks again.
 pub const CHECK_INTERVAL: Duration = Duration::from_secs(10);
-
-/// A line has 150 bytes; this is room for 400,000 connections. Beyond it nothing is concluded.
-const MAX_TABLE: u64 = 64 * 1024 * 1024;
-const LISTEN: &str = "0A";
 
 /// A socket in state LISTEN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +33,8 @@ pub struct ListeningSocket {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ListeningError {
+    #[error("the kernel did not tell who listens in this pod")]
+    Dump(#[source] NetlinkError),
     #[error("could not read {path}, which tells who listens in this pod")]
     Read {
         path: &'static str,
@@ -94,98 +100,22 @@ pub fn exposed(sockets: &[ListeningSocket], inbound_ports: &[u16]) -> Option<Exp
     })
 }
 
-/// Every listening TCP socket of this network namespace. Reads files: blocks.
+/// Every listening TCP socket of this network namespace. Blocks.
 ///
 /// # Errors
-/// The kernel's tables cannot be read or understood.
+/// The kernel does not tell, or not so that it is understood.
 pub fn listening_sockets() -> Result<Vec<ListeningSocket>, ListeningError> {
-    let mut sockets = Vec::new();
-    for (path, family) in [
-        ("/proc/self/net/tcp", Family::V4),
-        ("/proc/self/net/tcp6", Family::V6),
-    ] {
-        match File::open(path) {
-            Ok(file) => sockets.extend(parse(path, family, file)?),
-            // No such family on this host.
-            Err(error) if family == Family::V6 && error.kind() == io::ErrorKind::NotFound => {}
-            Err(source) => return Err(ListeningError::Read { path, source }),
-        }
-    }
-    Ok(sockets)
+    or_from_proc(socket_dump::read())
 }
 
-fn parse(
-    path: &'static str,
-    family: Family,
-    table: impl Read,
+/// A kernel that could have answered and did not is an error, whatever /proc says.
+fn or_from_proc(
+    answer: Result<Vec<ListeningSocket>, NetlinkError>,
 ) -> Result<Vec<ListeningSocket>, ListeningError> {
-    let mut sockets = Vec::new();
-    let mut table = BufReader::new(table.take(MAX_TABLE));
-    let mut text = Vec::new();
-    for line in 1.. {
-        text.clear();
-        let length = table
-            .read_until(b'\n', &mut text)
-            .map_err(|source| ListeningError::Read { path, source })?;
-        if length == 0 {
-            break;
-        }
-        // The first line is a heading.
-        if line == 1 {
-            continue;
-        }
-        let read = std::str::from_utf8(&text)
-            .ok()
-            .and_then(|text| parse_line(family, text));
-        let Some(socket) = read else {
-            let text = String::from_utf8_lossy(&text).chars().take(200).collect();
-            return Err(ListeningError::Line { path, line, text });
-        };
-        sockets.extend(socket);
+    match answer {
+        Err(error) if error.is_unsupported() => proc_table::read(),
+        answer => answer.map_err(ListeningError::Dump),
     }
-    if table.get_ref().limit() == 0 {
-        return Err(ListeningError::TooLong { path });
-    }
-    Ok(sockets)
-}
-
-/// `sl local_address rem_address st tx:rx tr:when retrnsmt uid …`; the inner `None` is a
-/// socket in another state.
-fn parse_line(family: Family, line: &str) -> Option<Option<ListeningSocket>> {
-    let mut columns = line.split_ascii_whitespace();
-    let local = columns.nth(1)?;
-    let state = columns.nth(1)?;
-    let uid = columns.nth(3)?.parse().ok()?;
-    if state.len() != 2 || !state.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return None;
-    }
-    let (address, port) = local.split_once(':')?;
-    let port = parse_hex(port, 4)?;
-    let ip = match family {
-        Family::V4 => IpAddr::V4(Ipv4Addr::from(parse_word(address)?)),
-        Family::V6 => parse_v6(address)?.to_canonical(),
-    };
-    let address = SocketAddr::new(ip, u16::try_from(port).ok()?);
-    Some((state == LISTEN).then_some(ListeningSocket { address, uid }))
-}
-
-/// Four words of 32 bits, each printed in the host's byte order.
-fn parse_v6(text: &str) -> Option<IpAddr> {
-    let mut octets = Vec::with_capacity(16);
-    for start in [0, 8, 16, 24] {
-        octets.extend(parse_word(text.get(start..start + 8)?)?);
-    }
-    let octets: [u8; 16] = octets.try_into().ok()?;
-    (text.len() == 32).then(|| IpAddr::V6(Ipv6Addr::from(octets)))
-}
-
-fn parse_word(text: &str) -> Option<[u8; 4]> {
-    Some(parse_hex(text, 8)?.to_ne_bytes())
-}
-
-fn parse_hex(text: &str, digits: usize) -> Option<u32> {
-    let plain = text.len() == digits && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    plain.then(|| u32::from_str_radix(text, 16).ok())?
 }
 
 #[cfg(test)]

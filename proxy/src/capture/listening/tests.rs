@@ -1,149 +1,125 @@
+use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
+
 use super::*;
 
-const HEADING: &str = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n";
-
-// As a kernel of x86-64 prints them: addresses in little-endian words.
-const LOOPBACK_8080: &str = "   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 41001 1 ffff 100 0 0 10 0\n";
-const ANY_8080: &str = "   1: 00000000:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 41002 1 ffff 100 0 0 10 0\n";
-const POD_8080: &str = "   2: 0A004D0A:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000    33        0 41003 1 ffff 100 0 0 10 0\n";
-const ESTABLISHED_8080: &str = "   3: 0A004D0A:1F90 0B004D0A:C350 01 00000000:00000000 02:00000AA8 00000000     0        0 41004 2 ffff 20 4 30 10 -1\n";
-const V6_ANY_8080: &str = "   0: 00000000000000000000000000000000:1F90 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 41005 1 ffff 100 0 0 10 0\n";
-const V6_LOOPBACK_8080: &str = "   1: 00000000000000000000000001000000:1F90 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 41006 1 ffff 100 0 0 10 0\n";
-const V6_MAPPED_LOOPBACK_8080: &str = "   2: 0000000000000000FFFF00000100007F:1F90 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 41007 1 ffff 100 0 0 10 0\n";
-
-fn table(family: Family, lines: &[&str]) -> Result<Vec<ListeningSocket>, ListeningError> {
-    let text = format!("{HEADING}{}", lines.concat());
-    parse("table", family, text.as_bytes())
-}
-
-#[cfg(target_endian = "little")]
-mod on_little_endian {
-    use super::*;
-
-    #[test]
-    fn listeners_are_read_with_address_port_and_owner() {
-        let sockets = table(Family::V4, &[LOOPBACK_8080, ANY_8080, POD_8080]).unwrap();
-        let read: Vec<_> = sockets
-            .iter()
-            .map(|socket| (socket.address.to_string(), socket.uid))
-            .collect();
-        assert_eq!(
-            read,
-            [
-                ("127.0.0.1:8080".to_owned(), 1000),
-                ("0.0.0.0:8080".to_owned(), 1000),
-                ("10.77.0.10:8080".to_owned(), 33),
-            ]
-        );
-    }
-
-    #[test]
-    fn ipv6_listeners_are_read_and_mapped_ones_count_as_ipv4() {
-        let lines = [V6_ANY_8080, V6_LOOPBACK_8080, V6_MAPPED_LOOPBACK_8080];
-        let sockets = table(Family::V6, &lines).unwrap();
-        let read: Vec<_> = sockets
-            .iter()
-            .map(|socket| socket.address.to_string())
-            .collect();
-        assert_eq!(read, ["[::]:8080", "[::1]:8080", "127.0.0.1:8080"]);
-    }
-
-    #[test]
-    fn a_listener_on_every_address_is_exposed_and_named() {
-        let sockets = table(Family::V4, &[LOOPBACK_8080, ANY_8080]).unwrap();
-        let found = exposed(&sockets, &[9090, 8080]).unwrap();
-        assert_eq!(
-            found.to_string(),
-            "inbound port 8080 is open to the network without the sidecar: a process of user \
-             1000 listens on 0.0.0.0:8080; make it listen on 127.0.0.1"
-        );
-    }
-
-    #[test]
-    fn a_listener_on_every_ipv6_address_is_exposed() {
-        let sockets = table(Family::V6, &[V6_LOOPBACK_8080, V6_ANY_8080]).unwrap();
-        assert_eq!(
-            exposed(&sockets, &[8080]).unwrap().address.to_string(),
-            "[::]:8080"
-        );
-    }
-
-    #[test]
-    fn a_listener_on_loopback_is_not_exposed() {
-        let mut sockets = table(Family::V4, &[LOOPBACK_8080]).unwrap();
-        let lines = [V6_LOOPBACK_8080, V6_MAPPED_LOOPBACK_8080];
-        sockets.extend(table(Family::V6, &lines).unwrap());
-        assert_eq!(exposed(&sockets, &[8080]), None);
-    }
-
-    #[test]
-    fn a_listener_on_another_port_is_not_our_business() {
-        let sockets = table(Family::V4, &[POD_8080]).unwrap();
-        assert_eq!(exposed(&sockets, &[8081]), None);
+fn listener(address: &str) -> ListeningSocket {
+    ListeningSocket {
+        address: address.parse().unwrap(),
+        uid: 1000,
     }
 }
 
 #[test]
-fn a_connection_is_no_listener() {
-    assert_eq!(table(Family::V4, &[ESTABLISHED_8080]).unwrap(), []);
+fn a_listener_on_every_address_is_exposed_and_named() {
+    let sockets = [listener("127.0.0.1:8080"), listener("0.0.0.0:8080")];
+    let found = exposed(&sockets, &[9090, 8080]).unwrap();
+    assert_eq!(
+        found.to_string(),
+        "inbound port 8080 is open to the network without the sidecar: a process of user \
+         1000 listens on 0.0.0.0:8080; make it listen on 127.0.0.1"
+    );
 }
 
 #[test]
-fn an_empty_table_has_no_listener() {
-    assert_eq!(table(Family::V4, &[]).unwrap(), []);
-    assert_eq!(parse("table", Family::V4, &b""[..]).unwrap(), []);
+fn a_listener_on_every_ipv6_address_is_exposed() {
+    let sockets = [listener("[::1]:8080"), listener("[::]:8080")];
+    let found = exposed(&sockets, &[8080]).unwrap();
+    assert_eq!(found.address.to_string(), "[::]:8080");
 }
 
 #[test]
-fn a_line_that_is_not_understood_is_an_error_not_an_absence() {
-    for bad in [
-        "\n",
-        "garbage\n",
-        "   0: 0100007F:1F90 00000000:0000\n",
-        "   0: 0100007F1F90 00000000:0000 0A 0:0 0:0 0 1000 0 1\n",
-        "   0: 0100007F:1F900 00000000:0000 0A 0:0 0:0 0 1000 0 1\n",
-        "   0: 0100007G:1F90 00000000:0000 0A 0:0 0:0 0 1000 0 1\n",
-        "   0: +100007F:1F90 00000000:0000 0A 0:0 0:0 0 1000 0 1\n",
-        "   0: 0100007F:1F90 00000000:0000 A 0:0 0:0 0 1000 0 1\n",
-        "   0: 0100007F:1F90 00000000:0000 0A 0:0 0:0 0 root 0 1\n",
-        "   0: 0100007F:1F90 00000000:0000 0A 0:0 0:0 0 -1 0 1\n",
-    ] {
-        let refused = table(Family::V4, &[LOOPBACK_8080, bad]).unwrap_err();
-        assert!(
-            matches!(refused, ListeningError::Line { line: 3, .. }),
-            "{bad:?}: {refused}"
-        );
-    }
+fn a_listener_on_loopback_is_not_exposed() {
+    let sockets = [listener("127.0.0.1:8080"), listener("[::1]:8080")];
+    assert_eq!(exposed(&sockets, &[8080]), None);
 }
 
 #[test]
-fn a_line_of_the_other_family_is_refused() {
-    table(Family::V6, &[LOOPBACK_8080]).unwrap_err();
-    table(Family::V4, &[V6_ANY_8080]).unwrap_err();
-}
-
-#[test]
-fn bytes_that_are_no_text_are_refused() {
-    let mut bytes = HEADING.as_bytes().to_vec();
-    bytes.extend([0xff, 0xfe, b'\n']);
-    parse("table", Family::V4, &bytes[..]).unwrap_err();
-}
-
-#[test]
-fn an_endless_table_is_cut_and_nothing_is_concluded() {
-    let endless = io::repeat(b'x');
-    let error = parse("table", Family::V4, endless).unwrap_err();
-    assert!(matches!(error, ListeningError::TooLong { .. }), "{error}");
+fn a_listener_on_another_port_is_not_our_business() {
+    assert_eq!(exposed(&[listener("10.77.0.10:8080")], &[8081]), None);
 }
 
 #[tokio::test]
 async fn finds_a_real_listener_of_this_process() {
-    let open = std::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
-    let confined_one = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let port = open.local_addr().unwrap().port();
-    let refused = confined(&[port]).await.unwrap_err();
-    assert!(matches!(&refused, NotConfined::Exposed(exposed) if exposed.port == port));
+    for open in [
+        TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap(),
+        TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).unwrap(),
+    ] {
+        let port = open.local_addr().unwrap().port();
+        let refused = confined(&[port]).await.unwrap_err();
+        assert!(
+            matches!(&refused, NotConfined::Exposed(exposed) if exposed.port == port),
+            "{open:?}: {refused}"
+        );
+    }
+    let confined_one = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     confined(&[confined_one.local_addr().unwrap().port()])
         .await
         .unwrap();
+}
+
+#[test]
+fn the_kernels_list_and_its_tables_tell_the_same() {
+    let mine = [
+        TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap(),
+        TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap(),
+        TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).unwrap(),
+        TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).unwrap(),
+        TcpListener::bind((Ipv4Addr::LOCALHOST.to_ipv6_mapped(), 0)).unwrap(),
+    ];
+    let dumped = socket_dump::read().unwrap();
+    let printed = proc_table::read().unwrap();
+    for one in mine {
+        let mut address = one.local_addr().unwrap();
+        address.set_ip(address.ip().to_canonical());
+        let of = |sockets: &[ListeningSocket]| -> Vec<ListeningSocket> {
+            let same = |socket: &&ListeningSocket| socket.address == address;
+            sockets.iter().filter(same).copied().collect()
+        };
+        let uid = rustix::process::getuid().as_raw();
+        assert_eq!(of(&dumped), [ListeningSocket { address, uid }]);
+        assert_eq!(of(&dumped), of(&printed));
+    }
+}
+
+#[test]
+fn a_connection_from_a_listeners_own_address_is_not_listed() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let _client = std::net::TcpStream::connect(address).unwrap();
+    let (served, _) = listener.accept().unwrap();
+    assert_eq!(served.local_addr().unwrap(), address);
+    let sockets = listening_sockets().unwrap();
+    let same = |socket: &&ListeningSocket| socket.address == address;
+    assert_eq!(sockets.iter().filter(same).count(), 1);
+}
+
+#[test]
+fn a_kernel_without_such_a_list_has_its_tables_read() {
+    let open = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+    let address = open.local_addr().unwrap();
+    for absent in [
+        NetlinkError::Ask(rustix::io::Errno::PROTONOSUPPORT.into()),
+        NetlinkError::Refused(rustix::io::Errno::NOENT.into()),
+    ] {
+        let sockets = or_from_proc(Err(absent)).unwrap();
+        assert!(sockets.iter().any(|socket| socket.address == address));
+    }
+}
+
+#[test]
+fn any_other_failure_is_not_made_up_for_by_the_tables() {
+    for failure in [
+        NetlinkError::Ask(rustix::io::Errno::ACCESS.into()),
+        NetlinkError::Ask(rustix::io::Errno::NOENT.into()),
+        NetlinkError::Ask(rustix::io::Errno::NOBUFS.into()),
+        NetlinkError::Refused(rustix::io::Errno::PERM.into()),
+        NetlinkError::Refused(rustix::io::Errno::PROTONOSUPPORT.into()),
+        NetlinkError::NoAnswer,
+        NetlinkError::TooLong,
+        NetlinkError::Changed,
+        NetlinkError::Garbled(vec![]),
+    ] {
+        let refused = or_from_proc(Err(failure)).unwrap_err();
+        assert!(matches!(refused, ListeningError::Dump(_)), "{refused}");
+    }
 }
