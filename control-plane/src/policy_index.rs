@@ -25,7 +25,7 @@ use mesh_lite_proto::{
 };
 use spiffe::TrustDomain;
 
-use self::scope::Scope;
+use self::{evictions::Fitted, scope::Scope};
 
 mod directory_scan;
 mod evictions;
@@ -34,6 +34,9 @@ mod scope;
 
 /// What a sidecar takes in one message, less what the message is wrapped in.
 const MAX_SNAPSHOT: usize = sidecar::MAX_GRPC_MESSAGE - 1024;
+/// Of it, what is left for all but evictions, so that other namespaces' evictions can't make the
+/// policies of this one too large.
+const MAX_POLICIES: usize = MAX_SNAPSHOT - evictions::ROOM;
 
 /// What holds where no document says anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -225,30 +228,32 @@ impl PolicyIndex {
     /// What decides who may connect to this workload. The revision is 0: whoever sends the
     /// snapshot numbers it.
     #[must_use]
-    pub fn snapshot_for(&self, workload: Selected<'_>) -> PolicySnapshot {
+    pub fn snapshot_for(&self, workload: Selected<'_>, now: SystemTime) -> PolicySnapshot {
         let covering = || {
             self.documents
                 .values()
                 .filter(|held| held.scope.covers(workload))
         };
-        let snapshot = PolicySnapshot {
+        let nameless = self.nameless.iter();
+        let Fitted { evictions, crowded } = self.fitted(workload, now);
+        let policies = bounded(PolicySnapshot {
             revision: 0,
             trust_domain: self.trust_domain.clone(),
             mutual_tls: precedence::mutual_tls(covering(), self.shipped.mode),
             default_action: precedence::default_action(covering())
                 .or_else(|| Some((self.shipped.default_action?, shipped_source()))),
             policies: covering().filter_map(Held::policy).cloned().collect(),
-            evictions: self.evictions().cloned().collect(),
-            broken: covering()
-                .filter_map(Held::denial)
-                .chain(
-                    self.nameless
-                        .iter()
-                        .filter_map(|nameless| nameless.denial(workload)),
-                )
+            evictions: Vec::new(),
+            broken: crowded
+                .into_iter()
+                .chain(covering().filter_map(Held::denial))
+                .chain(nameless.filter_map(|nameless| nameless.denial(workload)))
                 .collect(),
-        };
-        bounded(snapshot)
+        });
+        PolicySnapshot {
+            evictions,
+            ..policies
+        }
     }
 
     /// Everybody whose trust was ended, some of them perhaps for a time that is over.
@@ -372,15 +377,16 @@ fn source_of(document: &RawDocument) -> SourceRef {
 }
 
 /// A snapshot that can't be sent would leave a sidecar with the one of before, for good and
-/// without a word. It denies instead, and says why.
+/// without a word. It denies instead, and says why. Evictions, which also decide whom the
+/// workload itself calls, are not among what is counted here, nor are they dropped.
 fn bounded(snapshot: PolicySnapshot) -> PolicySnapshot {
     let size = snapshot.wire_size();
-    if size <= MAX_SNAPSHOT {
+    if size <= MAX_POLICIES {
         return snapshot;
     }
     let reason = format!(
-        "the policies and evictions of this workload are {size} bytes, {MAX_SNAPSHOT} can be \
-         sent; use patterns, or fewer documents"
+        "the policies of this workload are {size} bytes, {MAX_POLICIES} can be sent; use \
+         patterns, or fewer documents"
     );
     let source = SourceRef {
         document: "all policies".into(),
@@ -389,7 +395,6 @@ fn bounded(snapshot: PolicySnapshot) -> PolicySnapshot {
     };
     PolicySnapshot {
         policies: Vec::new(),
-        evictions: Vec::new(),
         broken: vec![BrokenDocument {
             source,
             reason: reason.into(),

@@ -102,7 +102,8 @@ impl PolicyConversation {
             namespace: &workload.name.namespace,
             labels: &workload.labels,
         };
-        Ok(self.policies.borrow().snapshot_for(selected))
+        let now = (self.sources.clock)();
+        Ok(self.policies.borrow().snapshot_for(selected, now))
     }
 
     fn is_last_sent(&self, revision: u64) -> bool {

@@ -1,17 +1,42 @@
-//! Who may evict whom.
+//! Who may evict whom, and how much of a snapshot evictions may take.
 //!
-//! An eviction concerns every workload of the mesh, so one namespace must not end trust in
-//! another's workloads.
+//! An eviction concerns every workload of the mesh, so one namespace must neither end trust in
+//! another's workloads nor fill the others' snapshots.
+
+use std::{ops::RangeFrom, sync::Arc, time::SystemTime};
 
 use mesh_lite_proto::{
     authorization::{
-        EvictionSubject,
+        BrokenDocument, Eviction, EvictionSubject, SourceRef,
         document::{Loaded, Unloadable},
     },
-    document::{DocumentError, DocumentErrors, DocumentKey, Place, Position, RawDocument},
+    document::{DocumentError, DocumentErrors, DocumentKey, Kind, Place, Position, RawDocument},
 };
 
-use super::PolicyIndex;
+use super::{Held, PolicyIndex, Selected};
+
+/// Evictions of one namespace: a service account has one, and none needs to outlive the leaves
+/// it is about. More are a mistake, or meant to crowd out others.
+const MAX_PER_NAMESPACE: usize = 1000;
+/// Bytes of a snapshot that evictions may take: some 1,700 of them.
+pub(super) const ROOM: usize = super::MAX_SNAPSHOT / 4;
+/// Of an eviction in its wire form, beside its texts: tags, lengths, line, time, a serial.
+const MAX_FRAMING: usize = 96;
+
+/// The evictions that a snapshot carries.
+pub(super) struct Fitted {
+    pub(super) evictions: Vec<Eviction>,
+    /// Denies for the workload: its own namespace, or the mesh's, has more than there is room for.
+    pub(super) crowded: Option<BrokenDocument>,
+}
+
+/// The unexpired evictions of one namespace.
+struct OfNamespace<'a> {
+    is_mesh: bool,
+    size: usize,
+    namespace: &'a Arc<str>,
+    evictions: Vec<&'a Eviction>,
+}
 
 impl PolicyIndex {
     /// Makes an eviction unloadable that its namespace may not state. It then evicts nobody, not
@@ -49,6 +74,12 @@ impl PolicyIndex {
     /// What is wrong with this eviction in this namespace, and what to do.
     fn objection(&self, key: &DocumentKey, subject: &EvictionSubject) -> Option<(String, String)> {
         let (namespace, mesh) = (&key.namespace, &self.mesh_namespace);
+        if self.others_in_force(key) >= MAX_PER_NAMESPACE {
+            return Some((
+                format!("namespace {namespace} has more than {MAX_PER_NAMESPACE} evictions"),
+                "remove those whose time is over".to_owned(),
+            ));
+        }
         let own = match subject {
             _ if namespace == mesh => true,
             EvictionSubject::Id(id) => {
@@ -68,6 +99,98 @@ impl PolicyIndex {
             )
         })
     }
+
+    fn others_in_force(&self, key: &DocumentKey) -> usize {
+        self.eviction_documents(first_of(&key.namespace))
+            .take_while(|(other, _)| other.namespace == key.namespace)
+            .filter(|(other, held)| *other != key && held.eviction().is_some())
+            .count()
+    }
+
+    fn eviction_documents(
+        &self,
+        from: RangeFrom<DocumentKey>,
+    ) -> impl Iterator<Item = (&DocumentKey, &Held)> {
+        self.documents
+            .range(from)
+            .take_while(|(key, _)| key.kind == Kind::Eviction)
+    }
+
+    /// The mesh's own evictions come first, then those of the namespaces that have the fewest
+    /// bytes of them: whoever has too many crowds out nobody else.
+    pub(super) fn fitted(&self, workload: Selected<'_>, now: SystemTime) -> Fitted {
+        let mut groups = self.unexpired(now);
+        groups.sort_by_key(|group| (!group.is_mesh, group.size));
+        let mut room = ROOM;
+        let mut fitted = Fitted {
+            evictions: Vec::new(),
+            crowded: None,
+        };
+        for group in groups {
+            let mut all = true;
+            for eviction in group.evictions {
+                match room.checked_sub(size_of(eviction)) {
+                    Some(left) => {
+                        room = left;
+                        fitted.evictions.push(eviction.clone());
+                    }
+                    None => all = false,
+                }
+            }
+            if !all && (group.is_mesh || **group.namespace == *workload.namespace) {
+                fitted.crowded = Some(too_many(group.namespace, group.size));
+            }
+        }
+        fitted
+    }
+
+    fn unexpired(&self, now: SystemTime) -> Vec<OfNamespace<'_>> {
+        let mut groups: Vec<OfNamespace<'_>> = Vec::new();
+        for (key, held) in self.eviction_documents(first_of(&"".into())) {
+            let Some(eviction) = held
+                .eviction()
+                .filter(|eviction| eviction.until.is_none_or(|until| now < until))
+            else {
+                continue;
+            };
+            match groups.last_mut() {
+                Some(group) if *group.namespace == key.namespace => {
+                    group.size = group.size.saturating_add(size_of(eviction));
+                    group.evictions.push(eviction);
+                }
+                _ => groups.push(OfNamespace {
+                    is_mesh: key.namespace == self.mesh_namespace,
+                    size: size_of(eviction),
+                    namespace: &key.namespace,
+                    evictions: vec![eviction],
+                }),
+            }
+        }
+        groups
+    }
+}
+
+fn first_of(namespace: &Arc<str>) -> RangeFrom<DocumentKey> {
+    DocumentKey {
+        kind: Kind::Eviction,
+        namespace: Arc::clone(namespace),
+        name: "".into(),
+    }..
+}
+
+/// At most so many bytes in its wire form.
+fn size_of(eviction: &Eviction) -> usize {
+    let subject = match &eviction.subject {
+        EvictionSubject::Id(id) => id.as_str().len(),
+        EvictionSubject::Serial(_) => 0,
+    };
+    [
+        subject,
+        eviction.source.document.len(),
+        eviction.source.file.len(),
+    ]
+    .into_iter()
+    .fold(MAX_FRAMING, usize::saturating_add)
 }
 
 fn place_of_subject(document: &RawDocument) -> Position {
@@ -80,4 +203,19 @@ fn place_of_subject(document: &RawDocument) -> Position {
         line: document.line,
         column: 1,
     })
+}
+
+fn too_many(namespace: &str, size: usize) -> BrokenDocument {
+    let reason = format!(
+        "the evictions of namespace {namespace} are {size} bytes, and with those of other \
+         namespaces more than the {ROOM} that can be sent; remove those whose time is over"
+    );
+    BrokenDocument {
+        source: SourceRef {
+            document: format!("evictions of {namespace}").into(),
+            file: "together".into(),
+            line: 0,
+        },
+        reason: reason.into(),
+    }
 }

@@ -83,3 +83,103 @@ fn an_eviction_that_turns_to_somebody_elses_workload_stays_as_it_was() {
     assert!(evicts(&index, WEB));
     assert!(!evicts(&index, foreign));
 }
+
+fn evict_many(index: &mut PolicyIndex, namespace: &str, count: usize, account: &str) {
+    for n in 0..count {
+        let id = format!("spiffe://cluster.local/ns/{namespace}/sa/{account}{n}");
+        index.upsert(&raw("Eviction", &format!("{namespace}/e{n}"), &of(&id)));
+    }
+}
+
+fn evicted_of(snapshot: &PolicySnapshot, namespace: &str) -> usize {
+    let document = format!("{namespace}/");
+    snapshot
+        .evictions
+        .iter()
+        .filter(|eviction| eviction.source.document.starts_with(&document))
+        .count()
+}
+
+#[test]
+fn policies_too_large_to_send_leave_the_evictions_in_force() {
+    let mut index = index(ShippedDefaults::STRICT);
+    for n in 0..12 {
+        index.upsert(&policy(&format!("shop/p{n}"), &large_policy()));
+    }
+    index.upsert(&raw("Eviction", "shop/e", &of(GUEST)));
+    let snapshot = snapshot(&index, "shop");
+    assert_eq!(judge(&snapshot, WEB).step, Step::BrokenDocument);
+    assert!(snapshot.broken[0].reason.contains("can be sent"));
+    assert_eq!(snapshot.policies, []);
+    assert_eq!(evicted_of(&snapshot, "shop"), 1);
+}
+
+#[test]
+fn an_eviction_whose_time_is_over_is_not_sent() {
+    let mut index = index(ShippedDefaults::STRICT);
+    let spec = format!("{{spiffeId: \"{WEB}\", until: 2030-01-01T00:00:00Z}}");
+    index.upsert(&raw("Eviction", "shop/e", &spec));
+    let until = SystemTime::UNIX_EPOCH + Duration::from_secs(1_893_456_000);
+    let sent = |now| {
+        let labels = labels("api");
+        let selected = Selected {
+            namespace: "shop",
+            labels: &labels,
+        };
+        index.snapshot_for(selected, now).evictions.len()
+    };
+    assert_eq!((sent(until - Duration::from_secs(1)), sent(until)), (1, 0));
+}
+
+#[test]
+fn a_namespace_with_too_many_evictions_is_denied_itself() {
+    let mut index = index(ShippedDefaults::PERMISSIVE);
+    evict_many(&mut index, "pay", 1001, "a");
+    assert_eq!(index.evictions().count(), 1000);
+    assert!(!evicts(&index, "spiffe://cluster.local/ns/pay/sa/a1000"));
+    let broken = snapshot(&index, "pay").broken;
+    assert!(
+        broken[0]
+            .reason
+            .contains("namespace pay has more than 1000 evictions"),
+        "{broken:?}"
+    );
+    assert_eq!(snapshot(&index, "shop").broken, []);
+    // one less makes room
+    index.remove(&raw("Eviction", "pay/e0", "{}").key);
+    let id = "spiffe://cluster.local/ns/pay/sa/a1000";
+    index.upsert(&raw("Eviction", "pay/e1000", &of(id)));
+    assert!(evicts(&index, id));
+    assert_eq!(snapshot(&index, "pay").broken, []);
+}
+
+#[test]
+fn evictions_of_one_namespace_neither_crowd_out_those_of_others_nor_their_policies() {
+    let mut index = index(ShippedDefaults::PERMISSIVE);
+    evict_many(&mut index, "attacker", 1000, &"a".repeat(1900));
+    evict_many(&mut index, "pay", 500, "p");
+    evict_many(&mut index, MESH, 500, "m");
+    index.upsert(&policy("shop/p", "{rules: [{}]}"));
+    let shop = snapshot(&index, "shop");
+    assert_eq!(
+        (evicted_of(&shop, "pay"), evicted_of(&shop, MESH)),
+        (500, 500)
+    );
+    assert_eq!((shop.policies.len(), shop.broken.len()), (1, 0));
+    assert!(shop.wire_size() <= MAX_SNAPSHOT, "{}", shop.wire_size());
+    let attacker = snapshot(&index, "attacker");
+    assert!(
+        attacker.broken[0]
+            .reason
+            .contains("the evictions of namespace attacker are"),
+        "{:?}",
+        attacker.broken
+    );
+}
+
+#[test]
+fn evictions_of_the_mesh_that_do_not_fit_deny_everywhere() {
+    let mut index = index(ShippedDefaults::PERMISSIVE);
+    evict_many(&mut index, MESH, 1000, &"a".repeat(1900));
+    assert_eq!(snapshot(&index, "shop").broken.len(), 1);
+}
