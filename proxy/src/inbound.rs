@@ -270,8 +270,10 @@ async fn forward_plain(downstream: &mut TcpStream, established: Established, acc
         permit,
         mut application,
     } = established;
-    account.plaintext(Plaintext::InboundPermissive);
-    let meter = account.let_through(Outcome::Decided(permit.decision().clone()));
+    let reason = Plaintext::InboundPermissive;
+    account.plaintext(reason);
+    let outcome = Outcome::DecidedPlaintext(permit.decision().clone(), reason);
+    let meter = account.let_through(outcome);
     let ended: Result<(), Broken> = Forward {
         application: &mut application.socket,
         far: Far::Plain(downstream),

@@ -97,6 +97,10 @@ impl<'a> Line<'a> {
     fn outcome(&mut self, outcome: &Outcome) {
         match outcome {
             Outcome::Decided(decision) => self.decision(decision),
+            Outcome::DecidedPlaintext(decision, reason) => {
+                self.decision(decision);
+                self.text("plaintext", reason.as_str());
+            }
             Outcome::Refused(refusal, detail) => {
                 self.text("decision", "refuse");
                 self.text("reason", refusal.as_str());

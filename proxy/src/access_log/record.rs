@@ -77,6 +77,8 @@ pub struct TlsFacts {
 pub enum Outcome {
     /// Policy allowed or denied it.
     Decided(Decision),
+    /// Policy allowed it in plaintext, under this name.
+    DecidedPlaintext(Decision, Plaintext),
     /// Refused without policy; the text is the error's, if there is more to say.
     Refused(Refusal, Option<Box<str>>),
     /// Went out, and is for the other side to decide on.
@@ -88,7 +90,7 @@ pub enum Outcome {
 impl Outcome {
     pub(super) fn is_let_through(&self) -> bool {
         match self {
-            Self::Decided(decision) => decision.is_allowed(),
+            Self::Decided(decision) | Self::DecidedPlaintext(decision, _) => decision.is_allowed(),
             Self::Refused(..) => false,
             Self::Passed | Self::PassedPlaintext(_) => true,
         }
