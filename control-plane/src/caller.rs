@@ -17,9 +17,10 @@ use rustls::{
         danger::{ClientCertVerified, ClientCertVerifier},
     },
 };
-use rustls_pki_types::{CertificateDer, UnixTime};
+use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use spiffe::TrustDomain;
 use tokio::sync::watch;
+use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 
 use crate::certificate_authority::certificate_request::KeyPrint;
 
@@ -28,20 +29,62 @@ use crate::certificate_authority::certificate_request::KeyPrint;
 pub(crate) struct Peer {
     pub(crate) leaf: LeafFacts,
     pub(crate) key: KeyPrint,
+    /// The key of the root that its chain was verified by.
+    pub(crate) root: KeyPrint,
 }
 
 impl Peer {
-    /// From the chain that the verifier accepted in this handshake.
-    pub(crate) fn from_chain(chain: &[CertificateDer<'_>]) -> Result<Self, InvalidLeaf> {
-        let leaf = chain
-            .first()
+    /// From the chain that the verifier accepted in this handshake. It is verified again: rustls
+    /// does not say by which root, and the bundle may have changed since.
+    pub(crate) fn from_chain(
+        chain: &[CertificateDer<'_>],
+        bundle: &TrustBundle,
+        now: UnixTime,
+    ) -> Result<Self, InvalidPeer> {
+        let (leaf, intermediates) = chain
+            .split_first()
             .ok_or_else(|| InvalidLeaf::Malformed("no leaf".to_owned()))?;
-        let key = KeyPrint::of(&public_key_of(leaf)?);
+        let anchors: Vec<TrustAnchor<'_>> = anchors(bundle).collect();
+        let end_entity = EndEntityCert::try_from(leaf).map_err(InvalidPeer::Chain)?;
+        let path = end_entity
+            .verify_for_usage(
+                webpki::ALL_VERIFICATION_ALGS,
+                &anchors,
+                intermediates,
+                now,
+                KeyUsage::client_auth(),
+                None,
+                None,
+            )
+            .map_err(InvalidPeer::Chain)?;
         Ok(Self {
             leaf: inspect_leaf(leaf)?,
-            key,
+            key: KeyPrint::of(&public_key_of(leaf)?),
+            root: KeyPrint::of(&path.anchor().subject_public_key_info),
         })
     }
+
+    /// Connections outlive the handshake: a root that is dropped takes with it all it vouched for.
+    pub(crate) fn is_trusted_in(&self, bundle: &TrustBundle) -> bool {
+        anchors(bundle).any(|anchor| KeyPrint::of(&anchor.subject_public_key_info) == self.root)
+    }
+}
+
+/// The roots that webpki can use; one that it can't use leaves the others usable.
+fn anchors(bundle: &TrustBundle) -> impl Iterator<Item = TrustAnchor<'_>> {
+    bundle
+        .authorities()
+        .iter()
+        .filter_map(|root| anchor_from_trusted_cert(root).ok())
+}
+
+/// Why the chain of a connection proves nobody.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum InvalidPeer {
+    #[error(transparent)]
+    Leaf(#[from] InvalidLeaf),
+    #[error("no root of the trust bundle vouches for it: {0}")]
+    Chain(webpki::Error),
 }
 
 /// What every request knows of its connection.

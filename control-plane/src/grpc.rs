@@ -34,6 +34,7 @@ use crate::{
     metrics::Metrics,
     outbound_rules::OutboundRules,
     policy_index::PolicyIndex,
+    workload_attestation::NotAttested,
     workload_index::WorkloadIndex,
 };
 
@@ -110,8 +111,13 @@ fn peer_of(caller: &Caller) -> Result<Arc<Peer>, Status> {
     })
 }
 
-/// Ends the stream of a caller that was evicted, at its opening and at each change.
-fn check_not_evicted(peer: &Peer, sources: &Sources) -> Result<(), Status> {
+/// Ends the stream of a caller that was evicted, or whose root was dropped, at its opening and at
+/// each change.
+fn check_still_trusted(peer: &Peer, sources: &Sources) -> Result<(), Status> {
+    if !peer.is_trusted_in(&sources.authority.trust().bundle) {
+        let gone = NotAttested::RootDropped(peer.leaf.id.clone());
+        return Err(Status::unauthenticated(gone.to_string()));
+    }
     let now = (sources.clock)();
     let policies = sources.policies.borrow();
     match policies.evicted(&peer.leaf.id, Some(&peer.leaf.serial), now) {
@@ -122,3 +128,6 @@ fn check_not_evicted(peer: &Peer, sources: &Sources) -> Result<(), Status> {
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,7 @@ use mesh_lite_proto::{secret_discovery::request_rate::RequestRate, svid::LeafFac
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
+    caller::Peer,
     certificate_authority::{
         CertificateAuthority, IssueError, IssuedSvid,
         certificate_request::{CertificateRequest, InvalidRequest, KeyPrint},
@@ -36,8 +37,8 @@ const MAX_RATES: usize = 32_768;
 /// What a caller showed to prove who it is.
 pub(crate) enum Credential {
     JoinToken(JoinToken),
-    /// The leaf of its connection, whose chain was verified at the handshake, and its key.
-    Svid(LeafFacts, KeyPrint),
+    /// The peer of its connection, whose chain was verified at the handshake.
+    Svid(Arc<Peer>),
 }
 
 /// What a caller asks for.
@@ -104,7 +105,7 @@ impl Issuance {
         request.uris.extend(asked.id.clone());
         match credential {
             Credential::JoinToken(token) => self.first(token, &request, now),
-            Credential::Svid(leaf, key) => self.renew(leaf, *key, &request, now),
+            Credential::Svid(peer) => self.renew(peer, &request, now),
         }
     }
 
@@ -149,15 +150,14 @@ impl Issuance {
 
     fn renew(
         &self,
-        leaf: &LeafFacts,
-        key_of_leaf: KeyPrint,
+        peer: &Peer,
         request: &CertificateRequest,
         now: SystemTime,
     ) -> Result<Granted, Refusal> {
         let index = Arc::clone(&self.workloads.borrow());
-        let attested = by_svid(leaf, &index, now)?;
-        self.check(&attested, request, Some(leaf), now)?;
-        if key_of_leaf == request.key_print {
+        let attested = by_svid(peer, &self.authority.trust().bundle, &index, now)?;
+        self.check(&attested, request, Some(&peer.leaf), now)?;
+        if peer.key == request.key_print {
             return Err(Refusal::KeyUsedBefore);
         }
         self.admit_renewal(&attested.workload, request.key_print)?;

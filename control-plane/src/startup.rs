@@ -208,6 +208,8 @@ impl Parts {
         Listener {
             socket: sockets.grpc,
             tls: tls_seen,
+            trust: self.sources.authority.watch(),
+            clock: self.sources.clock,
             routes,
             metrics,
             ending,

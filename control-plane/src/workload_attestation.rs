@@ -3,9 +3,10 @@
 
 use std::time::SystemTime;
 
-use mesh_lite_proto::{identity::WorkloadId, svid::LeafFacts};
+use mesh_lite_proto::{identity::WorkloadId, svid::LeafFacts, trust_bundle::TrustBundle};
 
 use crate::{
+    caller::Peer,
     clock::readable,
     workload_index::{WorkloadIndex, WorkloadName},
 };
@@ -34,12 +35,17 @@ pub(crate) fn by_name(
 }
 
 /// By the X509-SVID of a connection, whose chain was verified when it was opened. It must still
-/// be valid now.
+/// be valid now, and its root still be trusted.
 pub(crate) fn by_svid(
-    leaf: &LeafFacts,
+    peer: &Peer,
+    bundle: &TrustBundle,
     index: &WorkloadIndex,
     now: SystemTime,
 ) -> Result<Attested, NotAttested> {
+    let leaf = &peer.leaf;
+    if !peer.is_trusted_in(bundle) {
+        return Err(NotAttested::RootDropped(leaf.id.clone()));
+    }
     if now >= leaf.not_after {
         return Err(NotAttested::Expired(readable(leaf.not_after)));
     }
@@ -81,6 +87,11 @@ pub(crate) enum NotAttested {
         "the X509-SVID of this connection expired at {0}: ask with a new join token, made by `mesh-lite token create`"
     )]
     Expired(String),
+    #[error(
+        "the root that vouched for {0} when this connection was opened is no longer in the trust bundle: \
+         connect again, with a certificate of a current root or with a new join token, made by `mesh-lite token create`"
+    )]
+    RootDropped(WorkloadId),
     #[error("the X509-SVID of {0} names no workload that this control plane could renew it for")]
     NoWorkloadName(WorkloadId),
     #[error(
@@ -96,7 +107,7 @@ pub(crate) enum NotAttested {
 impl NotAttested {
     /// The credential proves nothing, rather than somebody without a place in the mesh.
     pub(crate) fn is_about_the_credential(&self) -> bool {
-        matches!(self, Self::Expired(_))
+        matches!(self, Self::Expired(_) | Self::RootDropped(_))
     }
 }
 

@@ -17,12 +17,13 @@ use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    Sources, caller_of, check_not_evicted,
+    Sources, caller_of, check_still_trusted,
     conversation::{Conversation, Responses, start, wait_for_change},
     peer_of,
 };
 use crate::{
     caller::Peer,
+    certificate_authority::rotation::Trust,
     clock::unix_millis,
     metrics::StreamKind,
     policy_index::{PolicyIndex, Selected},
@@ -58,11 +59,12 @@ impl AuthorizationPolicies for Policies {
     ) -> Result<Response<Self::WatchStream>, Status> {
         let caller = caller_of(&request)?;
         let peer = peer_of(&caller)?;
-        check_not_evicted(&peer, &self.sources)?;
+        check_still_trusted(&peer, &self.sources)?;
         let conversation = PolicyConversation {
             peer,
             workloads: self.sources.workloads.clone(),
             policies: self.sources.policies.clone(),
+            trust: self.sources.authority.watch(),
             sources: self.sources.clone(),
             revision: Arc::clone(&self.revision),
             greeted: false,
@@ -82,6 +84,7 @@ struct PolicyConversation {
     peer: Arc<Peer>,
     workloads: watch::Receiver<Arc<WorkloadIndex>>,
     policies: watch::Receiver<PolicyIndex>,
+    trust: watch::Receiver<Arc<Trust>>,
     sources: Sources,
     revision: Arc<AtomicU64>,
     greeted: bool,
@@ -157,7 +160,7 @@ impl Conversation for PolicyConversation {
     }
 
     fn owed(&mut self) -> Result<Option<wire::PolicySnapshot>, Status> {
-        check_not_evicted(&self.peer, &self.sources)?;
+        check_still_trusted(&self.peer, &self.sources)?;
         if !self.greeted {
             return Ok(None);
         }
@@ -180,6 +183,7 @@ impl Conversation for PolicyConversation {
         tokio::select! {
             () = wait_for_change(&mut self.workloads) => {}
             () = wait_for_change(&mut self.policies) => {}
+            () = wait_for_change(&mut self.trust) => {}
         }
     }
 }

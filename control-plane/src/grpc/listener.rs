@@ -1,9 +1,16 @@
 //! Accepts connections: handshakes off the accept loop, under a deadline, and no more
 //! connections than there is room for.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
+use mesh_lite_proto::trust_bundle::TrustBundle;
 use rustls::ServerConfig;
+use rustls_pki_types::UnixTime;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, watch},
@@ -17,7 +24,9 @@ use super::{
     strangers::{Stranger, Strangers},
 };
 use crate::{
-    caller::Peer,
+    caller::{InvalidPeer, Peer},
+    certificate_authority::rotation::Trust,
+    clock::Clock,
     metrics::{Metrics, OpenGauge},
 };
 
@@ -33,6 +42,8 @@ const LAST_BACK_OFF: Duration = Duration::from_secs(1);
 pub(crate) struct Listener {
     pub(crate) socket: TcpListener,
     pub(crate) tls: watch::Receiver<Arc<ServerConfig>>,
+    pub(crate) trust: watch::Receiver<Arc<Trust>>,
+    pub(crate) clock: Clock,
     pub(crate) routes: Routes,
     pub(crate) metrics: Metrics,
     pub(crate) ending: watch::Receiver<Ending>,
@@ -75,6 +86,7 @@ impl Listener {
 
     fn spawn(&self, stream: TcpStream, from: SocketAddr, place: Place) {
         let tls = Arc::clone(&self.tls.borrow());
+        let (trust, clock) = (self.trust.clone(), self.clock);
         let (routes, mut ending, metrics) = (
             self.routes.clone(),
             self.ending.clone(),
@@ -83,7 +95,11 @@ impl Listener {
         tokio::spawn(async move {
             let open: OpenGauge = metrics.connection();
             let handshake = tokio::select! {
-                done = handshake(tls, stream) => done,
+                done = handshake(tls, stream) => done.and_then(|stream| {
+                    let trust = Arc::clone(&trust.borrow());
+                    let peer = peer_of(&stream, &trust.bundle, clock())?;
+                    Ok((stream, peer))
+                }),
                 _ = ending.wait_for(|ending| *ending == Ending::Now) => return,
             };
             match handshake {
@@ -127,21 +143,33 @@ async fn accept(
 async fn handshake(
     tls: Arc<ServerConfig>,
     stream: TcpStream,
-) -> Result<(TlsStream<TcpStream>, Option<Arc<Peer>>), HandshakeError> {
+) -> Result<TlsStream<TcpStream>, HandshakeError> {
     stream.set_nodelay(true).map_err(HandshakeError::Tls)?;
     let accepting = TlsAcceptor::from(tls).accept(stream);
-    let stream = time::timeout(HANDSHAKE_DEADLINE, accepting)
+    time::timeout(HANDSHAKE_DEADLINE, accepting)
         .await
         .map_err(|_| HandshakeError::Deadline)?
-        .map_err(HandshakeError::Tls)?;
+        .map_err(HandshakeError::Tls)
+}
+
+/// Who showed a certificate, if anybody did.
+fn peer_of(
+    stream: &TlsStream<TcpStream>,
+    bundle: &TrustBundle,
+    now: SystemTime,
+) -> Result<Option<Arc<Peer>>, HandshakeError> {
     let (_, session) = stream.get_ref();
-    let peer = match session.peer_certificates() {
-        None | Some([]) => None,
-        Some(chain) => Some(Arc::new(
-            Peer::from_chain(chain).map_err(HandshakeError::Leaf)?,
-        )),
-    };
-    Ok((stream, peer))
+    let since_1970 = now
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    match session.peer_certificates() {
+        None | Some([]) => Ok(None),
+        Some(chain) => Ok(Some(Arc::new(Peer::from_chain(
+            chain,
+            bundle,
+            UnixTime::since_unix_epoch(since_1970),
+        )?))),
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -150,8 +178,8 @@ enum HandshakeError {
     Deadline,
     #[error("the TLS handshake failed: {0}")]
     Tls(io::Error),
-    #[error("the client's certificate is no X509-SVID: {0}")]
-    Leaf(mesh_lite_proto::svid::InvalidLeaf),
+    #[error("the client's certificate is refused: {0}")]
+    Peer(#[from] InvalidPeer),
 }
 
 impl HandshakeError {
@@ -159,7 +187,7 @@ impl HandshakeError {
         match self {
             Self::Deadline => "deadline",
             Self::Tls(_) => "tls",
-            Self::Leaf(_) => "certificate",
+            Self::Peer(_) => "certificate",
         }
     }
 }

@@ -23,7 +23,7 @@ use tokio::{
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    Sources, caller_of, check_not_evicted,
+    Sources, caller_of, check_still_trusted,
     conversation::{Conversation, Responses, start, wait_for_change},
     peer_of,
 };
@@ -124,7 +124,7 @@ impl SecretDiscoveryService for SecretDiscovery {
             .as_ref()
             .and_then(|node| node_metadata(node, CSR_METADATA_KEY));
         let Some(csr) = csr.map(ToOwned::to_owned) else {
-            check_not_evicted(&*peer_of(&caller)?, &self.sources)?;
+            check_still_trusted(&*peer_of(&caller)?, &self.sources)?;
             return self.public_secrets(&message).map(Response::new);
         };
         let name = svid_name(&message.resource_names)?;
@@ -145,7 +145,7 @@ impl SecretDiscoveryService for SecretDiscovery {
     ) -> Result<Response<Self::StreamSecretsStream>, Status> {
         let caller = caller_of(&request)?;
         let peer = peer_of(&caller)?;
-        check_not_evicted(&peer, &self.sources)?;
+        check_still_trusted(&peer, &self.sources)?;
         let conversation = SecretConversation {
             peer,
             trust: self.sources.authority.watch(),
@@ -218,7 +218,7 @@ impl Conversation for SecretConversation {
     }
 
     fn owed(&mut self) -> Result<Option<DiscoveryResponse>, Status> {
-        check_not_evicted(&self.peer, &self.sources)?;
+        check_still_trusted(&self.peer, &self.sources)?;
         let public = PublicSecrets(Arc::clone(&self.trust.borrow()));
         Ok(self.stream.respond(&public))
     }
@@ -252,7 +252,7 @@ fn named_id(name: &str) -> Option<String> {
 fn credential(caller: Caller, token: Option<JoinToken>) -> Result<Credential, Status> {
     match (token, caller.peer) {
         (Some(token), _) => Ok(Credential::JoinToken(token)),
-        (None, Some(peer)) => Ok(Credential::Svid(peer.leaf.clone(), peer.key)),
+        (None, Some(peer)) => Ok(Credential::Svid(peer)),
         (None, None) => Err(Status::unauthenticated(
             "show who you are: a join token (authorization: Bearer ..., made by `mesh-lite token create NAMESPACE/NAME`) \
              the first time, a client certificate after that",

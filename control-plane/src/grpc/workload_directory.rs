@@ -20,12 +20,13 @@ use tokio::{
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    Sources, caller_of, check_not_evicted,
+    Sources, caller_of, check_still_trusted,
     conversation::{Conversation, Responses, start, wait_for_change},
     peer_of,
 };
 use crate::{
-    caller::Peer, metrics::StreamKind, policy_index::PolicyIndex, workload_index::WorkloadIndex,
+    caller::Peer, certificate_authority::rotation::Trust, metrics::StreamKind,
+    policy_index::PolicyIndex, workload_index::WorkloadIndex,
 };
 
 const KIND: StreamKind = StreamKind::Directory;
@@ -56,7 +57,7 @@ impl WorkloadDirectory for Directory {
     ) -> Result<Response<Self::WatchStream>, Status> {
         let caller = caller_of(&request)?;
         let peer = peer_of(&caller)?;
-        check_not_evicted(&peer, &self.sources)?;
+        check_still_trusted(&peer, &self.sources)?;
         let settings = self
             .sources
             .outbound
@@ -69,6 +70,7 @@ impl WorkloadDirectory for Directory {
             index,
             workloads,
             policies: self.sources.policies.clone(),
+            trust: self.sources.authority.watch(),
             sources: self.sources.clone(),
             greeted: false,
             settings_sent: false,
@@ -99,6 +101,7 @@ struct DirectoryConversation {
     index: Arc<WorkloadIndex>,
     workloads: watch::Receiver<Arc<WorkloadIndex>>,
     policies: watch::Receiver<PolicyIndex>,
+    trust: watch::Receiver<Arc<Trust>>,
     sources: Sources,
     greeted: bool,
     settings_sent: bool,
@@ -200,7 +203,7 @@ impl Conversation for DirectoryConversation {
     }
 
     fn owed(&mut self) -> Result<Option<wire::DirectoryResponse>, Status> {
-        check_not_evicted(&self.peer, &self.sources)?;
+        check_still_trusted(&self.peer, &self.sources)?;
         if !self.greeted {
             return Ok(None);
         }
@@ -223,6 +226,7 @@ impl Conversation for DirectoryConversation {
             tokio::select! {
                 () = wait_for_change(&mut self.workloads) => {}
                 () = wait_for_change(&mut self.policies) => {}
+                () = wait_for_change(&mut self.trust) => {}
             }
         }
         let at = *self.look_again_at.get_or_insert_with(|| {

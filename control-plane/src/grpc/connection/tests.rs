@@ -20,6 +20,7 @@ fn peer() -> Arc<Peer> {
     Arc::new(Peer {
         leaf,
         key: KeyPrint::of(b""),
+        root: KeyPrint::of(b""),
     })
 }
 
