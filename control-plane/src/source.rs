@@ -1,4 +1,5 @@
 //! Where documents come from.
 
+pub(crate) mod claimable_addresses;
 pub(crate) mod directory_of_files;
 pub(crate) mod workload_document;

@@ -26,7 +26,10 @@ use crate::{
     policy_index::{PolicyIndex, ShippedDefaults},
     serving_identity::{Served, ServingError, ServingIdentity},
     settings::{Checked, InvalidSettings, Settings},
-    source::directory_of_files::{DirectoryError, DirectoryOfFiles, Published},
+    source::{
+        claimable_addresses::ClaimableAddresses,
+        directory_of_files::{DirectoryError, DirectoryOfFiles, Published},
+    },
     workload_attestation::join_token::JoinTokens,
     workload_index::WorkloadIndex,
 };
@@ -110,7 +113,8 @@ impl Parts {
         let workloads = published.workloads.subscribe();
         let policies = published.policies.subscribe();
         let (config, trust_domain) = (settings.config_dir.clone(), settings.trust_domain.clone());
-        let mut directory = DirectoryOfFiles::new(config, trust_domain, published);
+        let claimable = ClaimableAddresses::new(&settings.mesh_namespace, &settings.outbound);
+        let mut directory = DirectoryOfFiles::new(config, trust_domain, claimable, published);
         directory.read()?;
 
         let identity = ServingIdentity {

@@ -17,7 +17,7 @@ use mesh_lite_proto::document::{
 use spiffe::TrustDomain;
 use tokio::sync::watch;
 
-use super::workload_document;
+use super::{claimable_addresses::ClaimableAddresses, workload_document};
 use crate::{
     condition::{Conditions, Part},
     directory_changes::DirectoryChanges,
@@ -35,6 +35,7 @@ type Files = BTreeMap<String, Result<Vec<u8>, String>>;
 pub(crate) struct DirectoryOfFiles {
     directory: PathBuf,
     trust_domain: TrustDomain,
+    claimable: ClaimableAddresses,
     before: Files,
     workloads: LastGood<Workload>,
     services: LastGood<ServiceDocument>,
@@ -49,10 +50,16 @@ pub(crate) struct Published {
 }
 
 impl DirectoryOfFiles {
-    pub(crate) fn new(directory: PathBuf, trust_domain: TrustDomain, published: Published) -> Self {
+    pub(crate) fn new(
+        directory: PathBuf,
+        trust_domain: TrustDomain,
+        claimable: ClaimableAddresses,
+        published: Published,
+    ) -> Self {
         Self {
             directory,
             trust_domain,
+            claimable,
             before: Files::new(),
             workloads: LastGood::default(),
             services: LastGood::default(),
@@ -103,17 +110,16 @@ impl DirectoryOfFiles {
             .map(|(name, content)| documents_of(name, content))
             .collect();
         let mut texts = Vec::new();
-        let trust_domain = &self.trust_domain;
-        let workload = |document: &RawDocument| workload_document::workload(document, trust_domain);
+        let (trust_domain, claimable) = (&self.trust_domain, &self.claimable);
+        let workload =
+            |document: &RawDocument| workload_document::workload(document, trust_domain, claimable);
+        let service = |document: &RawDocument| workload_document::service(document, claimable);
         let workloads = self
             .workloads
             .take(&documents, Kind::Workload, workload, &mut texts);
-        let services = self.services.take(
-            &documents,
-            Kind::Service,
-            workload_document::service,
-            &mut texts,
-        );
+        let services = self
+            .services
+            .take(&documents, Kind::Service, service, &mut texts);
         let next = self
             .published
             .workloads

@@ -15,6 +15,7 @@ use mesh_lite_proto::{
 use serde::Deserialize;
 use spiffe::TrustDomain;
 
+use super::claimable_addresses::ClaimableAddresses;
 use crate::workload_index::{
     ServiceDocument, ServicePortDocument, TargetPort, Workload, WorkloadName, is_name,
 };
@@ -78,11 +79,12 @@ enum SessionAffinity {
 pub(crate) fn workload(
     document: &RawDocument,
     trust_domain: &TrustDomain,
+    claimable: &ClaimableAddresses,
 ) -> Result<Workload, DocumentErrors> {
     let spec: WorkloadSpec = document.spec()?;
     let account = &spec.service_account;
     let mut check = Check::of(document, account);
-    check.addresses(&spec.addresses);
+    check.addresses(&spec.addresses, claimable);
     if spec.addresses.is_empty() {
         check.wrong(
             account,
@@ -129,10 +131,13 @@ pub(crate) fn workload(
 
 /// # Errors
 /// Everything that is wrong with the document, each with its line.
-pub(crate) fn service(document: &RawDocument) -> Result<ServiceDocument, DocumentErrors> {
+pub(crate) fn service(
+    document: &RawDocument,
+    claimable: &ClaimableAddresses,
+) -> Result<ServiceDocument, DocumentErrors> {
     let spec: ServiceSpec = document.spec()?;
     let mut check = Check::of(document, &spec.selector);
-    check.addresses(&spec.addresses);
+    check.addresses(&spec.addresses, claimable);
     if spec.selector.value.is_empty() {
         let problem = "selector is empty, and would select every workload of the namespace";
         check.wrong(
@@ -196,17 +201,26 @@ impl<'a> Check<'a> {
         check
     }
 
-    fn wrong<T>(&mut self, part: &Spanned<T>, problem: impl Into<String>, remedy: &str) {
+    fn wrong<T>(
+        &mut self,
+        part: &Spanned<T>,
+        problem: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
         self.errors
             .push(self.document.error_at(part, problem, remedy));
     }
 
-    fn addresses(&mut self, addresses: &[Spanned<IpAddr>]) {
+    fn addresses(&mut self, addresses: &[Spanned<IpAddr>], claimable: &ClaimableAddresses) {
         for address in addresses {
             let ip = address.value;
             if ip.is_unspecified() || ip.is_multicast() {
                 let problem = format!("{ip} is no address that one workload or service can have");
                 self.wrong(address, problem, "name its own address");
+            } else if let Some((problem, remedy)) =
+                claimable.objection(&self.document.key.namespace, ip)
+            {
+                self.wrong(address, problem, remedy);
             }
         }
         if let Some(surplus) = addresses.get(MAX_ADDRESSES) {

@@ -368,7 +368,7 @@ async fn tells_each_namespace_its_own_rule_for_plaintext() {
         .outbound
         .unmeshed_by_namespace
         .insert("shop".to_owned(), Rule::Allow);
-    settings.outbound.mesh_cidrs = vec!["10.0.0.0/8".parse().unwrap()];
+    settings.outbound.mesh_cidrs = vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()];
     let running = Running::start_with(directories, settings).await;
     running.directories.write(
         "other.yaml",
@@ -386,6 +386,6 @@ async fn tells_each_namespace_its_own_rule_for_plaintext() {
         let mut stream = Stream::open(channel, subscribe(&[])).await.unwrap();
         let settings = stream.next().await.unwrap().mesh.unwrap();
         assert_eq!(settings.outbound_unmeshed(), expected);
-        assert_eq!(settings.mesh_cidrs, ["10.0.0.0/8"]);
+        assert_eq!(settings.mesh_cidrs, ["10.0.0.0/8", "fd00::/8"]);
     }
 }

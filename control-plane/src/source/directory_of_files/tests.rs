@@ -1,7 +1,7 @@
 use tempfile::TempDir;
 
 use super::*;
-use crate::policy_index::ShippedDefaults;
+use crate::{outbound_rules::OutboundRules, policy_index::ShippedDefaults};
 
 struct Fixture {
     temporary: TempDir,
@@ -22,7 +22,13 @@ fn fixture() -> Fixture {
         policies: watch::Sender::new(policies),
         conditions: conditions.clone(),
     };
-    let directory = DirectoryOfFiles::new(temporary.path().to_owned(), trust_domain, published);
+    let claimable = ClaimableAddresses::new("mesh", &OutboundRules::default());
+    let directory = DirectoryOfFiles::new(
+        temporary.path().to_owned(),
+        trust_domain,
+        claimable,
+        published,
+    );
     Fixture {
         temporary,
         directory,
