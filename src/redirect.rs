@@ -25,7 +25,8 @@ Exit codes: 0 captured and proved, 1 not captured or not proved, 2 wrong usage."
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Kernel interface to use: auto (nft where installed, else iptables), nft, iptables, iptables-legacy.
+    /// Kernel interface to use: auto (nft where installed, else iptables), nft, iptables,
+    /// iptables-legacy (which needs NET_RAW as well).
     #[arg(long, env = "MESH_LITE_BACKEND", default_value = "auto", value_parser = backend)]
     backend: Choice,
     /// User whose connections are not captured: the sidecar's.

@@ -106,7 +106,7 @@ on_each_backend! {
             let _server = Server::greeting(&mesh.network.b.namespace, address, "from b");
             assert_eq!(converse(&mesh.network.c.namespace, address).unwrap(), "from b");
         }
-        let line = mesh.b().log().wait_for(&[("event", "open"), ("plaintext", "inbound_permissive")]);
+        let line = mesh.b().log().wait_for(&[("event", "open"), ("direction", "inbound"), ("decision", "allow")]);
         assert!(line.get("src.identity").is_none(), "plaintext has no identity: {line}");
     }
 

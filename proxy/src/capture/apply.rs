@@ -136,7 +136,10 @@ pub enum ApplyError {
     },
     #[error("{program} did not answer within {} s", TOOL_TIMEOUT.as_secs())]
     TimedOut { program: &'static str },
-    #[error("{program} {arguments} failed ({status}): {complaint}")]
+    #[error(
+        "{program} {arguments} failed ({status}): {complaint}{}",
+        rights(program)
+    )]
     Failed {
         program: &'static str,
         arguments: String,
@@ -148,6 +151,15 @@ pub enum ApplyError {
         cause: Box<Self>,
         rollback: Box<Self>,
     },
+}
+
+/// The older interface complains of tables when it lacks a right.
+fn rights(program: &str) -> &'static str {
+    if program.contains("legacy") {
+        "; this interface needs NET_RAW besides NET_ADMIN"
+    } else {
+        ""
+    }
 }
 
 /// Installs `rules`, replacing ours if they are there, leaving everybody else's alone.

@@ -18,6 +18,11 @@ pub(crate) fn unique_name() -> String {
     format!("{PREFIX}{}-{number}", std::process::id())
 }
 
+/// A name that all tests of one run share: they have one parent, which ends with the run.
+pub(crate) fn name_of_the_run() -> String {
+    format!("{PREFIX}{}-run", std::os::unix::process::parent_id())
+}
+
 /// Removes what processes that are no more have left. Once per process.
 pub(crate) fn sweep() {
     static ONCE: Once = Once::new();

@@ -12,6 +12,7 @@ use rustix::process::Signal;
 use crate::access_log::AccessLog;
 use crate::applications::http_get;
 use crate::eventually::{eventually, eventually_within};
+use crate::leftovers;
 use crate::network::{NODE_V4, Network, Pod};
 use crate::process::{Process, fail, succeed};
 use crate::{ROOT_UID, SIDECAR_UID};
@@ -377,7 +378,10 @@ impl Mesh {
     pub fn rule_line(&self, policy: &str) -> usize {
         let text = fs::read_to_string(self.config.join(DOCUMENT_FILE)).unwrap();
         let named = |line: &str| line.contains(&format!("name: {policy},"));
-        let mut from_policy = text.lines().enumerate().skip_while(|(_, line)| !named(line));
+        let mut from_policy = text
+            .lines()
+            .enumerate()
+            .skip_while(|(_, line)| !named(line));
         let rule = from_policy.find(|(_, line)| line.starts_with("  - "));
         let (before, _) = rule.expect("a policy has rules");
         before + 1
@@ -397,7 +401,13 @@ pub fn redirect_command(
     arguments: &[&str],
 ) -> Command {
     let program = program.to_str().expect("a path of our own making");
-    let mut command = namespace.command_with_capabilities(ROOT_UID, &["net_admin"], program);
+    // The older interface opens a raw socket to talk to the kernel.
+    let rights: &[&str] = if backend == "iptables-legacy" {
+        &["net_admin", "net_raw"]
+    } else {
+        &["net_admin"]
+    };
+    let mut command = namespace.command_with_capabilities(ROOT_UID, rights, program);
     command
         .args(["redirect", "--backend", backend, "--state-dir"])
         .arg(state_dir);
@@ -504,45 +514,28 @@ impl Sidecar {
     }
 }
 
-/// Puts the binary where every user may run it. Shared by all tests of one build.
+/// Puts the binary where every user may run it. Shared by all tests of one run, and removed by
+/// the next one: a run beside this one may test another build.
 pub fn place_program(program: &Path) -> PathBuf {
-    let metadata =
-        fs::metadata(program).unwrap_or_else(|error| panic!("{}: {error}", program.display()));
-    let modified = metadata
-        .modified()
-        .unwrap()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap();
-    let directory = std::env::temp_dir().join(format!(
-        "mesh-lite-program-{}-{}",
-        metadata.len(),
-        modified.as_nanos()
-    ));
+    let directory = std::env::temp_dir().join(leftovers::name_of_the_run());
     let placed = directory.join("mesh-lite");
-    if !placed.exists() {
-        remove_earlier_programs(&directory);
+    let same = |placed: &Path| {
+        let (placed, built) = (fs::metadata(placed).ok()?, fs::metadata(program).ok()?);
+        (placed.len() == built.len() && placed.modified().ok()? >= built.modified().ok()?)
+            .then_some(())
+    };
+    if same(&placed).is_none() {
+        leftovers::sweep();
         let _ = fs::create_dir(&directory);
         fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).unwrap();
         // Tests start beside each other: each copies, the last rename wins, all are the same.
         let unfinished = directory.join(format!("unfinished-{}", std::process::id()));
-        fs::copy(program, &unfinished).unwrap();
+        fs::copy(program, &unfinished)
+            .unwrap_or_else(|error| panic!("{}: {error}", program.display()));
         fs::set_permissions(&unfinished, fs::Permissions::from_mode(0o755)).unwrap();
         fs::rename(&unfinished, &placed).unwrap();
     }
     placed
-}
-
-/// Earlier builds are of no use; one that still runs keeps running.
-fn remove_earlier_programs(current: &Path) {
-    let Ok(entries) = fs::read_dir(std::env::temp_dir()) else {
-        return;
-    };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        if name.to_string_lossy().starts_with("mesh-lite-program-") && entry.path() != current {
-            let _ = fs::remove_dir_all(entry.path());
-        }
-    }
 }
 
 /// The complaint of a `redirect` that must fail.
