@@ -47,6 +47,10 @@ mod authorization_policies;
 mod secret_discovery;
 mod workload_directory;
 
+/// What health and reflection are asked fits many times over. Tonic makes room for as much as
+/// a client announces, before it has sent any of it.
+const MAX_QUESTION: usize = 64 * 1024;
+
 /// All that the services answer from.
 #[derive(Clone)]
 pub(crate) struct Sources {
@@ -72,24 +76,26 @@ pub(crate) async fn routes(sources: Sources) -> Result<Routes, tonic_reflection:
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
-    Ok(Routes::new(health_service)
-        .add_service(reflection)
-        .add_service(
-            SecretDiscoveryServiceServer::new(secrets)
-                .max_decoding_message_size(MAX_GRPC_MESSAGE)
-                .max_encoding_message_size(MAX_GRPC_MESSAGE),
-        )
-        .add_service(
-            WorkloadDirectoryServer::new(directory)
-                .max_decoding_message_size(MAX_GRPC_MESSAGE)
-                .max_encoding_message_size(MAX_GRPC_MESSAGE),
-        )
-        .add_service(
-            AuthorizationPoliciesServer::new(policies)
-                .max_decoding_message_size(MAX_GRPC_MESSAGE)
-                .max_encoding_message_size(MAX_GRPC_MESSAGE),
-        )
-        .prepare())
+    Ok(
+        Routes::new(health_service.max_decoding_message_size(MAX_QUESTION))
+            .add_service(reflection.max_decoding_message_size(MAX_QUESTION))
+            .add_service(
+                SecretDiscoveryServiceServer::new(secrets)
+                    .max_decoding_message_size(MAX_GRPC_MESSAGE)
+                    .max_encoding_message_size(MAX_GRPC_MESSAGE),
+            )
+            .add_service(
+                WorkloadDirectoryServer::new(directory)
+                    .max_decoding_message_size(MAX_GRPC_MESSAGE)
+                    .max_encoding_message_size(MAX_GRPC_MESSAGE),
+            )
+            .add_service(
+                AuthorizationPoliciesServer::new(policies)
+                    .max_decoding_message_size(MAX_GRPC_MESSAGE)
+                    .max_encoding_message_size(MAX_GRPC_MESSAGE),
+            )
+            .prepare(),
+    )
 }
 
 /// The connection a request came on. Every connection of ours has one.

@@ -21,6 +21,7 @@ mod grpc;
 mod issuance;
 pub mod lifetime;
 mod metrics;
+mod open_files;
 pub mod outbound_rules;
 pub mod policy_index;
 pub mod root_commands;

@@ -23,6 +23,7 @@ use crate::{
     grpc::{self, Sources, connection::Ending, listener::Listener},
     issuance::Issuance,
     metrics::Metrics,
+    open_files,
     policy_index::{PolicyIndex, ShippedDefaults},
     serving_identity::{Served, ServingError, ServingIdentity},
     settings::{Checked, InvalidSettings, Settings},
@@ -217,6 +218,7 @@ impl Parts {
             routes,
             metrics,
             ending,
+            max_connections: open_files::max_connections(open_files::raise()),
         }
     }
 }

@@ -1,9 +1,15 @@
 //! One HTTP/2 connection: its limits, its age, and how it ends: GOAWAY, then streams end with
 //! UNAVAILABLE, then the socket is closed (SDS-S22).
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    pin::pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
-use hyper::server::conn::http2;
+use http_body_util::Limited;
+use hyper::{body::Incoming, server::conn::http2};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     service::TowerToHyperService,
@@ -22,21 +28,12 @@ use crate::{
     certificate_authority::random::random_bytes,
 };
 
-/// Long streams move to another replica, and to the current certificate, at least this often.
-const MAX_AGE: Duration = Duration::from_secs(30 * 60);
-/// A caller without a certificate asks for one and comes back with it.
-const MAX_AGE_OF_STRANGERS: Duration = Duration::from_secs(60);
 /// Spread of the age, so that what connected together does not come back together: ± 20 %.
 const AGE_SPREAD_PERCENT: u32 = 20;
-/// Between GOAWAY and the end of the streams, so that the client can open the next connection
-/// first.
-const GRACE: Duration = Duration::from_secs(10);
-/// The same when the process ends.
+/// Between GOAWAY and the end of the streams when the process ends.
 const GRACE_AT_END: Duration = Duration::from_millis(200);
 /// For the last words of the streams to arrive.
 const LAST_WORDS: Duration = Duration::from_secs(2);
-/// A sidecar has three streams; Envoy one per secret (SDS-S21).
-const MAX_STREAMS: u32 = 256;
 /// New requests on one connection: a client that restarts opens a handful (SDS-S21).
 const OPENS_PER_SECOND: u32 = 20;
 const OPEN_BURST: u32 = 300;
@@ -45,6 +42,40 @@ const MAX_HEADERS: u32 = 32 * 1024;
 /// A peer that is gone without a word is noticed within the sum of these.
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_DEADLINE: Duration = Duration::from_secs(20);
+
+/// From the head of a request to the head of its answer. A unary request has arrived by then and
+/// was answered, a stream has begun.
+const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
+/// Tells whoever asks what there is to ask for.
+const REFLECTION: &str = "/grpc.reflection.";
+
+/// What a connection may take, by who opened it.
+struct Allowance {
+    age: Duration,
+    /// Between GOAWAY and the end of the streams, so that the client can open the next
+    /// connection first.
+    grace: Duration,
+    streams: u32,
+    /// Bytes of one request, or of all that a client says on one stream.
+    request: usize,
+}
+
+/// Long streams move to another replica, and to the current certificate, once within the age. A
+/// sidecar has three streams; Envoy one per secret (SDS-S21).
+const OF_PEERS: Allowance = Allowance {
+    age: Duration::from_secs(30 * 60),
+    grace: Duration::from_secs(10),
+    streams: 256,
+    request: usize::MAX,
+};
+/// A caller without a certificate asks for one and comes back with it: all in all within 30 s.
+/// Its request is a certificate request, and 61 KB of node if it is Envoy's.
+const OF_STRANGERS: Allowance = Allowance {
+    age: Duration::from_secs(20),
+    grace: Duration::from_secs(4),
+    streams: 4,
+    request: 128 * 1024,
+};
 
 /// Whether the control plane goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,37 +90,24 @@ pub(super) async fn serve(
     peer: Option<Arc<Peer>>,
     mut ending: watch::Receiver<Ending>,
 ) {
-    let age = age(if peer.is_some() {
-        MAX_AGE
+    let allowance = if peer.is_some() {
+        OF_PEERS
     } else {
-        MAX_AGE_OF_STRANGERS
-    });
+        OF_STRANGERS
+    };
     let (close, closing) = watch::channel(false);
-    let caller = Caller { peer, closing };
-    let opened = Instant::now();
-    let rate = Arc::new(std::sync::Mutex::new(RequestRate::new(
-        OPENS_PER_SECOND,
-        OPEN_BURST,
-    )));
-    let service = service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
-        let mut routes = routes.clone();
-        let admitted = rate
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .take(1, opened.elapsed());
-        request.extensions_mut().insert(caller.clone());
-        async move {
-            if admitted {
-                routes.call(request).await
-            } else {
-                Ok(too_many_requests())
-            }
-        }
-    });
+    let service = Requests {
+        routes,
+        caller: Caller { peer, closing },
+        max_request: allowance.request,
+        opened: Instant::now(),
+        rate: Mutex::new(RequestRate::new(OPENS_PER_SECOND, OPEN_BURST)).into(),
+    };
+    let service = service_fn(move |request| service.clone().answer(request));
     let mut connection = pin!(
         http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
-            .max_concurrent_streams(MAX_STREAMS)
+            .max_concurrent_streams(allowance.streams)
             .max_header_list_size(MAX_HEADERS)
             .keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PING_DEADLINE)
@@ -97,26 +115,63 @@ pub(super) async fn serve(
     );
     let grace = tokio::select! {
         _ = connection.as_mut() => return,
-        () = time::sleep(age) => GRACE,
+        () = time::sleep(age(allowance.age)) => allowance.grace,
         _ = ending.wait_for(|ending| *ending == Ending::Now) => GRACE_AT_END,
     };
     connection.as_mut().graceful_shutdown();
     tokio::select! {
         _ = connection.as_mut() => return,
         () = time::sleep(grace) => {}
-        _ = ending.wait_for(|ending| *ending == Ending::Now), if grace == GRACE => {}
+        _ = ending.wait_for(|ending| *ending == Ending::Now), if grace == allowance.grace => {}
     }
     close.send_replace(true);
     // An error here is the connection's end, which is what is wanted.
     let _ = time::timeout(LAST_WORDS, connection).await;
 }
 
-fn too_many_requests() -> http::Response<Body> {
-    Status::resource_exhausted(format!(
-        "more than {OPENS_PER_SECOND} requests a second on one connection: back off"
-    ))
-    .into_http()
+/// All requests of one connection.
+#[derive(Clone)]
+struct Requests {
+    routes: Routes,
+    caller: Caller,
+    max_request: usize,
+    opened: Instant,
+    rate: Arc<Mutex<RequestRate>>,
 }
+
+impl Requests {
+    async fn answer(mut self, request: http::Request<Incoming>) -> Answer {
+        if let Err(status) = self.admit(request.uri().path()) {
+            return Ok(status.into_http());
+        }
+        let mut request = request.map(|body| Limited::new(body, self.max_request));
+        request.extensions_mut().insert(self.caller);
+        match time::timeout(REQUEST_DEADLINE, self.routes.call(request)).await {
+            Ok(answer) => answer,
+            Err(_) => Ok(Status::deadline_exceeded(format!(
+                "the request was not here whole, or not answered, within {REQUEST_DEADLINE:?}"
+            ))
+            .into_http()),
+        }
+    }
+
+    fn admit(&self, path: &str) -> Result<(), Status> {
+        let mut rate = self.rate.lock().unwrap_or_else(PoisonError::into_inner);
+        if !rate.take(1, self.opened.elapsed()) {
+            return Err(Status::resource_exhausted(format!(
+                "more than {OPENS_PER_SECOND} requests a second on one connection: back off"
+            )));
+        }
+        if self.caller.peer.is_none() && path.starts_with(REFLECTION) {
+            return Err(Status::unauthenticated(
+                "reflection is for callers with a client certificate",
+            ));
+        }
+        Ok(())
+    }
+}
+
+type Answer = Result<http::Response<Body>, Infallible>;
 
 /// Somewhere within the spread around `middle`.
 fn age(middle: Duration) -> Duration {

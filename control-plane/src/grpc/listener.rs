@@ -30,8 +30,6 @@ use crate::{
     metrics::{Metrics, OpenGauge},
 };
 
-/// Design §14 speaks of 10,000 sidecars, each with one connection, two while it changes over.
-const MAX_CONNECTIONS: usize = 20_000;
 /// A client that takes longer is not one of ours, or not well.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 /// After an accept that failed, usually because no file descriptors are left: this long, then
@@ -47,12 +45,13 @@ pub(crate) struct Listener {
     pub(crate) routes: Routes,
     pub(crate) metrics: Metrics,
     pub(crate) ending: watch::Receiver<Ending>,
+    pub(crate) max_connections: usize,
 }
 
 impl Listener {
     /// Accepts until the control plane ends, then waits until every connection is closed.
     pub(crate) async fn run(mut self) {
-        let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let room = Arc::new(Semaphore::new(self.max_connections));
         let strangers = Strangers::default();
         let mut back_off = FIRST_BACK_OFF;
         loop {
@@ -80,7 +79,7 @@ impl Listener {
         }
         drop(self.socket);
         // each connection ends itself within a bounded time and gives its place back
-        let all = u32::try_from(MAX_CONNECTIONS).unwrap_or(u32::MAX);
+        let all = u32::try_from(self.max_connections).unwrap_or(u32::MAX);
         let _ = room.acquire_many(all).await;
     }
 

@@ -48,6 +48,8 @@ use crate::{
     workload_index::Workload,
 };
 
+mod strangers;
+
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const WEB: &str = "spiffe://mesh.test/ns/shop/sa/web";
 

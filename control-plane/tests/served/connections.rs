@@ -97,8 +97,7 @@ async fn serves_health_and_reflection() {
         server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
     };
     let running = Running::start().await;
-    let channel = running.anonymous().await;
-    let health = HealthClient::new(channel.clone())
+    let health = HealthClient::new(running.anonymous().await)
         .check(HealthCheckRequest::default())
         .await;
     assert_eq!(
@@ -109,6 +108,7 @@ async fn serves_health_and_reflection() {
         host: String::new(),
         message_request: Some(MessageRequest::ListServices(String::new())),
     };
+    let channel = running.workload("shop/web").await;
     let mut answers = ServerReflectionClient::new(channel)
         .server_reflection_info(tokio_stream::once(list))
         .await

@@ -61,7 +61,7 @@ async fn open_stream(channel: &Channel) -> tonic::Streaming<tonic_health::pb::He
 
 #[tokio::test(start_paused = true)]
 async fn closes_a_connection_at_its_age_and_a_strangers_much_earlier() {
-    for (peer, middle) in [(Some(peer()), MAX_AGE), (None, MAX_AGE_OF_STRANGERS)] {
+    for (peer, allowance) in [(Some(peer()), OF_PEERS), (None, OF_STRANGERS)] {
         let opened = Instant::now();
         let Served {
             channel,
@@ -70,8 +70,8 @@ async fn closes_a_connection_at_its_age_and_a_strangers_much_earlier() {
         } = served(peer).await;
         let mut stream = open_stream(&channel).await;
         task.await.unwrap();
-        let least = middle * 8 / 10;
-        let most = middle * 12 / 10 + GRACE + LAST_WORDS + Duration::from_secs(1);
+        let least = allowance.age * 8 / 10;
+        let most = allowance.age * 12 / 10 + allowance.grace + LAST_WORDS;
         let lived = opened.elapsed();
         assert!((least..=most).contains(&lived), "{lived:?}");
         assert!(stream.message().await.is_err());
@@ -114,11 +114,12 @@ async fn refuses_requests_that_come_too_fast() {
 
 #[test]
 fn spreads_the_age_of_connections_by_a_fifth_each_way() {
-    let ages: Vec<Duration> = (0..200).map(|_| age(MAX_AGE)).collect();
-    let (least, most) = (MAX_AGE * 8 / 10, MAX_AGE * 12 / 10);
+    let ages: Vec<Duration> = (0..200).map(|_| age(OF_PEERS.age)).collect();
+    let middle = OF_PEERS.age;
+    let (least, most) = (middle * 8 / 10, middle * 12 / 10);
     assert!(
         ages.iter().all(|age| (least..=most).contains(age)),
         "{ages:?}"
     );
-    assert!(ages.iter().any(|age| *age < MAX_AGE) && ages.iter().any(|age| *age > MAX_AGE));
+    assert!(ages.iter().any(|age| *age < middle) && ages.iter().any(|age| *age > middle));
 }
