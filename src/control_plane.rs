@@ -19,6 +19,7 @@ use mesh_lite_control_plane::{
     settings::{LEAF_LIFETIME, Settings},
 };
 use mesh_lite_proto::{
+    identity::parse_trust_domain,
     sidecar::{
         CONTROL_PLANE_METRICS_PORT, CONTROL_PLANE_PORT, DEFAULT_MESH_NAMESPACE,
         DEFAULT_TRUST_DOMAIN,
@@ -51,7 +52,7 @@ pub(crate) struct Args {
     /// Documents of workloads, services and policy, watched for change.
     #[arg(long, env = "MESH_LITE_CONFIG_DIR", value_name = "DIR")]
     config_dir: PathBuf,
-    #[arg(long, env = "MESH_LITE_TRUST_DOMAIN", default_value = DEFAULT_TRUST_DOMAIN)]
+    #[arg(long, env = "MESH_LITE_TRUST_DOMAIN", value_parser = parse_trust_domain, default_value = DEFAULT_TRUST_DOMAIN)]
     trust_domain: TrustDomain,
     /// Namespace of the mesh's own workloads; policy in it is for the whole mesh.
     #[arg(long, env = "MESH_LITE_MESH_NAMESPACE", default_value = DEFAULT_MESH_NAMESPACE)]

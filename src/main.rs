@@ -75,3 +75,37 @@ fn main() -> ExitCode {
         ExitCode::FAILURE
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trust_domain_that_is_not_written_as_its_name_is_refused_by_every_command() {
+        let commands: [&[&str]; 3] = [
+            &["control-plane", "--data-dir", "d", "--config-dir", "c"],
+            &["root", "init", "--data-dir", "d"],
+            &[
+                "proxy",
+                "--control-plane",
+                "localhost:15012",
+                "--trust-bundle",
+                "b",
+                "--data-dir",
+                "d",
+            ],
+        ];
+        for command in commands {
+            let parse = |domain| {
+                let whole = ["mesh-lite"].into_iter().chain(command.iter().copied());
+                Arguments::try_parse_from(whole.chain(["--trust-domain", domain]))
+            };
+            assert!(parse("cluster.local").is_ok(), "{command:?}");
+            for domain in ["Cluster.Local", "spiffe://cluster.local/ns/y"] {
+                let refused = parse(domain).err().unwrap().to_string();
+                let words = "did you mean \"cluster.local\"?";
+                assert!(refused.contains(words), "{command:?}: {refused}");
+            }
+        }
+    }
+}

@@ -13,6 +13,7 @@ use std::{
 use anyhow::Context;
 use clap::ValueEnum;
 use mesh_lite_proto::{
+    identity::parse_trust_domain,
     sidecar::{
         ADMIN_PORT, DEFAULT_MESH_NAMESPACE, DEFAULT_TRUST_DOMAIN, HEALTH_PORT,
         INBOUND_PLAINTEXT_PORT, METRICS_PORT, OUTBOUND_PORT, TUNNEL_PORT,
@@ -55,7 +56,7 @@ pub(crate) struct Args {
     /// Roots of the trust domain, PEM.
     #[arg(long, env = "MESH_LITE_TRUST_BUNDLE", value_name = "FILE")]
     trust_bundle: PathBuf,
-    #[arg(long, env = "MESH_LITE_TRUST_DOMAIN", default_value = DEFAULT_TRUST_DOMAIN)]
+    #[arg(long, env = "MESH_LITE_TRUST_DOMAIN", value_parser = parse_trust_domain, default_value = DEFAULT_TRUST_DOMAIN)]
     trust_domain: spiffe::TrustDomain,
     /// Namespace of the mesh's own workloads: the control plane must prove that it is of it.
     #[arg(long, env = "MESH_LITE_MESH_NAMESPACE", default_value = DEFAULT_MESH_NAMESPACE)]

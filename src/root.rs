@@ -10,7 +10,7 @@ use mesh_lite_control_plane::{
         renewal_is_due, root_trust_domain,
     },
 };
-use mesh_lite_proto::sidecar::DEFAULT_TRUST_DOMAIN;
+use mesh_lite_proto::{identity::parse_trust_domain, sidecar::DEFAULT_TRUST_DOMAIN};
 use serde_json::json;
 use spiffe::TrustDomain;
 
@@ -58,7 +58,7 @@ struct Directories {
 struct Init {
     #[command(flatten)]
     directories: Directories,
-    #[arg(long, env = "MESH_LITE_TRUST_DOMAIN", default_value = DEFAULT_TRUST_DOMAIN)]
+    #[arg(long, env = "MESH_LITE_TRUST_DOMAIN", value_parser = parse_trust_domain, default_value = DEFAULT_TRUST_DOMAIN)]
     trust_domain: TrustDomain,
     #[arg(long, env = "MESH_LITE_ROOT_LIFETIME", default_value_t = ROOT_LIFETIME.into(), value_name = "TIME")]
     root_lifetime: Lifetime,

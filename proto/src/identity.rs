@@ -95,6 +95,34 @@ impl WorkloadId {
     }
 }
 
+/// A trust domain as settings state it: exactly its name, so that every place that states it
+/// states the same text.
+///
+/// # Errors
+/// If it is no trust domain, or would be read as another text than was written.
+pub fn parse_trust_domain(text: &str) -> Result<TrustDomain, InvalidTrustDomain> {
+    let domain = TrustDomain::new(text).map_err(|error| InvalidTrustDomain::Malformed {
+        text: text.to_owned(),
+        reason: error.to_string(),
+    })?;
+    let name = domain.to_string();
+    if name == text {
+        Ok(domain)
+    } else {
+        let text = text.to_owned();
+        Err(InvalidTrustDomain::NotCanonical { text, name })
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidTrustDomain {
+    #[error("{text:?} is not a trust domain: {reason}")]
+    Malformed { text: String, reason: String },
+    #[error("{text:?} is not the name of a trust domain as it is written: did you mean {name:?}?")]
+    NotCanonical { text: String, name: String },
+}
+
 impl PartialEq for WorkloadId {
     fn eq(&self, other: &Self) -> bool {
         self.as_str() == other.as_str()

@@ -94,3 +94,31 @@ fn only_the_exact_form_has_a_namespace() {
         );
     }
 }
+
+#[test]
+fn a_trust_domain_is_taken_as_it_is_written_or_not_at_all() {
+    for text in ["cluster.local", "a_b-1.test", "10.0.0.1"] {
+        assert_eq!(parse_trust_domain(text).unwrap().to_string(), text);
+    }
+    for text in [
+        "Cluster.Local",
+        "spiffe://cluster.local",
+        "spiffe://cluster.local/ns/y",
+        "cluster.local/ns/y",
+        " cluster.local",
+    ] {
+        assert!(parse_trust_domain(text).is_err(), "{text}");
+    }
+    let refused = parse_trust_domain("spiffe://x/ns/y").unwrap_err();
+    assert!(
+        refused.to_string().contains("did you mean \"x\"?"),
+        "{refused}"
+    );
+    for text in ["", "a b", "a:1"] {
+        let refused = parse_trust_domain(text).unwrap_err();
+        assert!(
+            matches!(refused, InvalidTrustDomain::Malformed { .. }),
+            "{refused}"
+        );
+    }
+}
