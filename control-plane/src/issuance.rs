@@ -23,7 +23,7 @@ use crate::{
     workload_index::{WorkloadIndex, WorkloadName},
 };
 
-/// Keys that were certified lately: none is certified twice. 64 K keys take some 6 MB and cover
+/// Keys that this process certified lately: none is certified twice. 64 K keys take some 6 MB and cover
 /// more than an hour of 10,000 workloads with the shortest leaves that make sense.
 const REMEMBERED_KEYS: usize = 65_536;
 
@@ -230,6 +230,10 @@ impl Memory {
 }
 
 /// The keys certified last, oldest first.
+///
+/// They are those of this process: after a restart, and at another control plane, a key that was
+/// certified before is certified once more. The holder of the key gains a certificate that it
+/// could have had with a new key anyway; join tokens, which must be spent once, are on disk.
 #[derive(Default)]
 struct RecentKeys {
     known: HashSet<KeyPrint>,
