@@ -81,7 +81,8 @@ impl CertificateAuthority {
     ) -> Result<IssuedSvid, IssueError> {
         let authority = Arc::clone(&self.trust.borrow().authority);
         let lifetime = self.leaf_lifetime;
-        let template = SvidTemplate::new(id, common_name, public_key, lifetime, &authority, now)?;
+        let limits = authority.limits();
+        let template = SvidTemplate::new(id, common_name, public_key, lifetime, limits, now)?;
         let leaf = authority.sign(&template)?;
         let facts = svid_inspection::inspect(&leaf, &template, &authority)?;
         Ok(IssuedSvid {

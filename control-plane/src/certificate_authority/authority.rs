@@ -13,7 +13,7 @@ use x509_parser::{
     prelude::FromDer,
 };
 
-use super::svid_template::SvidTemplate;
+use super::svid_template::{IssuerLimits, SvidTemplate};
 use crate::clock::from_unix_seconds;
 
 /// What a CA certificate says of itself.
@@ -127,6 +127,15 @@ impl IssuingAuthority {
 
     pub(crate) fn trust_domain(&self) -> &TrustDomain {
         &self.trust_domain
+    }
+
+    /// What no leaf of it may go beyond.
+    pub(super) fn limits(&self) -> IssuerLimits<'_> {
+        IssuerLimits {
+            trust_domain: &self.trust_domain,
+            not_before: self.facts.not_before,
+            not_after: self.facts.not_after,
+        }
     }
 
     /// DER SubjectPublicKeyInfo.

@@ -8,9 +8,9 @@ use rcgen::{
     CertificateParams, CustomExtension, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     KeyUsagePurpose, SerialNumber,
 };
+use spiffe::TrustDomain;
 
 use super::{
-    authority::IssuingAuthority,
     certificate_request::PublicKey,
     random::{NoRandomNumbers, SerialBytes, serial},
 };
@@ -22,6 +22,14 @@ const MAX_BACKDATE: Duration = Duration::from_secs(120);
 pub(crate) const MAX_COMMON_NAME: usize = 64;
 /// RFC 5280 §4.2.1.6
 const SUBJECT_ALT_NAME: &[u64] = &[2, 5, 29, 17];
+
+/// What a leaf may not go beyond.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct IssuerLimits<'a> {
+    pub(crate) trust_domain: &'a TrustDomain,
+    pub(crate) not_before: SystemTime,
+    pub(crate) not_after: SystemTime,
+}
 
 /// One leaf as we want it.
 #[derive(Debug, Clone)]
@@ -42,14 +50,13 @@ impl SvidTemplate {
         common_name: String,
         public_key: PublicKey,
         lifetime: Duration,
-        issuer: &IssuingAuthority,
+        issuer: IssuerLimits<'_>,
         now: SystemTime,
     ) -> Result<Self, TemplateError> {
-        if id.trust_domain() != issuer.trust_domain() {
-            let issuer = issuer.trust_domain().to_string();
+        if id.trust_domain() != issuer.trust_domain {
+            let issuer = issuer.trust_domain.to_string();
             return Err(TemplateError::TrustDomain { id, issuer });
         }
-        let issuer = issuer.facts();
         if common_name.is_empty() || common_name.chars().count() > MAX_COMMON_NAME {
             return Err(TemplateError::CommonName(common_name));
         }

@@ -155,7 +155,7 @@ fn hands_out_nothing_that_differs_from_what_was_meant() {
             name.to_owned(),
             public_key(),
             DAY,
-            &trust.authority,
+            trust.authority.limits(),
             now(),
         )
         .unwrap()
