@@ -54,7 +54,8 @@ pub(crate) struct Args {
     config_dir: PathBuf,
     #[arg(long, env = "MESH_LITE_TRUST_DOMAIN", value_parser = parse_trust_domain, default_value = DEFAULT_TRUST_DOMAIN)]
     trust_domain: TrustDomain,
-    /// Namespace of the mesh's own workloads; policy in it is for the whole mesh.
+    /// Namespace of the mesh's own workloads; policy in it is for the whole mesh, and only in it
+    /// may a document evict workloads of other namespaces.
     #[arg(long, env = "MESH_LITE_MESH_NAMESPACE", default_value = DEFAULT_MESH_NAMESPACE)]
     mesh_namespace: String,
     /// gRPC for sidecars, TLS 1.3.
@@ -66,7 +67,8 @@ pub(crate) struct Args {
     /// How long workloads' certificates live. Below 5m only for tests, never below 10s.
     #[arg(long, env = "MESH_LITE_LEAF_LIFETIME", default_value_t = LEAF_LIFETIME.into(), value_name = "TIME")]
     leaf_lifetime: Lifetime,
-    /// Addresses inside the mesh. Private ranges, if none are named.
+    /// Addresses inside the mesh: no others may be claimed by Workload and Service documents
+    /// outside the mesh namespace. Private ranges, if none are named.
     #[arg(
         long,
         env = "MESH_LITE_MESH_CIDRS",
