@@ -26,7 +26,7 @@ use crate::{
     dial::{self, Dialled},
     directory::{
         Directory,
-        pick::{Outstanding, Picker},
+        pick::{Outstanding, Picked, Picker},
     },
     forward::{Broken, Count, Far, Forward},
     listener::Accepted,
@@ -174,7 +174,7 @@ impl Outbound {
         deadline: Instant,
         account: &mut Account,
     ) -> Result<Connected, Refused> {
-        let (service, port) = match self
+        match self
             .router
             .route(&self.directory, name, wanted.port)
             .await?
@@ -183,53 +183,70 @@ impl Outbound {
                 let address = hop.address().ip();
                 let (far, registered) = self.reach(hop, wanted, deadline, account).await?;
                 let (_outstanding, one_of_many) = (None, false);
-                return Ok(Connected {
+                Ok(Connected {
                     far,
                     registered,
                     address,
                     _outstanding,
                     one_of_many,
-                });
+                })
             }
-            Route::Service { service, port } => (service, port),
-        };
-        let mut refused = None;
-        for left in (0..MAX_ATTEMPTS).rev() {
-            let picked = service
-                .get()
-                .and_then(|service| self.picker.pick(service, wanted.client, tried));
-            let Some(picked) = picked else { break };
-            let hop = self.router.hop(&self.directory, &picked.endpoint, port)?;
-            let address = picked.endpoint.address;
-            let attempt = if left == 0 {
-                deadline
-            } else {
-                deadline.min(Instant::now() + ATTEMPT)
-            };
-            match self.reach(hop, wanted, attempt, account).await {
-                Ok((far, registered)) => {
-                    let (_outstanding, one_of_many) = (Some(picked.outstanding), true);
-                    return Ok(Connected {
-                        far,
-                        registered,
-                        address,
-                        _outstanding,
-                        one_of_many,
-                    });
-                }
-                Err(error) => {
-                    if is_the_endpoints_fault(&error) {
-                        self.picker.failed(address, Instant::now());
+            Route::Service { service, port } => {
+                let mut refused = None;
+                for left in (0..MAX_ATTEMPTS).rev() {
+                    let picked = service
+                        .get()
+                        .and_then(|service| self.picker.pick(service, wanted.client, tried));
+                    let Some(picked) = picked else { break };
+                    let address = picked.endpoint.address;
+                    let attempt =
+                        deadline.min(Instant::now() + if left == 0 { CONNECT } else { ATTEMPT });
+                    match self
+                        .try_endpoint(picked, port, wanted, attempt, account)
+                        .await
+                    {
+                        Ok(connected) => return Ok(connected),
+                        Err(error) => refused = Some(error),
                     }
                     tried.push(address);
-                    refused = Some(error);
+                    if Instant::now() >= deadline {
+                        break;
+                    }
                 }
-            }
-            if Instant::now() >= deadline {
-                break;
+                Err(refused.unwrap_or_else(|| no_endpoint(name, tried)))
             }
         }
-        Err(refused.unwrap_or_else(|| no_endpoint(name, tried)))
+    }
+
+    /// One endpoint of a service, by its own rule: mutual TLS if it has a sidecar.
+    async fn try_endpoint(
+        &self,
+        picked: Picked,
+        port: u16,
+        wanted: &Wanted,
+        deadline: Instant,
+        account: &mut Account,
+    ) -> Result<Connected, Refused> {
+        let hop = self.router.hop(&self.directory, &picked.endpoint, port)?;
+        let address = picked.endpoint.address;
+        match self.reach(hop, wanted, deadline, account).await {
+            Ok((far, registered)) => {
+                let (_outstanding, one_of_many) = (Some(picked.outstanding), true);
+                Ok(Connected {
+                    far,
+                    registered,
+                    address,
+                    _outstanding,
+                    one_of_many,
+                })
+            }
+            Err(error) => {
+                if is_the_endpoints_fault(&error) {
+                    self.picker.failed(address, Instant::now());
+                }
+                Err(error)
+            }
+        }
     }
 
     async fn reach(

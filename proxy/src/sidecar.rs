@@ -132,8 +132,9 @@ async fn serve(
 
     let drain = Drain::default();
     let live = LiveConnections::default();
+    let policy = handles.policy.clone();
     let enforcement = Enforcement::new(
-        handles.policy.clone(),
+        policy,
         tls.clone(),
         live.clone(),
         metrics.clone(),
@@ -155,29 +156,21 @@ async fn serve(
     spawn_drain_readiness(drain.watch(), &readiness);
     let shown = pages::Shown {
         readiness: readiness.clone(),
-        metrics: metrics.clone(),
+        metrics,
         tls,
         policy: handles.policy.clone(),
         status: handles.status.clone(),
         live: live.clone(),
     };
-    serve_admin(&config.addresses, &shown).await?;
-    listeners::open(
-        &config.addresses,
-        &config.capture,
-        &path,
-        &handles,
-        data,
-        &readiness,
-    )?;
-    capture_watch::spawn(
-        config.capture,
-        config.addresses,
-        path,
-        &handles,
-        data,
-        &readiness,
-    );
+    let SidecarConfig {
+        addresses,
+        capture,
+        patience,
+        ..
+    } = config;
+    serve_admin(&addresses, &shown).await?;
+    listeners::open(&addresses, &capture, &path, &handles, data, &readiness)?;
+    capture_watch::spawn(capture, addresses, path, &handles, data, &readiness);
 
     tokio::select! {
         () = signals.next() => {}
@@ -189,7 +182,7 @@ async fn serve(
         .run(
             &live,
             || limits.open_connections(),
-            config.patience,
+            patience,
             signals.next(),
         )
         .await;
