@@ -210,7 +210,7 @@ on_each_backend! {
         let mesh = settings(backend).start();
         let _server = greeting_at_b(&mesh);
         let mut client = open(&mesh);
-        mesh.b().signal(Signal::STOP);
+        mesh.b().stop();
         for line in 0..100 {
             client.send(&format!("line {line}\n")).unwrap();
         }

@@ -456,6 +456,11 @@ impl Sidecar {
         self.process().signal(signal);
     }
 
+    /// As [`Process::stop`].
+    pub fn stop(&self) {
+        self.process().stop();
+    }
+
     /// Waits for a sidecar that ends by itself, or was told to.
     pub fn ended(&mut self) -> std::process::ExitStatus {
         self.process

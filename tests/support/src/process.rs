@@ -55,6 +55,29 @@ impl Process {
             .unwrap_or_else(|error| panic!("{}: {signal:?}: {error}", self.name));
     }
 
+    /// SIGSTOP, and waits until every thread of it stands still: the signal alone returns before.
+    pub fn stop(&self) {
+        self.signal(Signal::STOP);
+        let tasks = format!("/proc/{}/task", self.child.id());
+        eventually(&format!("{} stands still", self.name), || {
+            let mut states = Vec::new();
+            for task in fs::read_dir(&tasks).unwrap() {
+                let stat =
+                    fs::read_to_string(task.unwrap().path().join("stat")).unwrap_or_default();
+                let state = stat
+                    .rsplit(") ")
+                    .next()
+                    .and_then(|rest| rest.chars().next());
+                states.push(state.unwrap_or('?'));
+            }
+            if states.iter().all(|state| *state == 'T') {
+                Ok(())
+            } else {
+                Err(states)
+            }
+        });
+    }
+
     /// SIGKILL, and waits until it is gone.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
