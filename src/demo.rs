@@ -57,6 +57,7 @@ async fn show(args: &Args) -> anyhow::Result<()> {
     paint.title("Starting a control plane, three applications and their sidecars");
     let scene = Scene::start(LEAF_LIFETIME).await?;
     println!("  everything is in {}", scene.directory().display());
+    println!("  (removed at the end; certificates live for 10 s here, a day by default)");
 
     paint.title("1. Identities: issued over gRPC, for join tokens that work once");
     for sidecar in scene.sidecars() {
@@ -127,7 +128,12 @@ fn wire_view(seen: &Seen, paint: &Paint) -> anyhow::Result<()> {
     }
     ensure!(!seen.contains(MARKER), "the wire saw {MARKER:?}");
     ensure!(seen.is_tls13(), "the wire did not see TLS 1.3");
-    println!("  {}", paint.good(&format!("{MARKER:?} is nowhere in it")));
+    println!(
+        "  {}",
+        paint.good(&format!(
+            "web's request carried {MARKER:?} in plaintext; it is nowhere in it"
+        ))
+    );
     Ok(())
 }
 

@@ -20,6 +20,7 @@ pub mod capture;
 pub mod clock;
 pub mod control;
 pub mod control_plane_client;
+pub mod data_directory;
 pub mod data_path;
 pub mod dial;
 pub mod directory;

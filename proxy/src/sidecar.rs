@@ -21,6 +21,7 @@ use crate::{
     clock,
     control::{self, ControlConfig},
     control_plane_client::InvalidControlPlane,
+    data_directory::{DataDirectory, DataDirectoryError},
     data_path::DataPath,
     dial::OwnConnections,
     drain::{Drain, Patience, Phase},
@@ -76,6 +77,8 @@ pub enum SidecarError {
     #[error(transparent)]
     ControlPlane(#[from] InvalidControlPlane),
     #[error(transparent)]
+    DataDirectory(#[from] DataDirectoryError),
+    #[error(transparent)]
     Listen(#[from] ListenError),
     #[error(transparent)]
     Admin(#[from] BindError),
@@ -98,6 +101,8 @@ pub fn run<Stop>(
 where
     Stop: Signals,
 {
+    // before a join token is redeemed whose certificate could not be kept
+    let _data_directory = DataDirectory::claim(&config.control.data_dir)?;
     let data = Builder::new_multi_thread()
         .worker_threads(config.workers)
         // a turn of a bulk connection is long: the sockets of others are looked at more often

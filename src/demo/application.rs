@@ -82,7 +82,7 @@ pub(super) async fn call(address: SocketAddr, name: &str, marker: &str) -> Call 
     match timeout(PATIENCE, asked).await {
         Ok(Ok(body)) => Call::Answered(body),
         Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => {
-            Call::Reset(format!("curl: (56) {error}"))
+            Call::Reset(error.to_string().to_lowercase())
         }
         Ok(Err(error)) => Call::Other(error.to_string()),
         Err(_) => Call::Other(format!("no answer within {PATIENCE:?}")),
