@@ -104,6 +104,7 @@ impl Forward<'_> {
             to_far: Half::new(Vec::new()),
             timer: self.status_due.map(|due| Box::pin(sleep_until(due))),
             awaiting_status: self.status_due.is_some(),
+            moved: false,
             far_write_error: None,
             forward: ForwardParts {
                 application: self.application,
@@ -155,6 +156,8 @@ struct Running<'a> {
     /// The answer's deadline first, later the half-closed limit. Most connections have none.
     timer: Option<Pin<Box<Sleep>>>,
     awaiting_status: bool,
+    /// Something has moved since the half-closed limit was last looked at.
+    moved: bool,
     /// A write failed before the answer came: the answer may still be there to be read.
     far_write_error: Option<io::Error>,
 }
@@ -171,15 +174,14 @@ impl Running<'_> {
         if let Poll::Ready(reason) = self.forward.cut.poll_cut(context) {
             return Poll::Ready(Err(Broken::Cut(reason)));
         }
-        let mut moved = false;
         for _ in 0..TURNS {
             let to_far = self.turn_to_far(context)?;
             let to_application = self.turn_to_application(context)?;
-            moved |= to_far == Step::Moved || to_application == Step::Moved;
+            self.moved |= to_far == Step::Moved || to_application == Step::Moved;
             match (to_far, to_application) {
                 (Step::Done, Step::Done) => return Poll::Ready(Ok(())),
                 (Step::Moved, _) | (_, Step::Moved) => {}
-                _ => return self.poll_timer(context, moved),
+                _ => return self.poll_timer(context),
             }
         }
         // the rest of this thread's connections come first
@@ -187,7 +189,8 @@ impl Running<'_> {
         Poll::Pending
     }
 
-    fn poll_timer(&mut self, context: &mut Context<'_>, moved: bool) -> Poll<Result<(), Broken>> {
+    fn poll_timer(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        let moved = std::mem::take(&mut self.moved);
         if !self.awaiting_status {
             match (
                 self.to_far.is_done() || self.to_application.is_done(),

@@ -122,12 +122,18 @@ impl Inbound {
         let Some(_place) = self.path.limits.inbound() else {
             return account.refused(Refusal::Limit.into());
         };
-        match self.intercepted(&accepted, &mut account) {
+        // until policy has said yes; an allowed connection holds no place among strangers
+        let Some(stranger) = self.path.limits.queue(accepted.peer.ip()) else {
+            return account.refused(Refusal::UnauthenticatedLimit.into());
+        };
+        let established = match self.intercepted(&accepted, &mut account) {
+            Ok(subject) => self.establish(subject, &mut account).await,
+            Err(refused) => Err(refused),
+        };
+        drop(stranger);
+        match established {
+            Ok(established) => forward_plain(&mut accepted.socket, established, &account).await,
             Err(refused) => account.refused(refused),
-            Ok(subject) => match self.establish(subject, &mut account).await {
-                Err(refused) => account.refused(refused),
-                Ok(established) => forward_plain(&mut accepted.socket, established, &account).await,
-            },
         }
     }
 
