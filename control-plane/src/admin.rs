@@ -112,7 +112,10 @@ impl Admin {
         if problems.is_empty() {
             return text(StatusCode::OK, "ok\n".to_owned());
         }
-        let heading = format!("serving, with {} problems:\n", problems.len());
+        let heading = match problems.len() {
+            1 => "serving, with 1 problem:\n".to_owned(),
+            count => format!("serving, with {count} problems:\n"),
+        };
         text(StatusCode::OK, heading + &problems.concat())
     }
 }

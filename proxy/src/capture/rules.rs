@@ -185,23 +185,34 @@ impl RuleSet {
         let mut text = format!(
             "table inet {NFT_TABLE}\ndelete table inet {NFT_TABLE}\ntable inet {NFT_TABLE} {{\n"
         );
-        push_set(&mut text, "skip_in", "inet_service", &self.skip_inbound);
-        push_set(&mut text, "skip_out", "inet_service", &self.skip_outbound);
+        self.push_nft_sets(&mut text);
+        self.push_nft_redirects(&mut text);
+        self.push_nft_guards(&mut text);
+        text.push_str("}\n");
+        text
+    }
+
+    fn push_nft_sets(&self, text: &mut String) {
+        push_set(text, "skip_in", "inet_service", &self.skip_inbound);
+        push_set(text, "skip_out", "inet_service", &self.skip_outbound);
         push_set(
-            &mut text,
+            text,
             "skip_net4",
             "ipv4_addr; flags interval",
             self.subnets(Family::V4),
         );
         push_set(
-            &mut text,
+            text,
             "skip_net6",
             "ipv6_addr; flags interval",
             self.subnets(Family::V6),
         );
+    }
+
+    fn push_nft_redirects(&self, text: &mut String) {
         let uid = self.proxy_uid;
         push_chain(
-            &mut text,
+            text,
             "out",
             "nat hook output priority -100",
             &[
@@ -214,7 +225,7 @@ impl RuleSet {
             ],
         );
         push_chain(
-            &mut text,
+            text,
             "in",
             "nat hook prerouting priority -100",
             &[
@@ -225,8 +236,13 @@ impl RuleSet {
                 ),
             ],
         );
+    }
+
+    /// What a redirect should have taken and did not is reset.
+    fn push_nft_guards(&self, text: &mut String) {
+        let uid = self.proxy_uid;
         push_chain(
-            &mut text,
+            text,
             "guard_out",
             "filter hook output priority 0",
             &[
@@ -241,7 +257,7 @@ impl RuleSet {
             ],
         );
         push_chain(
-            &mut text,
+            text,
             "guard_in",
             "filter hook input priority 0",
             &[
@@ -252,8 +268,6 @@ impl RuleSet {
                 "meta l4proto tcp reject with tcp reset",
             ],
         );
-        text.push_str("}\n");
-        text
     }
 
     /// Text for `{iptables,ip6tables}-restore --noflush`. Chains of ours are emptied and filled;

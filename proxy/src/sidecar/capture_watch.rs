@@ -60,13 +60,17 @@ pub(super) fn spawn(
 }
 
 async fn until_proved(state_dir: &Path, guard: &BlockReady, metrics: &Metrics) {
+    let mut said = None;
     loop {
         match prove(state_dir).await {
             Ok(_) => return metrics.capture_proved(true),
             Err(error) => {
                 metrics.capture_proved(false);
-                tracing::warn!(%error, "capture is not proved");
-                guard.not_ready(error.to_string());
+                let text = error.to_string();
+                if is_news(&mut said, &text) {
+                    tracing::warn!(error = text, "capture is not proved");
+                }
+                guard.not_ready(text);
             }
         }
         sleep(PROVE_AGAIN).await;
@@ -82,24 +86,41 @@ async fn stay_confined(
 ) {
     let mut again = interval(CHECK_INTERVAL);
     again.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut said = None;
     loop {
         again.tick().await;
         match confined(&inbound_ports).await {
             Ok(()) => {
+                said = None;
                 metrics.capture_proved(true);
                 guard.ready();
             }
             Err(error) => {
                 metrics.capture_proved(false);
-                tracing::warn!(%error, "the application can be reached without the sidecar");
+                let text = error.to_string();
+                if is_news(&mut said, &text) {
+                    tracing::warn!(
+                        error = text,
+                        "the application can be reached without the sidecar"
+                    );
+                }
                 if is_strict(policy.borrow().as_deref(), &inbound_ports) {
-                    guard.not_ready(error.to_string());
+                    guard.not_ready(text);
                 } else {
                     guard.ready();
                 }
             }
         }
     }
+}
+
+/// A failure that stays is logged once; readiness and the metric go on saying it.
+fn is_news(said: &mut Option<String>, text: &str) -> bool {
+    if said.as_deref() == Some(text) {
+        return false;
+    }
+    *said = Some(text.to_owned());
+    true
 }
 
 fn is_strict(snapshot: Option<&PolicySnapshot>, inbound_ports: &[u16]) -> bool {
