@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! listener ─▶ TLS 1.3 ─▶ connection (limits, age, GOAWAY) ─▶ services
-//!                                                             ├ secret_discovery
+//!                                                             ├ secret_discovery, secret_source
 //!                                                             ├ workload_directory
 //!                                                             ├ authorization_policies
 //!                                                             └ health, reflection
@@ -12,10 +12,10 @@
 use std::sync::Arc;
 
 use mesh_lite_proto::{
+    secret_discovery::service::SecretService,
     sidecar::MAX_GRPC_MESSAGE,
     wire::{
         FILE_DESCRIPTOR_SET,
-        envoy::service::secret::v3::secret_discovery_service_server::SecretDiscoveryServiceServer,
         mesh_lite::v1::{
             authorization_policies_server::AuthorizationPoliciesServer,
             workload_directory_server::WorkloadDirectoryServer,
@@ -45,6 +45,7 @@ mod strangers;
 
 mod authorization_policies;
 mod secret_discovery;
+mod secret_source;
 mod workload_directory;
 
 /// What health and reflection are asked fits many times over. Tonic makes room for as much as
@@ -66,7 +67,7 @@ pub(crate) struct Sources {
 /// # Errors
 /// If the descriptors that reflection serves can't be read: the build is broken then.
 pub(crate) async fn routes(sources: Sources) -> Result<Routes, tonic_reflection::server::Error> {
-    let secrets = secret_discovery::SecretDiscovery::new(sources.clone());
+    let secrets = SecretService::new(secret_discovery::SecretDiscovery::new(sources.clone()));
     let directory = workload_directory::Directory::new(sources.clone());
     let policies = authorization_policies::Policies::new(sources);
     let (health, health_service) = tonic_health::server::health_reporter();
@@ -79,11 +80,7 @@ pub(crate) async fn routes(sources: Sources) -> Result<Routes, tonic_reflection:
     Ok(
         Routes::new(health_service.max_decoding_message_size(MAX_QUESTION))
             .add_service(reflection.max_decoding_message_size(MAX_QUESTION))
-            .add_service(
-                SecretDiscoveryServiceServer::new(secrets)
-                    .max_decoding_message_size(MAX_GRPC_MESSAGE)
-                    .max_encoding_message_size(MAX_GRPC_MESSAGE),
-            )
+            .add_service(secrets.secret_discovery())
             .add_service(
                 WorkloadDirectoryServer::new(directory)
                     .max_decoding_message_size(MAX_GRPC_MESSAGE)

@@ -1,8 +1,10 @@
-//! The contract: all that two processes of mesh-lite must agree on. No I/O, no tasks.
+//! The contract: all that two processes of mesh-lite must agree on. No I/O; no tasks but those of
+//! the one service that two of them serve.
 //!
 //! ```text
 //!   identity ── svid ── trust_bundle        who a workload is, and how it proves it
-//!   secret_discovery                        how certificates are asked for and answered (SDS)
+//!   secret_discovery                        how certificates are asked for and answered (SDS),
+//!                                           and the service that answers
 //!   workload_directory                      who must answer at an address
 //!   document                                YAML documents, each with file and line
 //!   authorization                           who may connect: documents, and one pure decision

@@ -1,14 +1,19 @@
-//! Envoy's SDS API without I/O: names, secrets, and what one stream owes its client.
+//! Envoy's SDS API: names, secrets, and what one stream owes its client.
 //!
 //! ```text
-//! request ──▶ SecretStream::receive ─┐
-//!                                    ├─▶ SecretStream::respond(secrets) ──▶ at most one response
-//! secrets changed ───────────────────┘
+//! request ──▶ machine.receive ─┐
+//!                              ├─▶ machine.respond(secrets) ──▶ at most one response
+//! secrets changed ─────────────┘
 //! ```
+//! The machines know no I/O; [`service`] drives them for gRPC, wherever the secrets come from.
 //! The contract is what Envoy 1.40 really does; rules are cited as SDS-S1 to S30.
+
+use std::{fmt, sync::Arc};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use prost::Message as _;
+use prost_types::Any;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::{
     trust_bundle::{TrustBundle, hex},
@@ -21,10 +26,13 @@ use crate::{
     },
 };
 
+pub mod intake;
 pub mod request_rate;
+pub mod service;
 pub mod stream;
 
-pub use stream::{Received, Rejection, SecretStream, Secrets, Violation};
+pub use intake::{NamedVersion, Received, Rejection, Secrets, Violation};
+pub use stream::SecretStream;
 
 /// The only type this API speaks of (SDS-S3).
 pub const SECRET_TYPE_URL: &str =
@@ -78,19 +86,54 @@ pub fn node_metadata<'a>(node: &'a Node, key: &str) -> Option<&'a str> {
 }
 
 /// A secret, and a name for its content: equal content has an equal version, also after a
-/// restart, and unequal content never has (SDS-S10).
-#[derive(Debug, Clone, PartialEq)]
+/// restart, and unequal content never has (SDS-S10). Cheap to clone; the content may be a private
+/// key, so it is wiped when the last clone goes, and never shown (SDS-S29).
+#[derive(Clone, PartialEq, Eq)]
 pub struct VersionedSecret {
     pub version: String,
-    pub secret: Secret,
+    encoded: Arc<Zeroizing<Vec<u8>>>,
 }
 
 impl VersionedSecret {
-    /// Also answers what holds a private key: the version is a hash and gives nothing away.
+    /// Also takes what holds a private key: the version is a hash and gives nothing away.
     #[must_use]
-    pub fn new(secret: Secret) -> Self {
-        let version = version_of(&secret.encode_to_vec());
-        Self { version, secret }
+    pub fn new(mut secret: Secret) -> Self {
+        // made at its full length at once: no half of a key stays behind where it grew from
+        let encoded = Zeroizing::new(secret.encode_to_vec());
+        wipe_key(&mut secret);
+        Self {
+            version: version_of(&encoded),
+            encoded: Arc::new(encoded),
+        }
+    }
+
+    /// As it travels in a response.
+    #[must_use]
+    pub fn to_any(&self) -> Any {
+        Any {
+            type_url: SECRET_TYPE_URL.to_owned(),
+            value: self.encoded.to_vec(),
+        }
+    }
+}
+
+impl fmt::Debug for VersionedSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VersionedSecret")
+            .field("version", &self.version)
+            .finish_non_exhaustive()
+    }
+}
+
+fn wipe_key(secret: &mut Secret) {
+    let Some(secret::Type::TlsCertificate(certificate)) = &mut secret.r#type else {
+        return;
+    };
+    let key = certificate.private_key.as_mut();
+    match key.and_then(|key| key.specifier.as_mut()) {
+        Some(Specifier::InlineBytes(bytes)) => bytes.zeroize(),
+        Some(Specifier::InlineString(text)) => text.zeroize(),
+        _ => {}
     }
 }
 
@@ -112,6 +155,17 @@ pub fn chain_secret(name: &str, chain_pem: &str) -> Secret {
     named(name, secret::Type::TlsCertificate(certificate))
 }
 
+/// A chain with its key, for a client that has neither: both in one secret, so that no client ever
+/// pairs one with another's (SDS-S30). `key_pem` is PKCS#8 (SDS-S28).
+#[must_use]
+pub fn svid_secret(name: &str, chain_pem: &str, key_pem: &Zeroizing<String>) -> VersionedSecret {
+    let certificate = TlsCertificate {
+        certificate_chain: Some(inline(chain_pem)),
+        private_key: Some(inline(key_pem)),
+    };
+    VersionedSecret::new(named(name, secret::Type::TlsCertificate(certificate)))
+}
+
 #[must_use]
 pub fn bundle_secret(name: &str, bundles: &[&TrustBundle], form: BundleForm) -> Secret {
     let mut context = CertificateValidationContext::default();
@@ -129,7 +183,7 @@ pub fn bundle_secret(name: &str, bundles: &[&TrustBundle], form: BundleForm) -> 
             };
             context.custom_validator_config = Some(TypedExtensionConfig {
                 name: SPIFFE_VALIDATOR.to_owned(),
-                typed_config: Some(prost_types::Any {
+                typed_config: Some(Any {
                     type_url: SPIFFE_VALIDATOR_TYPE_URL.to_owned(),
                     value: config.encode_to_vec(),
                 }),

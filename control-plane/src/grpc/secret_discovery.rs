@@ -4,35 +4,20 @@ use std::{sync::Arc, time::Duration};
 
 use mesh_lite_proto::{
     secret_discovery::{
-        BundleForm, DEFAULT_SVID, SecretStream, Secrets, VersionedSecret, Violation, chain_secret,
-        node_metadata,
-        stream::{check_names, check_type, single_response},
+        DEFAULT_SVID, VersionedSecret, chain_secret, node_metadata,
+        service::{SecretSources, answer_once},
+        stream::single_response,
     },
     sidecar::CSR_METADATA_KEY,
-    wire::envoy::service::{
-        discovery::v3::{
-            DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
-        },
-        secret::v3::secret_discovery_service_server::SecretDiscoveryService,
-    },
+    wire::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse},
 };
-use tokio::{
-    sync::{Semaphore, watch},
-    time::{self, Instant},
-};
-use tonic::{Request, Response, Status, Streaming};
+use tokio::{sync::Semaphore, time};
+use tonic::{Request, Status};
 
-use super::{
-    Sources, caller_of, check_still_trusted,
-    conversation::{Conversation, Responses, start, wait_for_change},
-    peer_of,
-};
+use super::{Sources, caller_of, check_still_trusted, peer_of, secret_source::PeerSecrets};
 use crate::{
-    caller::{Caller, Peer},
-    certificate_authority::rotation::Trust,
+    caller::Caller,
     issuance::{Asked, Credential, Granted, Refusal},
-    metrics::StreamKind,
-    policy_index::PolicyIndex,
     trust_bundle_publisher::PublicSecrets,
     workload_attestation::join_token::JoinToken,
 };
@@ -42,7 +27,6 @@ use crate::{
 const MAX_ISSUANCES: usize = 32;
 /// How long an issuance waits for its turn before the client is asked to come back.
 const TURN: Duration = Duration::from_secs(5);
-const KIND: StreamKind = StreamKind::Secrets;
 
 pub(super) struct SecretDiscovery {
     sources: Sources,
@@ -88,44 +72,35 @@ impl SecretDiscovery {
     }
 
     fn public_secrets(&self, request: &DiscoveryRequest) -> Result<DiscoveryResponse, Status> {
-        let form = request
-            .node
-            .as_ref()
-            .map(BundleForm::asked_by)
-            .unwrap_or_default();
         let public = PublicSecrets(self.sources.authority.trust());
-        let names = request.resource_names.iter();
-        let found: Vec<VersionedSecret> =
-            names.filter_map(|name| public.secret(name, form)).collect();
-        if found.is_empty() {
+        answer_once(&public, request).ok_or_else(|| {
             self.sources.metrics.unknown_secret();
-            return Err(Status::not_found(
+            Status::not_found(
                 "none of these secrets exist for this caller. An X509-SVID is issued to a certificate request \
                  (PEM) in node.metadata under mesh-lite.io/csr; keys are not made here",
-            ));
-        }
-        Ok(single_response(&found))
+            )
+        })
     }
 }
 
-#[tonic::async_trait]
-impl SecretDiscoveryService for SecretDiscovery {
-    async fn fetch_secrets(
-        &self,
-        request: Request<DiscoveryRequest>,
-    ) -> Result<Response<DiscoveryResponse>, Status> {
+impl SecretSources for SecretDiscovery {
+    type Source = PeerSecrets;
+
+    async fn open(&self, opening: Request<()>) -> Result<PeerSecrets, Status> {
+        PeerSecrets::open(&opening, &self.sources)
+    }
+
+    async fn fetch(&self, request: Request<DiscoveryRequest>) -> Result<DiscoveryResponse, Status> {
         let caller = caller_of(&request)?;
         let token = bearer_token(&request)?;
         let message = request.into_inner();
-        check_type(&message.type_url).map_err(|violation| refused(&violation))?;
-        check_names(&message.resource_names).map_err(|violation| refused(&violation))?;
         let csr = message
             .node
             .as_ref()
             .and_then(|node| node_metadata(node, CSR_METADATA_KEY));
         let Some(csr) = csr.map(ToOwned::to_owned) else {
             check_still_trusted(&*peer_of(&caller)?, &self.sources)?;
-            return self.public_secrets(&message).map(Response::new);
+            return self.public_secrets(&message);
         };
         let name = svid_name(&message.resource_names)?;
         let asked = Asked {
@@ -134,100 +109,7 @@ impl SecretDiscoveryService for SecretDiscovery {
         };
         let granted = self.issue(credential(caller, token)?, asked).await?;
         let secret = VersionedSecret::new(chain_secret(&name, &granted.chain_pem));
-        Ok(Response::new(single_response(&[secret])))
-    }
-
-    type StreamSecretsStream = Responses<DiscoveryResponse>;
-
-    async fn stream_secrets(
-        &self,
-        request: Request<Streaming<DiscoveryRequest>>,
-    ) -> Result<Response<Self::StreamSecretsStream>, Status> {
-        let caller = caller_of(&request)?;
-        let peer = peer_of(&caller)?;
-        check_still_trusted(&peer, &self.sources)?;
-        let conversation = SecretConversation {
-            peer,
-            trust: self.sources.authority.watch(),
-            policies: self.sources.policies.clone(),
-            sources: self.sources.clone(),
-            stream: SecretStream::default(),
-            opened: Instant::now(),
-        };
-        let open = self.sources.metrics.stream(KIND);
-        Ok(Response::new(start(
-            request.into_inner(),
-            conversation,
-            caller,
-            open,
-        )))
-    }
-
-    type DeltaSecretsStream = Responses<DeltaDiscoveryResponse>;
-
-    async fn delta_secrets(
-        &self,
-        _request: Request<Streaming<DeltaDiscoveryRequest>>,
-    ) -> Result<Response<Self::DeltaSecretsStream>, Status> {
-        Err(Status::unimplemented(
-            "DeltaSecrets is not served yet: set api_type: GRPC to use StreamSecrets",
-        ))
-    }
-}
-
-struct SecretConversation {
-    peer: Arc<Peer>,
-    trust: watch::Receiver<Arc<Trust>>,
-    policies: watch::Receiver<PolicyIndex>,
-    sources: Sources,
-    stream: SecretStream,
-    opened: Instant,
-}
-
-impl Conversation for SecretConversation {
-    type Request = DiscoveryRequest;
-    type Response = DiscoveryResponse;
-
-    fn receive(&mut self, request: DiscoveryRequest) -> Result<(), Status> {
-        let received = self
-            .stream
-            .receive(&request, self.opened.elapsed())
-            .map_err(|violation| refused(&violation))?;
-        let metrics = &self.sources.metrics;
-        if received.accepted {
-            metrics.accepted(KIND);
-        }
-        if let Some(rejection) = received.rejected {
-            metrics.rejected(KIND);
-            tracing::warn!(
-                peer.id = %self.peer.leaf.id,
-                names = ?rejection.names,
-                version = rejection.version,
-                message = ?rejection.message,
-                "secrets rejected: the client keeps the last good ones"
-            );
-        }
-        let public = PublicSecrets(Arc::clone(&self.trust.borrow()));
-        let form = self.stream.form();
-        let unknown = received
-            .added
-            .iter()
-            .filter(|name| public.secret(name, form).is_none());
-        unknown.for_each(|_| metrics.unknown_secret());
-        Ok(())
-    }
-
-    fn owed(&mut self) -> Result<Option<DiscoveryResponse>, Status> {
-        check_still_trusted(&self.peer, &self.sources)?;
-        let public = PublicSecrets(Arc::clone(&self.trust.borrow()));
-        Ok(self.stream.respond(&public))
-    }
-
-    async fn changed(&mut self) {
-        tokio::select! {
-            () = wait_for_change(&mut self.trust) => {}
-            () = wait_for_change(&mut self.policies) => {}
-        }
+        Ok(single_response(&[secret]))
     }
 }
 
@@ -278,15 +160,6 @@ fn bearer_token<T>(request: &Request<T>) -> Result<Option<JoinToken>, Status> {
         return Err(malformed());
     }
     Ok(Some(JoinToken::received(token)))
-}
-
-fn refused(violation: &Violation) -> Status {
-    match violation {
-        Violation::TypeUrl(_) | Violation::NameTooLong(_) => {
-            Status::invalid_argument(violation.to_string())
-        }
-        _ => Status::resource_exhausted(violation.to_string()),
-    }
 }
 
 /// Callers' faults are never INTERNAL, ours never theirs (SDS-S23).

@@ -5,100 +5,53 @@ use std::{
     time::Duration,
 };
 
-use prost::Message as _;
-use prost_types::Any;
-
 use super::{
-    BundleForm, DEFAULT_SVID, MAX_SECRET_NAME, OWN_BUNDLE, SECRET_TYPE_URL, VersionedSecret,
-    request_rate::RequestRate, version_of,
+    BundleForm, DEFAULT_SVID, NamedVersion, OWN_BUNDLE, Received, Rejection, SECRET_TYPE_URL,
+    Secrets, VersionedSecret, Violation,
+    intake::{About, Intake, Mounting, check_names, shortened},
+    version_of,
 };
 use crate::wire::envoy::{
     config::core::v3::ControlPlane,
     service::discovery::v3::{DiscoveryRequest, DiscoveryResponse},
 };
 
-/// Envoy opens a stream per secret; nobody of ours names more than a handful (SDS-S21).
-const MAX_NAMES: usize = 128;
-/// A client that acknowledges everything at once stays far below (SDS-S21).
-const REQUESTS_PER_SECOND: u32 = 20;
-const REQUEST_BURST: u32 = 50;
-/// A rejection's text goes into a log line (SDS-S14).
-const MAX_REJECTION: usize = 1024;
-
-/// Where a stream finds what it sends. `None`: unknown, or not this caller's to have; the
-/// client can't tell which (SDS-S8).
-pub trait Secrets {
-    fn secret(&self, name: &str, form: BundleForm) -> Option<VersionedSecret>;
-}
-
-/// What a request turned out to be.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Received {
-    /// Names asked for now and not before.
-    pub added: Vec<String>,
-    /// The last response was taken.
-    pub accepted: bool,
-    /// The last response was refused; the last good secrets stay in use at the client.
-    pub rejected: Option<Rejection>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rejection {
-    pub names: Vec<String>,
-    pub version: String,
-    pub message: String,
-}
-
-/// Ends the stream.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Violation {
-    #[error("type_url {0:?} is not served here: this is the SDS API, ask for {SECRET_TYPE_URL}")]
-    TypeUrl(String),
-    #[error("a secret's name has {0} bytes, more than {MAX_SECRET_NAME}")]
-    NameTooLong(usize),
-    #[error("{0} secrets are asked for on one stream, more than {MAX_NAMES}")]
-    TooManyNames(usize),
-    #[error(
-        "requests come faster than {REQUESTS_PER_SECOND} a second: does the client answer every response with a new request?"
-    )]
-    TooFast,
-}
-
 /// The last response, until the client says what it thinks of it.
 #[derive(Debug, Clone)]
 struct Outstanding {
     nonce: String,
-    version: String,
-    names: Vec<String>,
+    secrets: Vec<NamedVersion>,
 }
 
 /// State of one stream. It never answers by itself: see [`SecretStream::respond`].
 #[derive(Debug)]
 pub struct SecretStream {
-    form: Option<BundleForm>,
+    intake: Intake,
     /// Name, and the version last sent under it on this stream.
     subscribed: BTreeMap<String, Option<String>>,
     opened: bool,
     responses: u64,
     outstanding: Option<Outstanding>,
-    rate: RequestRate,
 }
 
 impl Default for SecretStream {
     fn default() -> Self {
-        Self {
-            form: None,
-            subscribed: BTreeMap::new(),
-            opened: false,
-            responses: 0,
-            outstanding: None,
-            rate: RequestRate::new(REQUESTS_PER_SECOND, REQUEST_BURST),
-        }
+        Self::mounted(Mounting::Secrets)
     }
 }
 
 impl SecretStream {
+    #[must_use]
+    pub fn mounted(mounting: Mounting) -> Self {
+        Self {
+            intake: Intake::new(mounting),
+            subscribed: BTreeMap::new(),
+            opened: false,
+            responses: 0,
+            outstanding: None,
+        }
+    }
+
     /// Takes a request in. `since_open`: how long the stream has been open.
     ///
     /// # Errors
@@ -108,15 +61,14 @@ impl SecretStream {
         request: &DiscoveryRequest,
         since_open: Duration,
     ) -> Result<Received, Violation> {
-        if !self.rate.take(1, since_open) {
-            return Err(Violation::TooFast);
-        }
-        check_type(&request.type_url)?;
-        check_names(&request.resource_names)?;
-        if self.form.is_none() {
-            self.form = request.node.as_ref().map(BundleForm::asked_by);
-        }
+        let about = self
+            .intake
+            .admit(&request.type_url, request.node.as_ref(), since_open)?;
         let mut received = Received::default();
+        if about == About::SomethingElse {
+            return Ok(received);
+        }
+        check_names(&request.resource_names)?;
         // a nonce in the first request is left over from another stream
         if self.opened && !request.response_nonce.is_empty() {
             let Some(outstanding) = self.answered_by(&request.response_nonce) else {
@@ -126,12 +78,11 @@ impl SecretStream {
             match &request.error_detail {
                 Some(error) => {
                     received.rejected = Some(Rejection {
-                        names: outstanding.names,
-                        version: outstanding.version,
+                        secrets: outstanding.secrets,
                         message: shortened(&error.message),
                     });
                 }
-                None => received.accepted = true,
+                None => received.accepted = outstanding.secrets,
             }
         }
         received.added = self.subscribe(&request.resource_names);
@@ -168,7 +119,7 @@ impl SecretStream {
     /// The form of bundles on this stream, fixed by the first node seen.
     #[must_use]
     pub fn form(&self) -> BundleForm {
-        self.form.unwrap_or_default()
+        self.intake.form()
     }
 
     /// The names asked for and not unsubscribed from since.
@@ -190,7 +141,7 @@ impl SecretStream {
     pub fn respond(&mut self, secrets: &impl Secrets) -> Option<DiscoveryResponse> {
         let form = self.form();
         let mut resources = Vec::new();
-        let mut names = Vec::new();
+        let mut named = Vec::new();
         for (name, sent) in &mut self.subscribed {
             let Some(found) = secrets.secret(name, form) else {
                 continue;
@@ -198,11 +149,11 @@ impl SecretStream {
             if sent.as_ref() == Some(&found.version) {
                 continue;
             }
-            *sent = Some(found.version);
-            names.push(name.clone());
-            resources.push(Any {
-                type_url: SECRET_TYPE_URL.to_owned(),
-                value: found.secret.encode_to_vec(),
+            resources.push(found.to_any());
+            *sent = Some(found.version.clone());
+            named.push(NamedVersion {
+                name: name.clone(),
+                version: found.version,
             });
         }
         if resources.is_empty() {
@@ -213,8 +164,7 @@ impl SecretStream {
         let version = self.version();
         self.outstanding = Some(Outstanding {
             nonce: nonce.clone(),
-            version: version.clone(),
-            names,
+            secrets: named,
         });
         Some(DiscoveryResponse {
             version_info: version,
@@ -222,9 +172,7 @@ impl SecretStream {
             canary: false,
             type_url: SECRET_TYPE_URL.to_owned(),
             nonce,
-            control_plane: Some(ControlPlane {
-                identifier: "mesh-lite".to_owned(),
-            }),
+            control_plane: Some(ourselves()),
         })
     }
 
@@ -249,51 +197,18 @@ pub fn single_response(secrets: &[VersionedSecret]) -> DiscoveryResponse {
         .collect();
     DiscoveryResponse {
         version_info: version_of(versions.as_bytes()),
-        resources: secrets
-            .iter()
-            .map(|secret| Any {
-                type_url: SECRET_TYPE_URL.to_owned(),
-                value: secret.secret.encode_to_vec(),
-            })
-            .collect(),
+        resources: secrets.iter().map(VersionedSecret::to_any).collect(),
         canary: false,
         type_url: SECRET_TYPE_URL.to_owned(),
         nonce: String::new(),
-        control_plane: Some(ControlPlane {
-            identifier: "mesh-lite".to_owned(),
-        }),
+        control_plane: Some(ourselves()),
     }
 }
 
-/// # Errors
-/// If the request is not about secrets.
-pub fn check_type(type_url: &str) -> Result<(), Violation> {
-    if type_url.is_empty() || type_url == SECRET_TYPE_URL {
-        return Ok(());
+pub(super) fn ourselves() -> ControlPlane {
+    ControlPlane {
+        identifier: "mesh-lite".to_owned(),
     }
-    Err(Violation::TypeUrl(shortened(type_url)))
-}
-
-/// # Errors
-/// If there are too many names, or one is too long.
-pub fn check_names(names: &[String]) -> Result<(), Violation> {
-    if names.len() > MAX_NAMES {
-        return Err(Violation::TooManyNames(names.len()));
-    }
-    match names.iter().find(|name| name.len() > MAX_SECRET_NAME) {
-        Some(name) => Err(Violation::NameTooLong(name.len())),
-        None => Ok(()),
-    }
-}
-
-fn shortened(text: &str) -> String {
-    let fits = |(start, character): &(usize, char)| {
-        start.saturating_add(character.len_utf8()) <= MAX_REJECTION
-    };
-    text.char_indices()
-        .take_while(fits)
-        .map(|(_, character)| character)
-        .collect()
 }
 
 #[cfg(test)]

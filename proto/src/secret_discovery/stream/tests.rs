@@ -1,8 +1,11 @@
 use std::{cell::RefCell, collections::BTreeMap};
 
+use prost::Message as _;
+use prost_types::Any;
+
 use super::*;
 use crate::{
-    secret_discovery::active_authority_secret,
+    secret_discovery::{MAX_SECRET_NAME, active_authority_secret},
     wire::{
         envoy::{config::core::v3::Node, extensions::transport_sockets::tls::v3::Secret},
         google::rpc::Status,
@@ -76,6 +79,19 @@ fn names(response: &DiscoveryResponse) -> Vec<String> {
     response.resources.iter().map(secret).collect()
 }
 
+/// These as the store has them now.
+fn sent(script: &Script, names: &[&str]) -> Vec<NamedVersion> {
+    let version = |name: &&str| NamedVersion {
+        name: (*name).to_owned(),
+        version: script
+            .store
+            .secret(name, script.stream.form())
+            .unwrap()
+            .version,
+    };
+    names.iter().map(version).collect()
+}
+
 struct Script {
     stream: SecretStream,
     store: Store,
@@ -129,7 +145,7 @@ fn never_answers_an_acknowledgement() {
     assert_eq!(
         received,
         Received {
-            accepted: true,
+            accepted: sent(&script, &["a"]),
             ..Received::default()
         }
     );
@@ -156,7 +172,8 @@ fn takes_a_request_without_nonce_for_a_change_of_names() {
     let received = script.receive(&ack(&["a"], &first));
     assert_eq!(received, Received::default());
     assert_eq!(script.stream.names().collect::<Vec<_>>(), ["a", "b"]);
-    assert!(script.receive(&ack(&["a", "b"], &second)).accepted);
+    let accepted = script.receive(&ack(&["a", "b"], &second)).accepted;
+    assert_eq!(accepted, sent(&script, &["b"]));
 }
 
 #[test]
@@ -176,7 +193,8 @@ fn ignores_stale_and_invented_nonces() {
         assert_eq!(script.receive(&stale), Received::default());
         assert_eq!(script.respond(), None);
     }
-    assert!(script.receive(&ack(&["a"], &second)).accepted);
+    let accepted = script.receive(&ack(&["a"], &second)).accepted;
+    assert_eq!(accepted, sent(&script, &["a"]));
 }
 
 /// SDS-S14
@@ -187,11 +205,8 @@ fn reports_a_rejection_and_sends_again_only_when_the_content_changes() {
     let long = "é".repeat(1024);
     let received = script.receive(&nack(&["a"], &first, &long));
     let rejection = received.rejected.unwrap();
-    assert!(!received.accepted);
-    assert_eq!(
-        (rejection.names, rejection.version),
-        (vec!["a".to_owned()], first.version_info)
-    );
+    assert_eq!(received.accepted, []);
+    assert_eq!(rejection.secrets, sent(&script, &["a"]));
     assert_eq!(rejection.message, "é".repeat(512));
     assert_eq!(script.respond(), None);
     script.store.set("a", "second");
@@ -428,7 +443,7 @@ mod properties {
             check(&mut script, &mut has)?;
             let form = script.stream.form();
             for name in script.stream.names() {
-                let newest = script.store.secret(name, form).map(|found| found.secret.encode_to_vec());
+                let newest = script.store.secret(name, form).map(|found| found.to_any().value);
                 prop_assert_eq!(has.get(name), newest.as_ref());
             }
         }
