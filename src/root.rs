@@ -1,27 +1,40 @@
-//! `mesh-lite root`: makes the root of a mesh and signs its issuing CAs.
+//! `mesh-lite root`: makes the root of a mesh, signs its issuing CAs, or takes over one that
+//! another PKI signed.
 
 use std::{path::PathBuf, process::ExitCode};
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use mesh_lite_control_plane::{
     clock,
     lifetime::Lifetime,
     root_commands::{
-        ISSUING_LIFETIME, NewRoot, Places, ROOT_LIFETIME, RootReport, init_root, renew_root,
-        renewal_is_due, root_trust_domain,
+        Import, NewRoot, Places, ROOT_LIFETIME, Renewal, RootMode, import_authority, init_root,
+        renew_root, renewal_is_due, root_trust_domain,
     },
 };
 use mesh_lite_proto::{identity::parse_trust_domain, sidecar::DEFAULT_TRUST_DOMAIN};
-use serde_json::json;
 use spiffe::TrustDomain;
+
+mod report;
 
 const EXAMPLES: &str = "\
 Examples:
   mesh-lite root init --data-dir state --trust-domain example.org
-  mesh-lite root init --data-dir state --root-dir /secure/mesh-root
+  mesh-lite root init --data-dir state --root-dir /secure/mesh-root --root-mode offline
   mesh-lite root renew --data-dir state             sign the next issuing CA now
-  mesh-lite root renew --data-dir state --if-due    the same, for a daily timer";
+  mesh-lite root renew --data-dir state --if-due    the same, for a daily timer
+  mesh-lite root import --data-dir state --chain ca.pem --key ca.key --roots roots.pem
 
-/// Make the root of the mesh, or sign the next issuing CA.
+Root modes:
+  kept     The root's key lies where a daily timer may read it and the control plane may not;
+           the timer signs the next issuing CA at half of its life (30d, at most 90d). A timer
+           that runs as root leaves files to the user who owns the data directory.
+  offline  The root's key is out of reach until a person brings it. An issuing CA lives a year
+           (at most 366d). The control plane's log, /readyz and the metric
+           mesh_lite_control_plane_time_to_breakage_seconds speak of its end 60 days before.
+The mode is kept in the data directory, beside the issuing CA.";
+
+/// Make the root of the mesh, sign the next issuing CA, or import one.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -31,10 +44,13 @@ pub(crate) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    /// Make a root key, its certificate, the first issuing CA and the trust bundle.
+    /// Make a root key, its certificate, the first issuing CA and the trust bundle. On a mesh
+    /// that has a root: the next root, in another --root-dir.
     Init(Init),
     /// Sign the next issuing CA with the root; a running control plane takes it over.
     Renew(Renew),
+    /// Take over an issuing CA that another PKI signed, with its intermediates.
+    Import(ImportArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -46,9 +62,14 @@ struct Directories {
     /// never reads it.
     #[arg(long, env = "MESH_LITE_ROOT_DIR", value_name = "DIR")]
     root_dir: Option<PathBuf>,
-    /// How long the issuing CA lives: at least twice as long as leaves.
-    #[arg(long, env = "MESH_LITE_ISSUING_LIFETIME", default_value_t = ISSUING_LIFETIME.into(), value_name = "TIME")]
-    issuing_lifetime: Lifetime,
+    /// Who brings the root when an issuing CA is to be signed: a timer (kept) or a person
+    /// (offline). `renew` goes on as before if it is not told.
+    #[arg(long, env = "MESH_LITE_ROOT_MODE", value_parser = root_mode(), value_name = "MODE")]
+    root_mode: Option<RootMode>,
+    /// How long the issuing CA lives, at least twice as long as leaves. 30d in root mode kept,
+    /// 365d in offline.
+    #[arg(long, env = "MESH_LITE_ISSUING_LIFETIME", value_name = "TIME")]
+    issuing_lifetime: Option<Lifetime>,
     /// Print the result as JSON.
     #[arg(long)]
     json: bool,
@@ -73,12 +94,41 @@ struct Renew {
     if_due: bool,
 }
 
+#[derive(Debug, clap::Args)]
+struct ImportArgs {
+    /// The control plane's data directory.
+    #[arg(long, env = "MESH_LITE_DATA_DIR", value_name = "DIR")]
+    data_dir: PathBuf,
+    #[arg(long, env = "MESH_LITE_TRUST_DOMAIN", value_parser = parse_trust_domain, default_value = DEFAULT_TRUST_DOMAIN)]
+    trust_domain: TrustDomain,
+    /// PEM: the issuing CA, then the CA that signed it, and so on up to the root.
+    #[arg(long, value_name = "FILE")]
+    chain: PathBuf,
+    /// The issuing CA's key, PEM, PKCS#8, not encrypted.
+    #[arg(long, value_name = "FILE")]
+    key: PathBuf,
+    /// PEM: roots to add to the trust bundle. Needed if its root is not there yet.
+    #[arg(long, value_name = "FILE")]
+    roots: Option<PathBuf>,
+    /// Print the result as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+fn root_mode() -> impl TypedValueParser<Value = RootMode> {
+    PossibleValuesParser::new(["kept", "offline"]).try_map(|word| word.parse::<RootMode>())
+}
+
 impl Directories {
     fn places(&self) -> Places {
         Places {
             data_dir: self.data_dir.clone(),
             root_dir: self.root_dir.clone(),
         }
+    }
+
+    fn issuing_lifetime(&self) -> Option<std::time::Duration> {
+        self.issuing_lifetime.map(Lifetime::duration)
     }
 }
 
@@ -88,10 +138,12 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
             let new = NewRoot {
                 trust_domain: init.trust_domain,
                 root_lifetime: init.root_lifetime.duration(),
-                issuing_lifetime: init.directories.issuing_lifetime.duration(),
+                mode: init.directories.root_mode.unwrap_or_default(),
+                issuing_lifetime: init.directories.issuing_lifetime(),
             };
-            let report = init_root(&init.directories.places(), &new, clock::now())?;
-            print(&report, init.directories.json);
+            let places = init.directories.places();
+            let report = init_root(&places, &new, clock::now())?;
+            report::print_root(&report, &places, init.directories.json);
         }
         Action::Renew(renew) => {
             let places = renew.directories.places();
@@ -100,43 +152,24 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
                 eprintln!("The issuing CA is not past half of its life: nothing to do.");
                 return Ok(ExitCode::SUCCESS);
             }
-            let lifetime = renew.directories.issuing_lifetime.duration();
-            let report = renew_root(&places, lifetime, clock::now())?;
-            print(&report, renew.directories.json);
+            let terms = Renewal {
+                mode: renew.directories.root_mode,
+                issuing_lifetime: renew.directories.issuing_lifetime(),
+            };
+            let report = renew_root(&places, terms, clock::now())?;
+            report::print_root(&report, &places, renew.directories.json);
+        }
+        Action::Import(args) => {
+            let import = Import {
+                data_dir: args.data_dir,
+                trust_domain: args.trust_domain,
+                chain: args.chain,
+                key: args.key,
+                roots: args.roots,
+            };
+            let report = import_authority(&import, clock::now())?;
+            report::print_import(&report, args.json);
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn print(report: &RootReport, as_json: bool) {
-    let root_until = clock::readable(report.root_until);
-    let issuing_until = clock::readable(report.issuing_until);
-    if as_json {
-        let text = json!({
-            "trustDomain": report.trust_domain.to_string(),
-            "root": { "directory": report.root, "until": root_until },
-            "issuingCa": {
-                "file": report.issuing_authority,
-                "keyId": report.issuing_key_id,
-                "until": issuing_until,
-            },
-            "trustBundle": report.trust_bundle,
-        });
-        println!("{text}");
-        return;
-    }
-    println!("trust domain   {}", report.trust_domain);
-    println!(
-        "root           {} until {root_until}",
-        report.root.display()
-    );
-    println!(
-        "issuing CA     {} until {issuing_until}",
-        report.issuing_authority.display()
-    );
-    println!("               key id {}", report.issuing_key_id);
-    println!(
-        "trust bundle   {} (give it to sidecars)",
-        report.trust_bundle.display()
-    );
 }

@@ -16,11 +16,17 @@ use rustls_pki_types::CertificateDer;
 use tokio::sync::watch;
 
 pub(crate) mod authority;
+pub(crate) mod authority_facts;
 pub(crate) mod authority_watch;
 pub(crate) mod certificate_request;
+pub(crate) mod expiry_warnings;
+pub(crate) mod file_replacement;
+mod imported;
+pub(crate) mod key_kind;
 pub(crate) mod key_store;
 pub(crate) mod random;
 pub(crate) mod root;
+pub(crate) mod root_mode;
 pub(crate) mod rotation;
 pub(crate) mod svid_inspection;
 pub(crate) mod svid_template;
@@ -30,7 +36,7 @@ use rotation::Trust;
 use svid_inspection::InspectionError;
 use svid_template::{SvidTemplate, TemplateError};
 
-/// A leaf and the issuing CA that signed it.
+/// A leaf, the issuing CA that signed it, and the intermediates above that.
 #[derive(Debug, Clone)]
 pub(crate) struct IssuedSvid {
     pub(crate) facts: LeafFacts,
@@ -85,10 +91,10 @@ impl CertificateAuthority {
         let template = SvidTemplate::new(id, common_name, public_key, lifetime, limits, now)?;
         let leaf = authority.sign(&template)?;
         let facts = svid_inspection::inspect(&leaf, &template, &authority)?;
-        Ok(IssuedSvid {
-            facts,
-            chain: vec![leaf, authority.certificate().clone()],
-        })
+        let chain = std::iter::once(leaf)
+            .chain(authority.chain().cloned())
+            .collect();
+        Ok(IssuedSvid { facts, chain })
     }
 }
 

@@ -2,10 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{sync::watch, time};
+use tokio::{
+    sync::watch,
+    time::{self, MissedTickBehavior},
+};
 
 use crate::{
-    certificate_authority::{authority::AuthorityFacts, rotation::Trust},
+    certificate_authority::{expiry_warnings::root_facts, rotation::Trust},
+    clock::Clock,
     condition::{Conditions, Part},
     metrics::{CertificateKind, Metrics},
     workload_index::WorkloadIndex,
@@ -17,10 +21,13 @@ const EVERY: Duration = Duration::from_secs(1);
 pub(crate) async fn keep_gauges(
     metrics: Metrics,
     conditions: Conditions,
+    clock: Clock,
     trust: watch::Receiver<Arc<Trust>>,
     workloads: watch::Receiver<Arc<WorkloadIndex>>,
 ) {
     let mut tick = time::interval(EVERY);
+    // after a pause of the machine the newest values are enough
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
         let trust = Arc::clone(&trust.borrow());
@@ -31,6 +38,7 @@ pub(crate) async fn keep_gauges(
         if let Some(root) = root_facts(&trust) {
             metrics.expiry(CertificateKind::Root, root.not_after);
         }
+        metrics.time_to_breakage(clock());
         for part in Part::ALL {
             metrics.problems(part.name(), conditions.of(part).len());
         }
@@ -38,10 +46,4 @@ pub(crate) async fn keep_gauges(
         metrics.facts("workloads", workloads.workloads().count());
         metrics.facts("address_conflicts", workloads.conflicts().len());
     }
-}
-
-/// The root of the active issuing CA. An imported one may say less than ours.
-pub(crate) fn root_facts(trust: &Trust) -> Option<AuthorityFacts> {
-    let root = trust.authority.root_in(&trust.bundle).ok()?;
-    AuthorityFacts::read(root).ok()
 }

@@ -37,8 +37,8 @@ mod workload_index;
 pub mod error {
     pub use crate::{
         certificate_authority::{
-            IssueError, authority::InvalidAuthority, key_store::KeyStoreError,
-            random::NoRandomNumbers, root::RootError, rotation::RotationError,
+            IssueError, authority_facts::InvalidAuthority, key_store::KeyStoreError,
+            random::NoRandomNumbers, root::RootError, root_mode::InvalidRootMode, rotation::RotationError,
             svid_inspection::InspectionError, svid_template::TemplateError,
         },
         root_commands::RootCommandError,
@@ -48,6 +48,6 @@ pub mod error {
     };
 }
 
-pub use startup::{Bound, RunError, run};
+pub use startup::{Bound, RunError, run, run_by_clock};
 pub use workload_attestation::join_token::JoinToken;
 pub use workload_index::{InvalidWorkloadName, WorkloadName};

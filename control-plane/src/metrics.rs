@@ -24,6 +24,11 @@ struct ByKind {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByCause {
+    cause: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByStream {
     stream: &'static str,
 }
@@ -61,6 +66,8 @@ pub(crate) enum CertificateKind {
 }
 
 impl CertificateKind {
+    const ALL: [Self; 3] = [Self::Root, Self::IssuingAuthority, Self::Serving];
+
     fn label(self) -> ByKind {
         let kind = match self {
             Self::Root => "root",
@@ -68,6 +75,18 @@ impl CertificateKind {
             Self::Serving => "control_plane",
         };
         ByKind { kind }
+    }
+
+    /// What its end breaks. The root: every certificate of the mesh. The issuing CA: nobody can
+    /// be certified, and leaves end within their lifetime. The serving certificate, which renews
+    /// itself: no sidecar connects any more.
+    fn cause(self) -> ByCause {
+        let cause = match self {
+            Self::Root => "root",
+            Self::IssuingAuthority => "issuing_ca",
+            Self::Serving => "serving_certificate",
+        };
+        ByCause { cause }
     }
 }
 
@@ -88,6 +107,7 @@ struct Series {
     rejected: Family<ByStream, Counter>,
     unknown_secrets: Counter,
     expiry: Family<ByKind, Gauge<f64, AtomicU64>>,
+    time_to_breakage: Family<ByCause, Gauge<f64, AtomicU64>>,
     problems: Family<ByKind, Gauge>,
     facts: Family<ByKind, Gauge>,
 }
@@ -131,6 +151,11 @@ impl Metrics {
             "certificate_expiry_timestamp_seconds",
             "When a certificate ends, in seconds since 1970",
             series.expiry.clone(),
+        );
+        registry.register(
+            "time_to_breakage_seconds",
+            "How long until this breaks the mesh if nobody acts and nothing renews it; below zero it is broken",
+            series.time_to_breakage.clone(),
         );
         registry.register(
             "problems",
@@ -196,6 +221,24 @@ impl Metrics {
         )]
         let seconds = unix_seconds(at) as f64;
         self.series.expiry.get_or_create(&kind.label()).set(seconds);
+    }
+
+    /// Of every certificate whose expiry is known.
+    pub(crate) fn time_to_breakage(&self, now: SystemTime) {
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "seconds of this millennium fit into 53 bits"
+        )]
+        let now = unix_seconds(now) as f64;
+        for kind in CertificateKind::ALL {
+            if let Some(expiry) = self.series.expiry.get(&kind.label()) {
+                let left = expiry.get() - now;
+                self.series
+                    .time_to_breakage
+                    .get_or_create(&kind.cause())
+                    .set(left);
+            }
+        }
     }
 
     pub(crate) fn problems(&self, part: &'static str, count: usize) {

@@ -10,18 +10,22 @@ use spiffe::TrustDomain;
 
 use crate::{
     certificate_authority::{
-        authority::AuthorityFacts,
+        authority_facts::InvalidAuthority,
         key_store::{DataDirectory, KeyStoreError, RootDirectory},
         root::{Root, RootError},
     },
-    workload_attestation::join_token::{JoinToken, JoinTokenError, JoinTokens},
+    lifetime::Lifetime,
+    workload_attestation::join_token::{JoinToken, JoinTokenError, JoinTokens, TokenUse},
     workload_index::WorkloadName,
 };
 
+mod import;
+
+pub use crate::certificate_authority::root_mode::{InvalidRootMode, RootMode};
+pub use import::{Import, ImportReport, import_authority};
+
 /// Ten years: a root is replaced by a rotation, not by its end.
 pub const ROOT_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
-/// Thirty days.
-pub const ISSUING_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Ten minutes.
 pub const TOKEN_LIFETIME: Duration = Duration::from_secs(600);
 
@@ -51,7 +55,18 @@ impl Places {
 pub struct NewRoot {
     pub trust_domain: TrustDomain,
     pub root_lifetime: Duration,
-    pub issuing_lifetime: Duration,
+    pub mode: RootMode,
+    /// `None`: what the mode says.
+    pub issuing_lifetime: Option<Duration>,
+}
+
+/// How the next issuing CA is to be.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Renewal {
+    /// `None`: as the data directory says.
+    pub mode: Option<RootMode>,
+    /// `None`: what the mode says.
+    pub issuing_lifetime: Option<Duration>,
 }
 
 /// What to tell the person who ran the command.
@@ -60,10 +75,17 @@ pub struct RootReport {
     pub trust_domain: TrustDomain,
     pub root: PathBuf,
     pub root_until: SystemTime,
+    pub mode: RootMode,
     pub issuing_authority: PathBuf,
     pub issuing_key_id: String,
     pub issuing_until: SystemTime,
+    /// Half of its life: `root renew --if-due` does nothing before.
+    pub renewal_due: SystemTime,
+    /// Log, readiness and metrics speak of its end from then on.
+    pub warns_from: SystemTime,
     pub trust_bundle: PathBuf,
+    /// How many roots it holds: more than one while roots change.
+    pub roots: usize,
 }
 
 /// Makes the root of a new mesh and its first issuing CA.
@@ -75,12 +97,18 @@ pub fn init_root(
     new: &NewRoot,
     now: SystemTime,
 ) -> Result<RootReport, RootCommandError> {
-    check_lifetimes(new.root_lifetime, new.issuing_lifetime)?;
+    let terms = Terms::new(new.mode, new.issuing_lifetime)?;
+    if terms.lifetime > new.root_lifetime {
+        return Err(RootCommandError::Lifetimes {
+            root: new.root_lifetime,
+            issuing: terms.lifetime,
+        });
+    }
     let (data, directory) = (places.data(), places.root());
     data.create()?;
     let root = Root::create(&new.trust_domain, new.root_lifetime, now)?;
     directory.write_new(&root)?;
-    sign_next(&data, &directory, &root, new.issuing_lifetime, now)
+    sign_next(&data, &directory, &root, terms, now)
 }
 
 /// Signs the next issuing CA with the root; a running control plane notices.
@@ -89,13 +117,18 @@ pub fn init_root(
 /// If the root can't be read or has expired, or files can't be written.
 pub fn renew_root(
     places: &Places,
-    issuing_lifetime: Duration,
+    renewal: Renewal,
     now: SystemTime,
 ) -> Result<RootReport, RootCommandError> {
     let (data, directory) = (places.data(), places.root());
+    let mode = match renewal.mode {
+        Some(mode) => mode,
+        None => data.read_root_mode()?,
+    };
+    let terms = Terms::new(mode, renewal.issuing_lifetime)?;
     let root = directory.read()?;
     data.create()?;
-    sign_next(&data, &directory, &root, issuing_lifetime, now)
+    sign_next(&data, &directory, &root, terms, now)
 }
 
 /// Whether the issuing CA is past half of its life, as a timer asks before it renews. Without an
@@ -109,7 +142,7 @@ pub fn renewal_is_due(
     now: SystemTime,
 ) -> Result<bool, RootCommandError> {
     match places.data().read_issuing_authority(trust_domain) {
-        Ok(authority) => Ok(is_past_half(authority.facts(), now)),
+        Ok(authority) => Ok(now >= authority.facts().half_life()),
         Err(error) if error.is_not_found() => Ok(true),
         Err(error) => Err(error.into()),
     }
@@ -123,11 +156,6 @@ pub fn root_trust_domain(places: &Places) -> Result<TrustDomain, RootCommandErro
     Ok(places.root().read()?.trust_domain().clone())
 }
 
-fn is_past_half(facts: &AuthorityFacts, now: SystemTime) -> bool {
-    let age = now.duration_since(facts.not_before).unwrap_or_default();
-    age >= facts.lifetime() / 2
-}
-
 /// A join token for one workload, good once. The only time it is in the clear here.
 ///
 /// # Errors
@@ -138,25 +166,59 @@ pub fn create_token(
     lifetime: Duration,
     now: SystemTime,
 ) -> Result<JoinToken, RootCommandError> {
+    let tokens = tokens_of_a_mesh(data_dir)?;
+    Ok(tokens.create(workload, TokenUse::Once, lifetime, now)?)
+}
+
+/// A token that opens SDS streams of one workload until it expires, and signs nothing.
+///
+/// # Errors
+/// If the data directory can't be written.
+pub fn create_stream_token(
+    data_dir: &Path,
+    workload: &WorkloadName,
+    lifetime: Duration,
+    now: SystemTime,
+) -> Result<JoinToken, RootCommandError> {
+    let tokens = tokens_of_a_mesh(data_dir)?;
+    Ok(tokens.create(workload, TokenUse::Streams, lifetime, now)?)
+}
+
+fn tokens_of_a_mesh(data_dir: &Path) -> Result<JoinTokens, RootCommandError> {
     let data = DataDirectory::new(data_dir.to_owned());
     if !data.issuing_authority().exists() {
         return Err(RootCommandError::NoMesh(data_dir.to_owned()));
     }
-    Ok(JoinTokens::new(data.join_tokens()).create(workload, lifetime, now)?)
+    Ok(JoinTokens::new(data.join_tokens()))
 }
 
-fn check_lifetimes(root: Duration, issuing: Duration) -> Result<(), RootCommandError> {
-    if issuing > root {
-        return Err(RootCommandError::Lifetimes { root, issuing });
+/// A mode and a lifetime that fits it.
+#[derive(Clone, Copy)]
+struct Terms {
+    mode: RootMode,
+    lifetime: Duration,
+}
+
+impl Terms {
+    fn new(mode: RootMode, lifetime: Option<Duration>) -> Result<Self, RootCommandError> {
+        let lifetime = lifetime.unwrap_or_else(|| mode.issuing_lifetime());
+        let longest = mode.longest_issuing_lifetime();
+        if lifetime > longest {
+            return Err(RootCommandError::LivesTooLong {
+                mode,
+                lifetime: lifetime.into(),
+                longest: longest.into(),
+            });
+        }
+        Ok(Self { mode, lifetime })
     }
-    Ok(())
 }
 
 fn sign_next(
     data: &DataDirectory,
     directory: &RootDirectory,
     root: &Root,
-    lifetime: Duration,
+    terms: Terms,
     now: SystemTime,
 ) -> Result<RootReport, RootCommandError> {
     let trust_domain = root.trust_domain();
@@ -168,14 +230,19 @@ fn sign_next(
     };
     if !authorities.contains(root.certificate()) {
         authorities.push(root.certificate().clone());
-        data.write_trust_bundle(&TrustBundle::new(trust_domain.clone(), authorities)?)?;
+        let bundle = TrustBundle::new(trust_domain.clone(), authorities.clone())?;
+        data.write_trust_bundle(&bundle)?;
     }
-    let issuing = root.sign_issuing_authority(lifetime, now)?;
-    data.write_issuing_authority(&issuing)?;
+    let issuing = root.sign_issuing_authority(terms.lifetime, now)?;
+    data.write_issuing_authority(&issuing, terms.mode)?;
     Ok(RootReport {
         trust_domain: trust_domain.clone(),
         root: directory.path().to_owned(),
         root_until: root.facts().not_after,
+        mode: terms.mode,
+        renewal_due: issuing.facts.half_life(),
+        warns_from: terms.mode.warns_from(&issuing.facts),
+        roots: authorities.len(),
         issuing_authority: data.issuing_authority(),
         issuing_key_id: issuing.facts.key_id,
         issuing_until: issuing.facts.not_after,
@@ -199,7 +266,20 @@ pub enum RootCommandError {
         "{0} holds no issuing CA: run `mesh-lite root init` first, or name the --data-dir of the control plane"
     )]
     NoMesh(PathBuf),
-    #[error("an issuing CA can't live longer ({issuing:?}) than its root ({root:?})")]
+    #[error(transparent)]
+    Authority(#[from] InvalidAuthority),
+    #[error(
+        "in root mode {mode} an issuing CA lives {longest} at most, not {lifetime}: lower --issuing-lifetime, \
+         or say --root-mode offline if the root is out of reach of a timer"
+    )]
+    LivesTooLong {
+        mode: RootMode,
+        lifetime: Lifetime,
+        longest: Lifetime,
+    },
+    #[error(
+        "an issuing CA can't live longer ({issuing:?}) than its root ({root:?}): lower --issuing-lifetime or raise --root-lifetime"
+    )]
     Lifetimes { root: Duration, issuing: Duration },
 }
 

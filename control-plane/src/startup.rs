@@ -14,12 +14,13 @@ use crate::{
     admin::Admin,
     certificate_authority::{
         CertificateAuthority, authority_watch,
+        expiry_warnings::root_facts,
         key_store::{DataDirectory, KeyStoreError},
         rotation::{Rotation, RotationError, Trust},
     },
     clock::{self, Clock, readable},
     condition::Conditions,
-    gauges::{keep_gauges, root_facts},
+    gauges::keep_gauges,
     grpc::{self, Sources, connection::Ending, listener::Listener},
     issuance::Issuance,
     metrics::Metrics,
@@ -52,6 +53,19 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
     bound: impl FnOnce(Bound),
 ) -> Result<(), RunError> {
+    run_by_clock(settings, clock::now, shutdown, bound).await
+}
+
+/// As [`run`], by another clock than the one on the wall.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_by_clock(
+    settings: Settings,
+    clock: Clock,
+    shutdown: impl Future<Output = ()>,
+    bound: impl FnOnce(Bound),
+) -> Result<(), RunError> {
     let checked = settings.check()?;
     for warning in &checked.warnings {
         tracing::warn!("{warning}");
@@ -60,7 +74,7 @@ pub async fn run(
     // held to the end: two control planes on one directory could redeem one token twice
     let _lock: File = data.lock()?;
     data.create()?;
-    let parts = Parts::load(checked, data, clock::now)?;
+    let parts = Parts::load(checked, data, clock)?;
     let routes = grpc::routes(parts.sources.clone()).await?;
     let sockets = Sockets::open(&parts.settings).await?;
     parts.announce(sockets.bound);
@@ -168,6 +182,7 @@ impl Parts {
             leaf_lifetime = ?self.settings.leaf_lifetime,
             "certificates"
         );
+        authority_watch::warn_of_unusual(&trust);
         tracing::info!(
             grpc = %bound.grpc,
             admin = %bound.admin,
@@ -191,6 +206,7 @@ impl Parts {
         tasks.spawn(keep_gauges(
             metrics.clone(),
             conditions.clone(),
+            self.sources.clock,
             self.sources.authority.watch(),
             self.sources.workloads.clone(),
         ));

@@ -1,124 +1,97 @@
-//! An issuing CA: a certificate, its key, and what it may do.
+//! An issuing CA: a certificate, its key, and the intermediates up to its root.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use aws_lc_rs::digest::{SHA256, digest};
-use mesh_lite_proto::trust_bundle::{TrustBundle, hex};
+use mesh_lite_proto::trust_bundle::TrustBundle;
 use rcgen::{Issuer, KeyPair};
 use rustls_pki_types::CertificateDer;
 use spiffe::TrustDomain;
-use x509_parser::{
-    certificate::X509Certificate,
-    extensions::{GeneralName, GeneralSubtree, ParsedExtension},
-    prelude::FromDer,
+use x509_parser::certificate::X509Certificate;
+
+use super::{
+    authority_facts::{AuthorityFacts, InvalidAuthority, parse},
+    imported,
+    svid_template::{IssuerLimits, SvidTemplate},
 };
 
-use super::svid_template::{IssuerLimits, SvidTemplate};
-use crate::clock::from_unix_seconds;
-
-/// What a CA certificate says of itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct AuthorityFacts {
-    /// `None`: an imported CA that names no trust domain.
-    pub(crate) trust_domain: Option<TrustDomain>,
-    /// Lower-case hex of the subject key identifier: how sidecars name the active authority.
-    pub(crate) key_id: String,
-    pub(crate) not_before: SystemTime,
-    pub(crate) not_after: SystemTime,
-}
-
-impl AuthorityFacts {
-    /// Reads a CA certificate, ours or imported. Refused: not a CA, can't sign certificates, a
-    /// path in its URI, URI name constraints (every rustls peer would fail).
-    pub(crate) fn read(der: &CertificateDer<'_>) -> Result<Self, InvalidAuthority> {
-        let certificate = parse(der)?;
-        if !certificate.is_ca() {
-            return Err(InvalidAuthority::NotAnAuthority);
-        }
-        let usage = certificate.key_usage().map_err(malformed)?;
-        if usage.is_some_and(|usage| !usage.value.key_cert_sign()) {
-            return Err(InvalidAuthority::MayNotSign);
-        }
-        if has_uri_constraints(&certificate)? {
-            return Err(InvalidAuthority::UriConstraints);
-        }
-        let validity = certificate.validity();
-        let seconds = |timestamp: i64| from_unix_seconds(u64::try_from(timestamp).unwrap_or(0));
-        Ok(Self {
-            trust_domain: trust_domain(&certificate)?,
-            key_id: key_identifier(&certificate),
-            not_before: seconds(validity.not_before.timestamp()),
-            not_after: seconds(validity.not_after.timestamp()),
-        })
-    }
-
-    pub(crate) fn lifetime(&self) -> Duration {
-        self.not_after
-            .duration_since(self.not_before)
-            .unwrap_or_default()
-    }
-
-    pub(crate) fn check_time(&self, now: SystemTime) -> Result<(), InvalidAuthority> {
-        if now >= self.not_after {
-            return Err(InvalidAuthority::Expired(crate::clock::readable(
-                self.not_after,
-            )));
-        }
-        if now < self.not_before {
-            return Err(InvalidAuthority::NotYetValid(crate::clock::readable(
-                self.not_before,
-            )));
-        }
-        Ok(())
-    }
-}
+/// webpki follows at most six CAs between leaf and root; the issuing CA is one of them.
+const MAX_INTERMEDIATES: usize = 5;
 
 /// The CA that signs leaves. Its key is never printed: there is no `Debug`.
 pub(crate) struct IssuingAuthority {
     certificate: CertificateDer<'static>,
+    /// Its issuer, that one's issuer, and so on, without the root. Empty for our own.
+    intermediates: Vec<CertificateDer<'static>>,
+    /// Its own, but valid no longer than the CAs above it.
     facts: AuthorityFacts,
     trust_domain: TrustDomain,
     issuer: Issuer<'static, KeyPair>,
     public_key: Vec<u8>,
+    warnings: Vec<String>,
 }
 
 impl IssuingAuthority {
-    /// # Errors
-    /// If the certificate is not a CA's or names another trust domain, or the key is not the
-    /// certificate's.
+    /// Signed by a root itself, as `mesh-lite root` makes them.
+    #[cfg(test)]
     pub(crate) fn new(
         certificate: CertificateDer<'static>,
         key: KeyPair,
         trust_domain: &TrustDomain,
     ) -> Result<Self, InvalidAuthority> {
-        let facts = AuthorityFacts::read(&certificate)?;
-        if let Some(found) = facts
-            .trust_domain
-            .as_ref()
-            .filter(|found| *found != trust_domain)
-        {
-            return Err(InvalidAuthority::OtherTrustDomain {
-                found: found.to_string(),
-                expected: trust_domain.to_string(),
-            });
-        }
+        Self::with_intermediates(certificate, Vec::new(), key, trust_domain)
+    }
+
+    /// # Errors
+    /// If a certificate is not a CA's or names another trust domain, or they are not a chain, or
+    /// the key is not the first one's.
+    pub(crate) fn with_intermediates(
+        certificate: CertificateDer<'static>,
+        above: Vec<CertificateDer<'static>>,
+        key: KeyPair,
+        trust_domain: &TrustDomain,
+    ) -> Result<Self, InvalidAuthority> {
+        let mut facts = AuthorityFacts::read(&certificate)?;
+        facts.check_trust_domain(trust_domain)?;
         let public_key = parse(&certificate)?.public_key().raw.to_vec();
         if rcgen::PublicKeyData::subject_public_key_info(&key) != public_key {
             return Err(InvalidAuthority::OtherKey);
+        }
+        let mut warnings = imported::warnings("the issuing CA", &certificate)?;
+        let intermediates = without_roots(above);
+        let mut below = &certificate;
+        for (index, intermediate) in intermediates.iter().enumerate() {
+            let position = index.saturating_add(1);
+            let above = check_intermediate(intermediate, below, position, trust_domain)?;
+            facts.not_before = facts.not_before.max(above.not_before);
+            facts.not_after = facts.not_after.min(above.not_after);
+            let name = format!("certificate {position} after the issuing CA");
+            warnings.extend(imported::warnings(&name, intermediate)?);
+            below = intermediate;
+        }
+        if intermediates.len() > MAX_INTERMEDIATES {
+            return Err(InvalidAuthority::TooLong(intermediates.len()));
         }
         let issuer = Issuer::from_ca_cert_der(&certificate, key)
             .map_err(|error| InvalidAuthority::Malformed(error.to_string()))?;
         Ok(Self {
             certificate,
+            intermediates,
             facts,
             trust_domain: trust_domain.clone(),
             issuer,
             public_key,
+            warnings,
         })
     }
 
+    #[cfg(test)]
     pub(crate) fn certificate(&self) -> &CertificateDer<'static> {
         &self.certificate
+    }
+
+    /// What follows a leaf: this CA and its intermediates, without the root.
+    pub(crate) fn chain(&self) -> impl Iterator<Item = &CertificateDer<'static>> {
+        std::iter::once(&self.certificate).chain(&self.intermediates)
     }
 
     pub(crate) fn facts(&self) -> &AuthorityFacts {
@@ -127,6 +100,11 @@ impl IssuingAuthority {
 
     pub(crate) fn trust_domain(&self) -> &TrustDomain {
         &self.trust_domain
+    }
+
+    /// What is unusual about it, and may trouble one peer or another.
+    pub(crate) fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// What no leaf of it may go beyond.
@@ -153,130 +131,63 @@ impl IssuingAuthority {
             .into())
     }
 
-    /// The root in the bundle that signed this CA.
+    /// The root in the bundle that signed the last CA of the chain.
     pub(crate) fn root_in<'a>(
         &self,
         bundle: &'a TrustBundle,
     ) -> Result<&'a CertificateDer<'static>, InvalidAuthority> {
-        let certificate = parse(&self.certificate)?;
-        bundle
+        let last = self.intermediates.last().unwrap_or(&self.certificate);
+        let certificate = parse(last)?;
+        let root = bundle
             .authorities()
             .iter()
             .find(|root| is_signed_by(&certificate, root))
-            .ok_or(InvalidAuthority::NotOfThisBundle)
+            .ok_or(InvalidAuthority::NotOfThisBundle)?;
+        // an imported root may say things that no other check of ours could read
+        if let Ok(facts) = AuthorityFacts::read(root) {
+            facts.check_path_length(self.intermediates.len().saturating_add(1))?;
+        }
+        Ok(root)
+    }
+
+    pub(crate) fn check_time(&self, now: SystemTime) -> Result<(), InvalidAuthority> {
+        self.facts.check_time(now)
     }
 }
 
-fn is_signed_by(certificate: &X509Certificate<'_>, root: &CertificateDer<'_>) -> bool {
-    let Ok(root) = parse(root) else { return false };
-    root.subject() == certificate.issuer()
-        && certificate
-            .verify_signature(Some(root.public_key()))
-            .is_ok()
-}
-
-fn parse<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, InvalidAuthority> {
-    match X509Certificate::from_der(der) {
-        Ok(([], certificate)) => Ok(certificate),
-        Ok(_) => Err(InvalidAuthority::Malformed(
-            "bytes follow the certificate".to_owned(),
-        )),
-        Err(error) => Err(InvalidAuthority::Malformed(error.to_string())),
-    }
-}
-
-fn malformed(error: x509_parser::error::X509Error) -> InvalidAuthority {
-    InvalidAuthority::Malformed(error.to_string())
-}
-
-fn trust_domain(
-    certificate: &X509Certificate<'_>,
-) -> Result<Option<TrustDomain>, InvalidAuthority> {
-    let names = certificate.subject_alternative_name().map_err(malformed)?;
-    let mut uris = names
-        .iter()
-        .flat_map(|names| &names.value.general_names)
-        .filter_map(|name| match name {
-            GeneralName::URI(uri) => Some(*uri),
-            _ => None,
-        });
-    let Some(uri) = uris.next() else {
-        return Ok(None);
+/// Chain files often end with the root, which peers have: one that signed itself is not sent.
+fn without_roots(chain: Vec<CertificateDer<'static>>) -> Vec<CertificateDer<'static>> {
+    let signed_itself = |der: &CertificateDer<'_>| {
+        parse(der).is_ok_and(|certificate| certificate.subject() == certificate.issuer())
     };
-    if uris.next().is_some() {
-        return Err(InvalidAuthority::Uris);
-    }
-    let name = uri
-        .strip_prefix("spiffe://")
-        .filter(|name| !name.contains('/'))
-        .ok_or_else(|| InvalidAuthority::UriWithPath(uri.to_owned()))?;
-    match TrustDomain::new(name) {
-        Ok(domain) if domain.to_string() == name => Ok(Some(domain)),
-        _ => Err(InvalidAuthority::UriWithPath(uri.to_owned())),
-    }
+    chain
+        .into_iter()
+        .filter(|certificate| !signed_itself(certificate))
+        .collect()
 }
 
-fn has_uri_constraints(certificate: &X509Certificate<'_>) -> Result<bool, InvalidAuthority> {
-    let Some(constraints) = certificate.name_constraints().map_err(malformed)? else {
-        return Ok(false);
+/// `position` is also the number of CAs below it.
+fn check_intermediate(
+    intermediate: &CertificateDer<'_>,
+    below: &CertificateDer<'_>,
+    position: usize,
+    trust_domain: &TrustDomain,
+) -> Result<AuthorityFacts, InvalidAuthority> {
+    let wrap = |reason: InvalidAuthority| InvalidAuthority::Intermediate {
+        position,
+        reason: Box::new(reason),
     };
-    let of_uris = |subtrees: &Option<Vec<GeneralSubtree<'_>>>| {
-        subtrees
-            .iter()
-            .flatten()
-            .any(|subtree| matches!(subtree.base, GeneralName::URI(_)))
-    };
-    let constraints = constraints.value;
-    Ok(of_uris(&constraints.permitted_subtrees) || of_uris(&constraints.excluded_subtrees))
+    let facts = AuthorityFacts::read(intermediate).map_err(wrap)?;
+    facts.check_trust_domain(trust_domain).map_err(wrap)?;
+    if !is_signed_by(&parse(below)?, intermediate) {
+        return Err(InvalidAuthority::BrokenChain { position });
+    }
+    facts.check_path_length(position)?;
+    Ok(facts)
 }
 
-/// An imported CA without a key identifier is named by what rcgen then writes into its leaves:
-/// the start of its public key's SHA-256.
-fn key_identifier(certificate: &X509Certificate<'_>) -> String {
-    const LENGTH: usize = 20;
-    let stated =
-        certificate
-            .extensions()
-            .iter()
-            .find_map(|extension| match extension.parsed_extension() {
-                ParsedExtension::SubjectKeyIdentifier(id) => Some(hex(id.0)),
-                _ => None,
-            });
-    stated.unwrap_or_else(|| {
-        let print = digest(&SHA256, certificate.public_key().raw);
-        hex(print.as_ref().get(..LENGTH).unwrap_or_default())
-    })
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum InvalidAuthority {
-    #[error("the CA certificate can't be parsed: {0}")]
-    Malformed(String),
-    #[error("the certificate is not a CA's")]
-    NotAnAuthority,
-    #[error("the CA certificate's key usage does not allow it to sign certificates")]
-    MayNotSign,
-    #[error(
-        "the CA certificate has more than one URI name; it may have one, spiffe://<trust domain>"
-    )]
-    Uris,
-    #[error("{0:?} is no trust domain: a CA's URI is spiffe://<trust domain>, without a path")]
-    UriWithPath(String),
-    #[error("the CA certificate constrains URI names, and every rustls peer refuses such a chain")]
-    UriConstraints,
-    #[error("the CA certificate and its key do not belong together")]
-    OtherKey,
-    #[error("the CA certificate expired at {0}: sign the next one with `mesh-lite root renew`")]
-    Expired(String),
-    #[error("the CA certificate is valid from {0} on: compare the clocks")]
-    NotYetValid(String),
-    #[error(
-        "the CA is of trust domain {found}, not {expected}: give the --trust-domain that `root init` was given"
-    )]
-    OtherTrustDomain { found: String, expected: String },
-    #[error(
-        "no root in the trust bundle signed the issuing CA, so no sidecar would trust its leaves"
-    )]
-    NotOfThisBundle,
+fn is_signed_by(certificate: &X509Certificate<'_>, by: &CertificateDer<'_>) -> bool {
+    let Ok(by) = parse(by) else { return false };
+    by.subject() == certificate.issuer()
+        && certificate.verify_signature(Some(by.public_key())).is_ok()
 }

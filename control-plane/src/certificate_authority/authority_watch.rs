@@ -6,7 +6,9 @@ use spiffe::TrustDomain;
 use tokio::sync::watch;
 
 use super::{
+    expiry_warnings::expiry_warnings,
     key_store::{DataDirectory, KeyStoreError},
+    root_mode::RootMode,
     rotation::{Found, Rotation, RotationError, Step, Trust},
 };
 use crate::{
@@ -38,20 +40,24 @@ pub(crate) async fn run(
     let mut waiting_until = None;
     loop {
         let now = clock();
+        let mut problems = Vec::new();
         match look(&data, &trust_domain, &mut rotation, now) {
             Ok(step) => {
-                let warning = rotation.warning(now);
-                conditions.set(Part::Authority, warning.into_iter().collect());
-                report(&step, &mut waiting_until);
+                report(&step, &rotation, &mut waiting_until);
                 if step != Step::Unchanged {
                     publish(&published, &rotation);
                 }
             }
-            Err(error) => {
-                let text = format!("{error}. The issuing CA and trust bundle in use go on");
-                conditions.set(Part::Authority, vec![text]);
-            }
+            Err(error) => problems.push(format!(
+                "{error}. The issuing CA and trust bundle in use go on"
+            )),
         }
+        let mode = data.read_root_mode().unwrap_or_else(|error| {
+            problems.push(error.to_string());
+            RootMode::default()
+        });
+        problems.extend(expiry_warnings(&rotation.trust(), mode, now));
+        conditions.set(Part::Authority, problems);
         tokio::select! {
             () = changes.wait() => {}
             () = published.closed() => return,
@@ -63,7 +69,7 @@ fn publish(published: &watch::Sender<Arc<Trust>>, rotation: &Rotation) {
     published.send_if_modified(|current| {
         let next = rotation.trust();
         let changed = next.bundle != current.bundle
-            || next.authority.certificate() != current.authority.certificate();
+            || !next.authority.chain().eq(current.authority.chain());
         if changed {
             *current = next;
         }
@@ -80,13 +86,14 @@ fn look(
     Ok(rotation.look(read(data, trust_domain)?, now)?)
 }
 
-fn report(step: &Step, waiting_until: &mut Option<SystemTime>) {
+fn report(step: &Step, rotation: &Rotation, waiting_until: &mut Option<SystemTime>) {
     match step {
         Step::Unchanged => {}
         Step::Announced => tracing::info!("trust bundle changed: sidecars are told"),
         Step::Activated { key_id } => {
             *waiting_until = None;
             tracing::info!(key_id, "issuing CA changed: sidecars are told to renew");
+            warn_of_unusual(&rotation.trust());
         }
         Step::Prepared { until } if *waiting_until == Some(*until) => {}
         Step::Prepared { until } => {
@@ -94,6 +101,13 @@ fn report(step: &Step, waiting_until: &mut Option<SystemTime>) {
             let until = readable(*until);
             tracing::info!(%until, "issuing CA prepared: it signs once its root is known everywhere");
         }
+    }
+}
+
+/// An imported CA may trouble a peer that ours is not: said when it begins to sign.
+pub(crate) fn warn_of_unusual(trust: &Trust) {
+    for warning in trust.authority.warnings() {
+        tracing::warn!(key_id = trust.authority.facts().key_id, "{warning}");
     }
 }
 

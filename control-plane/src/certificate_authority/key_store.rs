@@ -5,7 +5,9 @@
 //!   control-plane.lock           held by the one control plane that uses the directory
 //!   trust-bundle.pem       0644  the roots that everybody trusts; sidecars get a copy
 //!   issuing/               0700
-//!     issuing-ca.pem       0600  certificate and key in one file: never a torn pair
+//!     issuing-ca.pem       0600  certificate and key in one file: never a torn pair; then the
+//!                                intermediates between it and the root, if it was imported
+//!     root-mode            0644  `kept` or `offline`: what is said when it comes to its end
 //!   join-tokens/           0700  one file per token, named by the token's hash
 //!   root/                  0700  may lie elsewhere (--root-dir); the control plane never opens it
 //!     root.pem             0600  certificate and key
@@ -14,29 +16,28 @@
 //! Every file is written beside its place, synced, and renamed into it.
 
 use std::{
-    fs,
-    io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    fs, io,
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
-use mesh_lite_proto::trust_bundle::{InvalidTrustBundle, TrustBundle, hex, pem};
+use mesh_lite_proto::trust_bundle::{InvalidTrustBundle, TrustBundle, pem};
 use rcgen::KeyPair;
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer, pem::PemObject};
 use spiffe::TrustDomain;
 use zeroize::Zeroizing;
 
 use super::{
-    authority::{InvalidAuthority, IssuingAuthority},
-    random::{NoRandomNumbers, random_bytes},
+    authority::IssuingAuthority,
+    authority_facts::InvalidAuthority,
+    file_replacement::{
+        MAX_FILE, PRIVATE_FILE, PUBLIC_FILE, beside, create_private_directory,
+        create_private_directory_within, read, replace, sync_parent,
+    },
+    random::NoRandomNumbers,
     root::{NewIssuingAuthority, Root, RootError},
+    root_mode::{InvalidRootMode, RootMode},
 };
-
-/// Certificates and keys are a few KiB; a larger file is not one of ours.
-const MAX_FILE: u64 = 256 * 1024;
-const PRIVATE_DIRECTORY: u32 = 0o700;
-const PRIVATE_FILE: u32 = 0o600;
-const PUBLIC_FILE: u32 = 0o644;
 
 /// Where a control plane keeps its state.
 #[derive(Debug, Clone)]
@@ -63,6 +64,10 @@ impl DataDirectory {
         self.issuing().join("issuing-ca.pem")
     }
 
+    pub(crate) fn root_mode(&self) -> PathBuf {
+        self.issuing().join("root-mode")
+    }
+
     pub(crate) fn join_tokens(&self) -> PathBuf {
         self.0.join("join-tokens")
     }
@@ -72,10 +77,9 @@ impl DataDirectory {
     }
 
     pub(crate) fn create(&self) -> Result<(), KeyStoreError> {
-        for directory in [self.0.clone(), self.issuing(), self.join_tokens()] {
-            create_private_directory(&directory)?;
-        }
-        Ok(())
+        create_private_directory(&self.0)?;
+        create_private_directory_within(&self.issuing())?;
+        create_private_directory_within(&self.join_tokens())
     }
 
     /// Held until dropped, and let go by the kernel if the process dies: two control planes on
@@ -100,9 +104,16 @@ impl DataDirectory {
     pub(crate) fn write_issuing_authority(
         &self,
         authority: &NewIssuingAuthority,
+        mode: RootMode,
     ) -> Result<(), KeyStoreError> {
-        create_private_directory(&self.issuing())?;
-        let text = certificate_and_key(&authority.certificate, &authority.key);
+        create_private_directory_within(&self.issuing())?;
+        // the mode first: a control plane that sees the new authority knows how it is renewed
+        let word = format!("{mode}\n");
+        replace(&self.root_mode(), word.as_bytes(), PUBLIC_FILE)?;
+        let mut text = certificate_and_key(&authority.certificate, &authority.key);
+        for intermediate in &authority.intermediates {
+            text.push_str(&pem("CERTIFICATE", intermediate));
+        }
         replace(&self.issuing_authority(), text.as_bytes(), PRIVATE_FILE)
     }
 
@@ -111,9 +122,28 @@ impl DataDirectory {
         trust_domain: &TrustDomain,
     ) -> Result<IssuingAuthority, KeyStoreError> {
         let path = self.issuing_authority();
-        let (certificate, key) = read_certificate_and_key(&path)?;
-        IssuingAuthority::new(certificate, key, trust_domain)
-            .map_err(|error| KeyStoreError::Authority { path, error })
+        let file = AuthorityFile::read(&path)?;
+        IssuingAuthority::with_intermediates(
+            file.certificate,
+            file.intermediates,
+            file.key,
+            trust_domain,
+        )
+        .map_err(|error| KeyStoreError::Authority { path, error })
+    }
+
+    /// Kept, if nothing was written: the mode of every mesh that was made without a word on it.
+    pub(crate) fn read_root_mode(&self) -> Result<RootMode, KeyStoreError> {
+        let path = self.root_mode();
+        let text = match read(&path) {
+            Ok(text) => text,
+            Err(error) if error.is_not_found() => return Ok(RootMode::default()),
+            Err(error) => return Err(error),
+        };
+        String::from_utf8_lossy(&text)
+            .trim_end()
+            .parse()
+            .map_err(|error| KeyStoreError::RootMode { path, error })
     }
 
     pub(crate) fn write_trust_bundle(&self, bundle: &TrustBundle) -> Result<(), KeyStoreError> {
@@ -173,7 +203,9 @@ impl RootDirectory {
 
     pub(crate) fn read(&self) -> Result<Root, KeyStoreError> {
         let path = self.0.join(ROOT_FILE);
-        let (certificate, key) = read_certificate_and_key(&path)?;
+        let AuthorityFile {
+            certificate, key, ..
+        } = AuthorityFile::read(&path)?;
         Root::load(certificate, key).map_err(|error| KeyStoreError::Root { path, error })
     }
 }
@@ -196,98 +228,46 @@ fn certificate_and_key(certificate: &CertificateDer<'_>, key: &KeyPair) -> Zeroi
     text
 }
 
-fn read_certificate_and_key(
+/// A CA certificate, its key, and the certificates that follow, in one PEM file.
+pub(crate) struct AuthorityFile {
+    pub(crate) certificate: CertificateDer<'static>,
+    pub(crate) intermediates: Vec<CertificateDer<'static>>,
+    pub(crate) key: KeyPair,
+}
+
+impl AuthorityFile {
+    pub(crate) fn read(path: &Path) -> Result<Self, KeyStoreError> {
+        let text = read(path)?;
+        let (certificate, intermediates) = parse_chain(path, &text)?;
+        Ok(Self {
+            certificate,
+            intermediates,
+            key: parse_key(path, &text)?,
+        })
+    }
+}
+
+/// The certificates of a file: the first, and those after it.
+pub(crate) fn parse_chain(
     path: &Path,
-) -> Result<(CertificateDer<'static>, KeyPair), KeyStoreError> {
-    let text = read(path)?;
-    let not_pem = |what: &'static str| KeyStoreError::NotPem {
-        path: path.to_owned(),
-        what,
-    };
-    let certificate = CertificateDer::from_pem_slice(&text).map_err(|_| not_pem("CERTIFICATE"))?;
-    let key = PrivatePkcs8KeyDer::from_pem_slice(&text).map_err(|_| not_pem("PRIVATE KEY"))?;
-    let key = KeyPair::try_from(&key).map_err(|_| not_pem("PRIVATE KEY"))?;
-    Ok((certificate, key))
+    text: &[u8],
+) -> Result<(CertificateDer<'static>, Vec<CertificateDer<'static>>), KeyStoreError> {
+    let not_pem = |_| KeyStoreError::not_pem(path, "CERTIFICATE");
+    let mut certificates = CertificateDer::pem_slice_iter(text);
+    let first = certificates
+        .next()
+        .ok_or_else(|| KeyStoreError::not_pem(path, "CERTIFICATE"))?
+        .map_err(not_pem)?;
+    let others = certificates.collect::<Result<_, _>>().map_err(not_pem)?;
+    Ok((first, others))
 }
 
-pub(crate) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyStoreError> {
-    let length = fs::metadata(path)
-        .map_err(KeyStoreError::io("read", path))?
-        .len();
-    if length > MAX_FILE {
-        return Err(KeyStoreError::TooLong {
-            path: path.to_owned(),
-            length,
-        });
-    }
-    fs::read(path)
-        .map(Zeroizing::new)
-        .map_err(KeyStoreError::io("read", path))
-}
-
-pub(crate) fn create_private_directory(path: &Path) -> Result<(), KeyStoreError> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(PRIVATE_DIRECTORY)
-        .create(path)
-        .map_err(KeyStoreError::io("create", path))?;
-    let mode = fs::metadata(path)
-        .map_err(KeyStoreError::io("read", path))?
-        .permissions()
-        .mode();
-    // a directory that was there before may be open to others
-    if mode & 0o077 == 0 {
-        return Ok(());
-    }
-    fs::set_permissions(path, fs::Permissions::from_mode(PRIVATE_DIRECTORY))
-        .map_err(KeyStoreError::io("close to others", path))
-}
-
-/// Writes a private file so that readers see the old content or the new, never a part.
-pub(crate) fn replace_private(path: &Path, content: &[u8]) -> Result<(), KeyStoreError> {
-    replace(path, content, PRIVATE_FILE)
-}
-
-fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), KeyStoreError> {
-    let beside = beside(path)?;
-    let written = write_and_sync(&beside, content, mode)
-        .and_then(|()| fs::rename(&beside, path).map_err(KeyStoreError::io("rename to", path)))
-        .and_then(|()| sync_parent(path));
-    if written.is_err() {
-        // best effort: the reason to report is the first one
-        let _ = fs::remove_file(&beside);
-    }
-    written
-}
-
-fn write_and_sync(path: &Path, content: &[u8], mode: u32) -> Result<(), KeyStoreError> {
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(path)
-        .map_err(KeyStoreError::io("create", path))?;
-    file.write_all(content)
-        .and_then(|()| file.sync_all())
-        .map_err(KeyStoreError::io("write", path))
-}
-
-fn sync_parent(path: &Path) -> Result<(), KeyStoreError> {
-    let Some(parent) = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-    else {
-        return Ok(());
-    };
-    fs::File::open(parent)
-        .and_then(|directory| directory.sync_all())
-        .map_err(KeyStoreError::io("sync", parent))
-}
-
-/// A name in the same directory, hidden from those who list documents or tokens.
-fn beside(path: &Path) -> Result<PathBuf, KeyStoreError> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    Ok(path.with_file_name(format!(".{name}.{}", hex(&random_bytes::<8>()?))))
+pub(crate) fn parse_key(path: &Path, text: &[u8]) -> Result<KeyPair, KeyStoreError> {
+    const WHAT: &str =
+        "PRIVATE KEY (PKCS#8; `openssl pkcs8 -topk8 -nodes` makes one of other forms)";
+    let not_pem = || KeyStoreError::not_pem(path, WHAT);
+    let key = PrivatePkcs8KeyDer::from_pem_slice(text).map_err(|_| not_pem())?;
+    KeyPair::try_from(&key).map_err(|_| not_pem())
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -310,6 +290,11 @@ pub enum KeyStoreError {
     },
     #[error("{path}: {error}")]
     Root { path: PathBuf, error: RootError },
+    #[error("{path}: {error}")]
+    RootMode {
+        path: PathBuf,
+        error: InvalidRootMode,
+    },
     #[error("{path}: {error}")]
     TrustBundle {
         path: PathBuf,
@@ -336,6 +321,13 @@ impl KeyStoreError {
             what,
             path: path.to_owned(),
             error,
+        }
+    }
+
+    fn not_pem(path: &Path, what: &'static str) -> Self {
+        Self::NotPem {
+            path: path.to_owned(),
+            what,
         }
     }
 

@@ -12,7 +12,7 @@ use rustls_pki_types::CertificateDer;
 use spiffe::TrustDomain;
 
 use super::{
-    authority::{AuthorityFacts, InvalidAuthority},
+    authority_facts::{AuthorityFacts, InvalidAuthority},
     random::{NoRandomNumbers, random_bytes, serial},
 };
 use crate::clock::whole_seconds;
@@ -101,6 +101,7 @@ impl Root {
         let facts = AuthorityFacts::read(&certificate)?;
         Ok(NewIssuingAuthority {
             certificate,
+            intermediates: Vec::new(),
             facts,
             key,
         })
@@ -110,6 +111,7 @@ impl Root {
 /// An issuing CA on its way into the key store. No `Debug`: it holds the key.
 pub(crate) struct NewIssuingAuthority {
     pub(crate) certificate: CertificateDer<'static>,
+    pub(crate) intermediates: Vec<CertificateDer<'static>>,
     pub(crate) facts: AuthorityFacts,
     pub(crate) key: KeyPair,
 }

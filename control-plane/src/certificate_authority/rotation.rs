@@ -13,7 +13,7 @@ use std::{
 use mesh_lite_proto::trust_bundle::TrustBundle;
 use rustls_pki_types::CertificateDer;
 
-use super::authority::{InvalidAuthority, IssuingAuthority};
+use super::{authority::IssuingAuthority, authority_facts::InvalidAuthority};
 
 /// A client that lost its stream may take this long to come back (Envoy's cap is 30 s) and hear
 /// of a new root.
@@ -21,10 +21,6 @@ pub(crate) const SETTLE: Duration = Duration::from_secs(35);
 /// An issuing CA that lives less than twice as long as its leaves would cut them short for most
 /// of its life.
 const MIN_LIFETIMES: u32 = 2;
-
-/// From this long before its end an issuing CA is spoken of, or from the last quarter of its
-/// life on, if that is shorter.
-const WARN_BEFORE: Duration = Duration::from_secs(60 * 24 * 3600);
 
 /// What everybody trusts, and who signs: published whole.
 #[derive(Clone)]
@@ -89,7 +85,7 @@ impl Rotation {
     pub(crate) fn look(&mut self, found: Found, now: SystemTime) -> Result<Step, RotationError> {
         check(&found.authority, &found.bundle, self.leaf_lifetime, now)?;
         let same_bundle = found.bundle == *self.trust.bundle;
-        let same_authority = found.authority.certificate() == self.trust.authority.certificate();
+        let same_authority = found.authority.chain().eq(self.trust.authority.chain());
         if same_bundle && same_authority {
             return Ok(Step::Unchanged);
         }
@@ -113,20 +109,6 @@ impl Rotation {
         let key_id = found.authority.facts().key_id.clone();
         self.publish(found.bundle, Some(found.authority));
         Ok(Step::Activated { key_id })
-    }
-
-    /// That the active issuing CA ends soon.
-    pub(crate) fn warning(&self, now: SystemTime) -> Option<String> {
-        let facts = self.trust.authority.facts();
-        let left = facts.not_after.duration_since(now).unwrap_or_default();
-        let soon = left < WARN_BEFORE.min(facts.lifetime() / 4);
-        let end = crate::clock::readable(facts.not_after);
-        soon.then(|| {
-            format!(
-                "the issuing CA ends at {end} and nobody can be certified after that: \
-                 sign the next one with `mesh-lite root renew`, best by a daily timer with --if-due"
-            )
-        })
     }
 
     fn remember_new_roots(&mut self, bundle: &TrustBundle, now: SystemTime) {
@@ -170,7 +152,7 @@ fn check(
     leaf_lifetime: Duration,
     now: SystemTime,
 ) -> Result<(), RotationError> {
-    authority.facts().check_time(now)?;
+    authority.check_time(now)?;
     authority.root_in(bundle)?;
     let lifetime = authority.facts().lifetime();
     if lifetime < leaf_lifetime.saturating_mul(MIN_LIFETIMES) {

@@ -6,7 +6,8 @@ use tokio::sync::watch;
 use x509_parser::prelude::FromDer;
 
 use super::{
-    authority::{AuthorityFacts, InvalidAuthority, IssuingAuthority},
+    authority::IssuingAuthority,
+    authority_facts::{AuthorityFacts, InvalidAuthority},
     root::Root,
     rotation::{Found, Rotation},
     *,

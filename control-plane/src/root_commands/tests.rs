@@ -11,11 +11,16 @@ fn trust_domain() -> TrustDomain {
     TrustDomain::new("mesh.test").unwrap()
 }
 
+fn issuing_lifetime() -> Duration {
+    RootMode::Kept.issuing_lifetime()
+}
+
 fn new() -> NewRoot {
     NewRoot {
         trust_domain: trust_domain(),
         root_lifetime: ROOT_LIFETIME,
-        issuing_lifetime: ISSUING_LIFETIME,
+        mode: RootMode::Kept,
+        issuing_lifetime: None,
     }
 }
 
@@ -31,7 +36,7 @@ fn makes_a_root_once_and_renews_its_issuing_authority() {
     let directory = TempDir::new().unwrap();
     let places = places(&directory);
     let first = init_root(&places, &new(), now()).unwrap();
-    assert_eq!(first.issuing_until, now() + ISSUING_LIFETIME);
+    assert_eq!(first.issuing_until, now() + issuing_lifetime());
     let again = init_root(&places, &new(), now()).unwrap_err();
     assert!(
         again.to_string().contains("a root is never overwritten"),
@@ -39,7 +44,7 @@ fn makes_a_root_once_and_renews_its_issuing_authority() {
     );
 
     let bundle = std::fs::read(&first.trust_bundle).unwrap();
-    let second = renew_root(&places, ISSUING_LIFETIME, now()).unwrap();
+    let second = renew_root(&places, Renewal::default(), now()).unwrap();
     assert_ne!(first.issuing_key_id, second.issuing_key_id);
     assert_eq!(std::fs::read(&second.trust_bundle).unwrap(), bundle);
 }
@@ -53,7 +58,7 @@ fn repairs_by_renewing_what_a_broken_off_init_left_out() {
     std::fs::remove_file(&first.trust_bundle).unwrap();
     std::fs::remove_file(&first.issuing_authority).unwrap();
     assert!(renewal_is_due(&places, &trust_domain(), now()).unwrap());
-    renew_root(&places, ISSUING_LIFETIME, now()).unwrap();
+    renew_root(&places, Renewal::default(), now()).unwrap();
     assert_eq!(std::fs::read(&first.trust_bundle).unwrap(), bundle);
 }
 
@@ -64,8 +69,8 @@ fn is_due_from_half_of_the_issuing_authoritys_life() {
     init_root(&places, &new(), now()).unwrap();
     let due = |at| renewal_is_due(&places, &trust_domain(), at).unwrap();
     assert!(!due(now()));
-    assert!(!due(now() + ISSUING_LIFETIME / 2 - Duration::from_secs(600)));
-    assert!(due(now() + ISSUING_LIFETIME / 2));
+    assert!(!due(now() + issuing_lifetime() / 2 - Duration::from_secs(600)));
+    assert!(due(now() + issuing_lifetime() / 2));
 }
 
 #[test]
@@ -96,9 +101,13 @@ fn refuses_lifetimes_that_can_not_be() {
 #[test]
 fn refuses_to_renew_without_a_root_or_with_one_that_expired() {
     let directory = TempDir::new().unwrap();
-    assert!(renew_root(&places(&directory), ISSUING_LIFETIME, now()).is_err());
+    assert!(renew_root(&places(&directory), Renewal::default(), now()).is_err());
     init_root(&places(&directory), &new(), now()).unwrap();
-    let expired = renew_root(&places(&directory), ISSUING_LIFETIME, now() + ROOT_LIFETIME);
+    let expired = renew_root(
+        &places(&directory),
+        Renewal::default(),
+        now() + ROOT_LIFETIME,
+    );
     assert!(expired.unwrap_err().to_string().contains("expired at"));
 }
 

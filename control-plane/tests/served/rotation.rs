@@ -1,6 +1,6 @@
 use std::{path::Path, time::Duration};
 
-use mesh_lite_control_plane::{clock, root_commands::renew_root};
+use mesh_lite_control_plane::{clock, root_commands::{Renewal, renew_root}};
 use mesh_lite_proto::{
     secret_discovery::{ACTIVE_AUTHORITY, OWN_BUNDLE},
     trust_bundle::pem,
@@ -76,7 +76,10 @@ async fn keeps_the_good_issuing_authority_when_the_next_can_not_serve() {
 
     let short = renew_root(
         &running.directories.places("root"),
-        Duration::from_secs(600),
+        Renewal {
+            issuing_lifetime: Some(Duration::from_secs(600)),
+            ..Renewal::default()
+        },
         clock::now(),
     );
     short.unwrap();

@@ -11,7 +11,7 @@ use mesh_lite_control_plane::{
     Bound, RunError, clock,
     outbound_rules::OutboundRules,
     root_commands::{
-        ISSUING_LIFETIME, NewRoot, Places, ROOT_LIFETIME, RootReport, create_token, init_root,
+        NewRoot, Places, ROOT_LIFETIME, Renewal, RootMode, RootReport, create_token, init_root,
         renew_root,
     },
     run,
@@ -94,13 +94,14 @@ impl Directories {
         let new = NewRoot {
             trust_domain: trust_domain(),
             root_lifetime: ROOT_LIFETIME,
-            issuing_lifetime: ISSUING_LIFETIME,
+            mode: RootMode::Kept,
+            issuing_lifetime: None,
         };
         init_root(&self.places(root), &new, clock::now()).unwrap()
     }
 
     pub(crate) fn renew_root(&self) -> RootReport {
-        renew_root(&self.places("root"), ISSUING_LIFETIME, clock::now()).unwrap()
+        renew_root(&self.places("root"), Renewal::default(), clock::now()).unwrap()
     }
 
     pub(crate) fn settings(&self) -> Settings {

@@ -1,4 +1,7 @@
-use std::{os::unix::fs::MetadataExt, time::Duration};
+use std::{
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    time::Duration,
+};
 
 use tempfile::TempDir;
 
@@ -42,7 +45,8 @@ fn keeps_keys_where_nobody_else_reads_them() {
     RootDirectory::new(data.default_root())
         .write_new(&root)
         .unwrap();
-    data.write_issuing_authority(&issuing(&root)).unwrap();
+    data.write_issuing_authority(&issuing(&root), RootMode::Kept)
+        .unwrap();
     for directory in [
         data.path(),
         &data.issuing(),
@@ -54,7 +58,7 @@ fn keeps_keys_where_nobody_else_reads_them() {
     assert_eq!(mode(&data.issuing_authority()), 0o600);
     assert_eq!(mode(&data.default_root().join(ROOT_FILE)), 0o600);
     // nothing half-written stays behind
-    assert_eq!(names(&data.issuing()), ["issuing-ca.pem"]);
+    assert_eq!(names(&data.issuing()), ["issuing-ca.pem", "root-mode"]);
     assert_eq!(names(data.path()), ["issuing", "join-tokens", "root"]);
 }
 
@@ -74,7 +78,7 @@ fn reads_what_it_wrote() {
     let data = DataDirectory::new(temporary.path().to_owned());
     let root = root();
     let new = issuing(&root);
-    data.write_issuing_authority(&new).unwrap();
+    data.write_issuing_authority(&new, RootMode::Kept).unwrap();
     let read = data.read_issuing_authority(&trust_domain()).unwrap();
     assert_eq!(read.certificate(), &new.certificate);
     let directory = RootDirectory::new(data.default_root());

@@ -178,13 +178,3 @@ fn refuses_leaves_of_more_than_half_the_authoritys_life() {
         "{refused}"
     );
 }
-
-#[test]
-fn warns_in_the_last_quarter_of_the_authoritys_life() {
-    let rotation = started(&root());
-    let quarter = now() + 30 * DAY * 3 / 4;
-    assert_eq!(rotation.warning(quarter - DAY), None);
-    let warning = rotation.warning(quarter + DAY).unwrap();
-    assert!(warning.contains("mesh-lite root renew"), "{warning}");
-    assert!(rotation.warning(now() + 40 * DAY).is_some());
-}
