@@ -13,12 +13,16 @@
 
 pub mod access_log;
 pub mod applications;
+pub mod certificates;
+pub mod credulous_tls;
+pub mod envoy;
 pub mod eventually;
 pub mod leftovers;
 pub mod loopback_mesh;
 pub mod mesh;
 pub mod namespace;
 pub mod network;
+pub mod peer_certificates;
 pub mod process;
 pub mod requirements;
 pub mod wire_tap;

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io::Write;
+use std::path::Path;
 
 /// File to which tests that cannot run append a line; `tests/run` prints and counts them.
 const NOT_RUN_FILE: &str = "MESH_LITE_NOT_RUN";
@@ -34,7 +35,22 @@ pub fn program(test: &str, program: &str) -> bool {
     false
 }
 
-fn not_run(test: &str, reason: &str) {
+/// As [`program`], for what is not in the usual places.
+pub fn file(test: &str, what: &str, path: &Path) -> bool {
+    if path.is_file() {
+        return true;
+    }
+    assert!(
+        !rustix::process::geteuid().is_root(),
+        "{what} is not at {}; tests/run installs it",
+        path.display()
+    );
+    not_run(test, &format!("{what} is not installed"));
+    false
+}
+
+/// Puts the test named on record as not run, or not run in part.
+pub fn not_run(test: &str, reason: &str) {
     let line = format!("not run: {test}: {reason}\n");
     eprint!("{line}");
     let file: Option<OsString> = std::env::var_os(NOT_RUN_FILE);
