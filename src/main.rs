@@ -8,7 +8,9 @@ use clap::{Parser, Subcommand};
 
 mod control_plane;
 mod demo;
+mod identity;
 mod logging;
+mod private_memory;
 mod proxy;
 mod redirect;
 mod root;
@@ -32,6 +34,7 @@ Examples:
   mesh-lite control-plane --data-dir state --config-dir documents
   mesh-lite token create shop/web --data-dir state
   mesh-lite proxy --help                      the sidecar
+  mesh-lite identity                          what certificate it has, and how its renewal stands
 
 Each subcommand's --help has examples of its own.";
 
@@ -49,6 +52,8 @@ enum Role {
     Root(root::Args),
     /// Make a join token for a workload.
     Token(token::Args),
+    /// Say whose certificate a sidecar has, until when, renewed when, and why not.
+    Identity(identity::Args),
     /// Print the version.
     Version,
 }
@@ -58,22 +63,43 @@ fn main() -> ExitCode {
     // kube and tonic would look for a process-wide provider; ours is passed explicitly, and this
     // makes sure that nothing ever finds another one.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let result = match arguments.role {
+    run(arguments.role).unwrap_or_else(|error| {
+        eprintln!("mesh-lite: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run(role: Role) -> anyhow::Result<ExitCode> {
+    if role.holds_secrets() {
+        private_memory::keep()?;
+    }
+    match role {
         Role::Demo(args) => demo::run(args),
         Role::ControlPlane(args) => control_plane::run(*args),
         Role::Proxy(args) => proxy::run(*args),
         Role::Redirect(args) => redirect::run(args),
         Role::Root(args) => root::run(args),
         Role::Token(args) => token::run(args),
+        Role::Identity(args) => identity::run(&args),
         Role::Version => {
             println!("mesh-lite {}", env!("CARGO_PKG_VERSION"));
             Ok(ExitCode::SUCCESS)
         }
-    };
-    result.unwrap_or_else(|error| {
-        eprintln!("mesh-lite: {error:#}");
-        ExitCode::FAILURE
-    })
+    }
+}
+
+impl Role {
+    /// Whether private keys or join tokens come into this process.
+    fn holds_secrets(&self) -> bool {
+        match self {
+            Self::Demo(_)
+            | Self::ControlPlane(_)
+            | Self::Proxy(_)
+            | Self::Root(_)
+            | Self::Token(_) => true,
+            Self::Redirect(_) | Self::Identity(_) | Self::Version => false,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -22,6 +22,8 @@ fn wrong_usage_is_said_in_words_and_exits_with_2() {
         &["demo", "--twice"],
         &["proxy", "--upstreams", "8081=shop"],
         &["no-such-role"],
+        &["identity", "--output", "yaml"],
+        &["identity", "--admin", "localhost"],
     ] {
         let output = mesh_lite(arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
@@ -38,6 +40,7 @@ fn every_role_has_help_with_examples() {
         "redirect",
         "root",
         "token",
+        "identity",
     ] {
         let help = String::from_utf8(mesh_lite(&[role, "--help"]).stdout).unwrap();
         assert!(help.contains("Usage:"), "{role}");

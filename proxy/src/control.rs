@@ -23,6 +23,7 @@ use crate::{
     identity::{
         Identity,
         owner::{IdentityOwner, OwnerOutputs, OwnerSettings},
+        renewal_state::{RenewalReporter, RenewalState},
         secret_stream::{Announced, SecretStream},
         state_file::StateFile,
         trust_bundle_file,
@@ -66,6 +67,7 @@ pub struct ControlHandles {
     pub picker: Picker,
     /// Why something is not there yet, in words.
     pub status: watch::Receiver<ControlStatus>,
+    pub renewal: watch::Receiver<RenewalState>,
     tasks: tokio::task::JoinSet<()>,
 }
 
@@ -138,6 +140,7 @@ pub fn spawn(
     };
     let back_off = |part: &str| BackOff::new(&format!("{} {part}", config.pod_uid));
     let back_offs = [back_off("trust"), back_off("directory"), back_off("policy")];
+    let (renewal_reporter, renewal) = RenewalReporter::new(metrics);
     let mut owner = IdentityOwner::new(
         OwnerSettings {
             client,
@@ -151,6 +154,7 @@ pub fn spawn(
             channels: channel_sender,
             bundle_file,
             reporter: reporter(ControlPart::Issuing),
+            renewal: renewal_reporter,
             metrics: metrics.clone(),
         },
         announced,
@@ -175,6 +179,7 @@ pub fn spawn(
         directory,
         picker: Picker::default(),
         status: receiver,
+        renewal,
         tasks,
     })
 }

@@ -29,6 +29,7 @@ use tonic::{
 };
 
 use crate::{
+    clock,
     identity::Identity,
     tls::context::{UnusableIdentity, client_config},
 };
@@ -171,6 +172,28 @@ async fn connect_to(
 fn tls_words(error: &io::Error) -> String {
     match error.get_ref().and_then(|inner| inner.downcast_ref()) {
         Some(rustls::Error::InvalidCertificate(CertificateError::Other(ours))) => ours.to_string(),
+        Some(rustls::Error::InvalidCertificate(CertificateError::NotValidYetContext {
+            time,
+            not_before,
+        })) => {
+            let early = not_before.as_secs().saturating_sub(time.as_secs());
+            format!(
+                "its certificate begins in {} only, by our clock: our clock is at least that far behind the \
+                 control plane's; set the clock of this host",
+                clock::in_words(Duration::from_secs(early))
+            )
+        }
+        Some(rustls::Error::InvalidCertificate(CertificateError::ExpiredContext {
+            time,
+            not_after,
+        })) => {
+            let late = time.as_secs().saturating_sub(not_after.as_secs());
+            format!(
+                "its certificate ended {} ago, by our clock: either our clock is ahead of the control \
+                 plane's, or the control plane does not renew its own certificate",
+                clock::in_words(Duration::from_secs(late))
+            )
+        }
         _ => error.to_string(),
     }
 }
@@ -233,7 +256,15 @@ pub struct ClockSkew {
     pub seconds: i64,
 }
 
+/// Less than this breaks nothing: certificates are backdated by two minutes where they live long.
+const NOTABLE_SKEW: u64 = 30;
+
 impl ClockSkew {
+    /// Whether it may explain what does not work.
+    pub fn is_notable(&self) -> bool {
+        self.seconds.unsigned_abs() >= NOTABLE_SKEW
+    }
+
     /// By the `date` that an HTTP server states; `None` if it states none.
     pub fn measured(answer: &MetadataMap, now: SystemTime) -> Option<Self> {
         let date = answer.get("date")?.to_str().ok()?;
@@ -245,11 +276,11 @@ impl ClockSkew {
 
 impl fmt::Display for ClockSkew {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let by = self.seconds.unsigned_abs();
+        let by = clock::in_words(Duration::from_secs(self.seconds.unsigned_abs()));
         match self.seconds {
             0 => f.write_str("our clock agrees with the control plane's"),
-            1.. => write!(f, "our clock is {by} s ahead of the control plane's"),
-            _ => write!(f, "our clock is {by} s behind the control plane's"),
+            1.. => write!(f, "our clock is {by} ahead of the control plane's"),
+            _ => write!(f, "our clock is {by} behind the control plane's"),
         }
     }
 }

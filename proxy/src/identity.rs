@@ -6,11 +6,14 @@ use mesh_lite_proto::{svid::LeafFacts, trust_bundle::TrustBundle};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use zeroize::Zeroizing;
 
+mod advice;
 pub mod issued_chain;
 pub mod issuer_client;
 pub mod key_and_csr;
 pub(crate) mod owner;
 pub mod renewal;
+pub mod renewal_state;
+pub mod report;
 pub(crate) mod secret_stream;
 pub mod state_file;
 pub mod trust_bundle_file;

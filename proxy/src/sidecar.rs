@@ -165,6 +165,7 @@ async fn serve(
         tls,
         policy: handles.policy.clone(),
         status: handles.status.clone(),
+        renewal: handles.renewal.clone(),
         live: live.clone(),
     };
     let SidecarConfig {

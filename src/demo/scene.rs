@@ -343,13 +343,15 @@ impl Sidecar {
     pub(super) async fn identity(&self) -> anyhow::Result<ShownIdentity> {
         let (_, body) = self.get("/identity").await?;
         let page: Value = serde_json::from_str(&body).context("the identity page is not JSON")?;
+        let certificate = page.get("certificate").unwrap_or(&Value::Null);
         let text = |key: &str| {
-            page.get(key)
+            certificate
+                .get(key)
                 .and_then(Value::as_str)
                 .unwrap_or("?")
                 .to_owned()
         };
-        let ends = page
+        let ends = certificate
             .get("not_after")
             .and_then(Value::as_u64)
             .unwrap_or_default();

@@ -70,7 +70,7 @@ fn measures_how_far_the_clocks_are_apart() {
     assert!(
         ClockSkew { seconds: 300 }
             .to_string()
-            .contains("300 s ahead")
+            .contains("5 min ahead")
     );
 }
 

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use mesh_lite_proto::{
@@ -116,16 +116,12 @@ pub async fn issue(
     let answer = tokio::time::timeout(deadline, client.fetch_secrets(request))
         .await
         .map_err(|_| IssueError::Timeout { after: deadline })?
-        .map_err(|status| refused(&status, credential))?;
+        .map_err(|status| refused(&status, credential, clock()))?;
     let now = clock();
     let clock_skew = ClockSkew::measured(answer.metadata(), now);
     let chain = chain_of(answer.into_inner())?;
-    let leaf = check_chain(&chain, key, expected.trust_bundle, expected.before, now).map_err(
-        |reason| IssueError::Chain {
-            hint: clock_hint(&reason, clock_skew),
-            reason,
-        },
-    )?;
+    let leaf = check_chain(&chain, key, expected.trust_bundle, expected.before, now)
+        .map_err(|reason| IssueError::Chain { reason, clock_skew })?;
     Ok(Issued {
         leaf,
         chain,
@@ -197,17 +193,19 @@ fn read_token(path: &Path) -> Result<Zeroizing<String>, IssueError> {
     Ok(Zeroizing::new(token.to_owned()))
 }
 
-fn refused(status: &Status, credential: &Credential) -> IssueError {
+fn refused(status: &Status, credential: &Credential, now: SystemTime) -> IssueError {
     let words = in_words(status);
+    let clock_skew = ClockSkew::measured(status.metadata(), now);
     match (status.code(), credential) {
         (Code::Unauthenticated, Credential::TokenFile(path)) => IssueError::TokenRefused {
             path: path.clone(),
             words,
+            clock_skew,
         },
         (Code::Unauthenticated | Code::PermissionDenied | Code::InvalidArgument, _) => {
-            IssueError::Refused { words }
+            IssueError::Refused { words, clock_skew }
         }
-        _ => IssueError::Unreachable { words },
+        _ => IssueError::Unreachable { words, clock_skew },
     }
 }
 
@@ -234,6 +232,7 @@ fn chain_of(answer: DiscoveryResponse) -> Result<Vec<CertificateDer<'static>>, I
         .map_err(|error| IssueError::Answer(InvalidAnswer::Pem(error.to_string())))
 }
 
+/// For a chain that can't be used.
 fn clock_hint(reason: &UnusableChain, skew: Option<ClockSkew>) -> String {
     match skew {
         _ if !reason.is_about_time() => String::new(),
@@ -242,6 +241,14 @@ fn clock_hint(reason: &UnusableChain, skew: Option<ClockSkew>) -> String {
         }
         Some(skew) => format!(" ({skew}: set the clock of this host)"),
         None => " (is the clock of this host right?)".to_owned(),
+    }
+}
+
+/// For whatever else goes wrong: a clock that is far off may be why.
+fn skew_note(skew: Option<ClockSkew>) -> String {
+    match skew.filter(ClockSkew::is_notable) {
+        Some(skew) => format!(" ({skew}: set the clock of this host)"),
+        None => String::new(),
     }
 }
 
@@ -267,20 +274,34 @@ pub enum IssueError {
     NoCredential,
     #[error("the control plane did not answer within {after:?}")]
     Timeout { after: Duration },
-    #[error("the control plane can't issue now: {words}")]
-    Unreachable { words: String },
+    #[error("the control plane can't issue now: {words}{}", skew_note(*clock_skew))]
+    Unreachable {
+        words: String,
+        clock_skew: Option<ClockSkew>,
+    },
     #[error(
         "the control plane does not accept the token in {}: {words}; a join token works once and \
-         not for long: make a new one with `mesh-lite token create NAMESPACE/NAME`",
-        path.display()
+         not for long: make a new one with `mesh-lite token create NAMESPACE/NAME`{}",
+        path.display(),
+        skew_note(*clock_skew)
     )]
-    TokenRefused { path: PathBuf, words: String },
-    #[error("the control plane refuses to issue: {words}")]
-    Refused { words: String },
+    TokenRefused {
+        path: PathBuf,
+        words: String,
+        clock_skew: Option<ClockSkew>,
+    },
+    #[error("the control plane refuses to issue: {words}{}", skew_note(*clock_skew))]
+    Refused {
+        words: String,
+        clock_skew: Option<ClockSkew>,
+    },
     #[error("the control plane's answer can't be used: {0}")]
     Answer(#[from] InvalidAnswer),
-    #[error("the issued chain can't be used: {reason}{hint}")]
-    Chain { reason: UnusableChain, hint: String },
+    #[error("the issued chain can't be used: {reason}{}", clock_hint(reason, *clock_skew))]
+    Chain {
+        reason: UnusableChain,
+        clock_skew: Option<ClockSkew>,
+    },
     #[error(transparent)]
     TrustBundle(#[from] TrustBundleFileError),
     #[error("no connection with the control plane can be made: {reason}")]
@@ -288,6 +309,17 @@ pub enum IssueError {
 }
 
 impl IssueError {
+    /// By the date of the answer that it tells of, where it had one.
+    pub fn clock_skew(&self) -> Option<ClockSkew> {
+        match self {
+            Self::Unreachable { clock_skew, .. }
+            | Self::TokenRefused { clock_skew, .. }
+            | Self::Refused { clock_skew, .. }
+            | Self::Chain { clock_skew, .. } => *clock_skew,
+            _ => None,
+        }
+    }
+
     /// How metrics count it.
     pub fn outcome(&self) -> Renewal {
         match self {

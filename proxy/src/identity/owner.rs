@@ -19,6 +19,7 @@ use super::{
     issuer_client::{Attempt, Credential, Expected, IssueError, Issued, issue},
     key_and_csr::{KeyAndRequest, KeyError},
     renewal::{Schedule, attempt_deadline, retry_delay},
+    renewal_state::RenewalReporter,
     secret_stream::Announced,
 };
 use crate::{
@@ -51,6 +52,7 @@ pub(crate) struct OwnerOutputs {
     /// Digest of the bundle in the trust bundle file.
     pub(crate) bundle_file: watch::Sender<String>,
     pub(crate) reporter: Reporter,
+    pub(crate) renewal: RenewalReporter,
     pub(crate) metrics: Metrics,
 }
 
@@ -126,6 +128,7 @@ impl IdentityOwner {
             self.renew_at = self
                 .schedule
                 .renewal_point(leaf.leaf.not_before, &leaf.leaf);
+            self.outputs.renewal.restored();
             self.publish(leaf);
         }
     }
@@ -135,6 +138,9 @@ impl IdentityOwner {
         loop {
             let now = (self.clock)();
             self.drop_ended_identity(now);
+            self.outputs
+                .renewal
+                .due(self.current().map(|_| self.renew_at));
             if self.attempt.is_none() && self.renew_at <= now && self.retry_at <= Instant::now() {
                 self.begin_attempt(now);
             }
@@ -161,6 +167,7 @@ impl IdentityOwner {
                 Some(attempt) => attempt.await.unwrap_or_else(|_| {
                     Err(IssueError::Unreachable {
                         words: "the attempt was broken off".to_owned(),
+                        clock_skew: None,
                     })
                 }),
                 None => std::future::pending().await,
@@ -202,11 +209,13 @@ impl IdentityOwner {
     fn drop_ended_identity(&mut self, now: SystemTime) {
         let ended = self
             .current()
-            .is_some_and(|identity| identity.leaf.not_after <= now);
-        if ended {
+            .map(|identity| identity.leaf.not_after)
+            .filter(|end| *end <= now);
+        if let Some(end) = ended {
             tracing::error!(
                 "our certificate has ended: nothing is accepted or dialled until a new one is issued"
             );
+            self.outputs.renewal.ended(end);
             self.outputs.identities.send_replace(None);
         }
     }
@@ -278,7 +287,7 @@ impl IdentityOwner {
         check_chain(&issued.chain, &issued.key, bundle, None, (self.clock)()).map_err(
             |reason| IssueError::Chain {
                 reason,
-                hint: String::new(),
+                clock_skew: issued.clock_skew,
             },
         )?;
         Ok(issued)
@@ -286,16 +295,11 @@ impl IdentityOwner {
 
     fn issued(&mut self, issued: Issued) {
         let now = (self.clock)();
-        if let Some(skew) = issued.clock_skew {
-            self.outputs.metrics.clock_skew(-(skew.seconds as f64));
-        }
         self.back_off.succeeded();
         self.token_key = None;
         self.renew_at = self.schedule.renewal_point(now, &issued.leaf);
         self.outputs.metrics.renewal(Renewal::Issued);
-        self.outputs
-            .metrics
-            .breakage_at(BreakageCause::LeafExpiry, None);
+        self.outputs.renewal.issued(now, issued.clock_skew);
         self.outputs.reporter.contact();
         self.outputs.reporter.fine();
         tracing::info!(id = %issued.leaf.id, serial = %issued.leaf.serial, "certificate issued");
@@ -311,16 +315,15 @@ impl IdentityOwner {
         let left = self.left(now);
         self.outputs.metrics.renewal(error.outcome());
         self.outputs.reporter.disconnected(&error.to_string());
-        if let Some(identity) = self.current() {
-            let end = Some(identity.leaf.not_after);
-            self.outputs
-                .metrics
-                .breakage_at(BreakageCause::LeafExpiry, end);
-        }
         if matches!(error, IssueError::TokenRefused { .. }) {
             self.token_key = None;
         }
-        self.retry_at = Instant::now() + retry_delay(self.back_off.after_failure(), left);
+        let delay = retry_delay(self.back_off.after_failure(), left);
+        self.retry_at = Instant::now() + delay;
+        let leaf_end = self.current().map(|identity| identity.leaf.not_after);
+        self.outputs
+            .renewal
+            .failed(error, now, now + delay, leaf_end);
         // the operator may have replaced the bundle because nothing works
         if let Err(error) = self.read_bundle_file() {
             tracing::debug!(%error, "trust bundle file");
@@ -337,7 +340,7 @@ impl IdentityOwner {
         metrics.certificate_expires(CertificateKind::Leaf, leaf.leaf.not_after);
         if let Some(end) = leaf.chain.get(1).and_then(certificate_end) {
             metrics.certificate_expires(CertificateKind::IssuingCa, end);
-            metrics.breakage_at(BreakageCause::IssuingCaExpiry, Some(end));
+            metrics.breakage_at(BreakageCause::IssuingCa, Some(end));
         }
         let identity = Arc::new(Identity {
             revision: self.revision,

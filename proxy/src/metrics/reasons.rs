@@ -132,12 +132,12 @@ reasons! {
 
     /// What will stop working, if nothing is done.
     BreakageCause {
-        /// The workload's own certificate ends.
-        LeafExpiry => "leaf_expiry",
+        /// The workload's own certificate ends, and the last attempt to renew it failed.
+        Leaf => "leaf",
         /// The issuing CA ends, and with it every leaf.
-        IssuingCaExpiry => "issuing_ca_expiry",
+        IssuingCa => "issuing_ca",
         /// The last root of the trust bundle ends.
-        RootExpiry => "root_expiry",
+        TrustBundle => "trust_bundle",
     }
 
     AcceptError {

@@ -279,18 +279,18 @@ fn time_to_breakage_runs_down_and_below_zero_and_disappears_when_repaired() {
     let metrics = metrics(10);
     let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000);
     metrics.breakage_at(
-        BreakageCause::LeafExpiry,
+        BreakageCause::Leaf,
         Some(start + Duration::from_secs(60)),
     );
     let left = |at| {
         value(
             &metrics.encode(at),
-            "mesh_lite_time_to_breakage_seconds{cause=\"leaf_expiry\"}",
+            "mesh_lite_time_to_breakage_seconds{cause=\"leaf\"}",
         )
     };
     assert_eq!(left(start), 60.0);
     assert_eq!(left(start + Duration::from_secs(70)), -10.0);
-    metrics.breakage_at(BreakageCause::LeafExpiry, None);
+    metrics.breakage_at(BreakageCause::Leaf, None);
     assert_eq!(
         series_of(&metrics.encode(start), "mesh_lite_time_to_breakage_seconds"),
         0

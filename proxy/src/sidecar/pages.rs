@@ -13,6 +13,7 @@ use crate::{
     admin::{Page, Pages, health_pages, readyz},
     clock,
     control::status::{Condition, ControlStatus},
+    identity::{renewal_state::RenewalState, report::IdentityReport},
     live_connections::LiveConnections,
     metrics::Metrics,
     readiness::Readiness,
@@ -31,6 +32,7 @@ pub(super) struct Shown {
     pub(super) tls: watch::Receiver<Option<Arc<TlsContext>>>,
     pub(super) policy: watch::Receiver<Option<Arc<PolicySnapshot>>>,
     pub(super) status: watch::Receiver<ControlStatus>,
+    pub(super) renewal: watch::Receiver<RenewalState>,
     pub(super) live: LiveConnections,
 }
 
@@ -54,17 +56,28 @@ impl Shown {
     }
 
     pub(super) fn admin_pages(&self) -> Pages {
-        let (tls, policy, status, live) = (
+        let (tls, renewal, policy, status, live) = (
             self.tls.clone(),
+            self.renewal.clone(),
             self.policy.clone(),
             self.status.clone(),
             self.live.clone(),
         );
         self.metrics_pages()
             .with("/readyz", "ready, or why not", readyz(&self.readiness))
-            .with("/identity", "whose certificate, until when", move || {
-                Page::json(&identity(tls.borrow().as_deref()))
-            })
+            .with(
+                "/identity",
+                "whose certificate, until when, renewed when",
+                move || {
+                    let context = tls.borrow().clone();
+                    let identity = context.as_ref().map(|context| &**context.identity());
+                    Page::json(&IdentityReport::new(
+                        identity,
+                        &renewal.borrow(),
+                        clock::now(),
+                    ))
+                },
+            )
             .with("/policy", "the policy snapshot in force", move || {
                 Page::json(&summary(policy.borrow().as_deref()))
             })
@@ -76,22 +89,6 @@ impl Shown {
             })
             .with_contents()
     }
-}
-
-fn identity(context: Option<&TlsContext>) -> Value {
-    let Some(context) = context else {
-        return json!({"identity": null});
-    };
-    let identity = context.identity();
-    json!({
-        "spiffe_id": identity.leaf.id.as_str(),
-        "serial": identity.leaf.serial.to_string(),
-        "workload": identity.leaf.common_name,
-        "not_before": unix(identity.leaf.not_before),
-        "not_after": unix(identity.leaf.not_after),
-        "trust_bundle": identity.trust_bundle.digest(),
-        "revision": identity.revision,
-    })
 }
 
 fn summary(snapshot: Option<&PolicySnapshot>) -> Value {

@@ -190,9 +190,17 @@ pub enum PeerRefused {
 impl From<PeerRefused> for TlsError {
     fn from(refused: PeerRefused) -> Self {
         let error = match &refused {
-            PeerRefused::Chain(webpki::Error::CertExpired { .. }) => CertificateError::Expired,
-            PeerRefused::Chain(webpki::Error::CertNotValidYet { .. }) => {
-                CertificateError::NotValidYet
+            PeerRefused::Chain(webpki::Error::CertExpired { time, not_after }) => {
+                CertificateError::ExpiredContext {
+                    time: *time,
+                    not_after: *not_after,
+                }
+            }
+            PeerRefused::Chain(webpki::Error::CertNotValidYet { time, not_before }) => {
+                CertificateError::NotValidYetContext {
+                    time: *time,
+                    not_before: *not_before,
+                }
             }
             PeerRefused::Chain(webpki::Error::UnknownIssuer) => CertificateError::UnknownIssuer,
             _ => CertificateError::Other(OtherError(Arc::new(refused))),

@@ -41,6 +41,8 @@ pub struct LoopbackMesh {
     program: PathBuf,
     block: [u8; 3],
     port: u16,
+    /// Beyond those that every control plane of a test has.
+    control_plane_arguments: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -48,24 +50,34 @@ pub struct LoopbackSidecar {
     name: &'static str,
     address: Ipv4Addr,
     process: Process,
+    folder: PathBuf,
     pub log: AccessLog,
 }
 
 impl LoopbackMesh {
     /// Control plane and documents; `port` is where the application of api listens.
     pub fn start(program: &str, port: u16, policy: &str) -> Self {
+        let mut mesh = Self::prepare(program, port, policy, &[]);
+        mesh.start_control_plane();
+        mesh
+    }
+
+    /// As [`LoopbackMesh::start`], with a control plane that gets `arguments` too and does not
+    /// run yet.
+    pub fn prepare(program: &str, port: u16, policy: &str, arguments: &[&str]) -> Self {
         static NEXT: AtomicU8 = AtomicU8::new(1);
         leftovers::sweep();
         let [_, _, high, low] = std::process::id().to_be_bytes();
         let block = [high, low, NEXT.fetch_add(1, Ordering::Relaxed) * 8];
         let directory = std::env::temp_dir().join(leftovers::unique_name());
-        let mut mesh = Self {
+        let mesh = Self {
             sidecars: Vec::new(),
             control_plane: None,
             directory,
             program: program.into(),
             block,
             port,
+            control_plane_arguments: arguments.iter().map(|&text| text.to_owned()).collect(),
         };
         for folder in ["", "documents", "control-plane"] {
             make_private(&mesh.directory.join(folder));
@@ -78,7 +90,6 @@ impl LoopbackMesh {
                 .arg("--data-dir")
                 .arg(mesh.state()),
         );
-        mesh.start_control_plane();
         mesh
     }
 
@@ -94,12 +105,17 @@ impl LoopbackMesh {
             "--admin-listen",
             &SocketAddr::new(listen.ip(), 15014).to_string(),
         ]);
+        command.args(&self.control_plane_arguments);
         let mut process = Process::start("control-plane", command, &self.directory);
         eventually("the control plane listens", || {
             process.assert_runs();
             std::net::TcpStream::connect(listen)
         });
         self.control_plane = Some(process);
+    }
+
+    pub fn control_plane_pid(&self) -> Option<u32> {
+        self.control_plane.as_ref().map(Process::pid)
     }
 
     pub fn kill_control_plane(&mut self) {
@@ -123,10 +139,15 @@ impl LoopbackMesh {
     }
 
     pub fn token(&self, workload: &str) -> String {
+        self.token_with(workload, &[])
+    }
+
+    pub fn token_with(&self, workload: &str, arguments: &[&str]) -> String {
         let mut create = self.command("token");
         create
             .args(["create", &format!("shop/{workload}"), "--data-dir"])
-            .arg(self.state());
+            .arg(self.state())
+            .args(arguments);
         succeed(&mut create)
     }
 
@@ -137,6 +158,15 @@ impl LoopbackMesh {
     }
 
     pub fn start_sidecar_with(&mut self, name: &'static str, token: &str) -> &LoopbackSidecar {
+        self.start_sidecar_told(name, token, &[])
+    }
+
+    pub fn start_sidecar_told(
+        &mut self,
+        name: &'static str,
+        token: &str,
+        arguments: &[&str],
+    ) -> &LoopbackSidecar {
         let folder = self
             .directory
             .join(format!("{name}-{}", self.sidecars.len()));
@@ -172,6 +202,7 @@ impl LoopbackMesh {
         if name == "api" {
             command.args(["--inbound-ports", &self.port.to_string()]);
         }
+        command.args(arguments);
         let process = Process::start(&format!("sidecar-{name}"), command, &folder);
         let log = AccessLog {
             path: folder.join("access.log"),
@@ -180,6 +211,7 @@ impl LoopbackMesh {
             name,
             address,
             process,
+            folder,
             log,
         });
         self.sidecars.last().expect("one was pushed")
@@ -228,12 +260,18 @@ impl LoopbackMesh {
         )
     }
 
-    fn control_plane_address(&self) -> SocketAddr {
+    pub fn control_plane_address(&self) -> SocketAddr {
         let [high, low, first] = self.block;
         (Ipv4Addr::new(127, high, low, first), 15012).into()
     }
 
-    fn state(&self) -> PathBuf {
+    /// For what a test adds of its own; removed with the mesh.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The control plane's data directory.
+    pub fn state(&self) -> PathBuf {
         self.directory.join("control-plane")
     }
 
@@ -302,6 +340,20 @@ impl LoopbackSidecar {
 
     pub fn output(&self) -> String {
         self.process.output()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// Where its admin pages are.
+    pub fn admin(&self) -> SocketAddr {
+        (self.address, 15000).into()
+    }
+
+    /// Its data directory, in which its output and its access log are too.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     pub fn kill(&mut self) {

@@ -124,7 +124,7 @@ fn clocks_are_blamed_for_what_clocks_can_do_only() {
         early: Duration::from_secs(9),
     };
     let skew = Some(ClockSkew { seconds: -300 });
-    assert!(clock_hint(&early, skew).contains("300 s behind the control plane's"));
+    assert!(clock_hint(&early, skew).contains("5 min behind the control plane's"));
     assert!(clock_hint(&early, None).contains("is the clock of this host right?"));
     let none = Some(ClockSkew { seconds: 1 });
     assert!(!clock_hint(&early, none).contains("set the clock"));
@@ -134,7 +134,7 @@ fn clocks_are_blamed_for_what_clocks_can_do_only() {
 #[test]
 fn metrics_tell_refused_from_unreachable() {
     let token = Credential::TokenFile("token".into());
-    let outcome = |status: Status| refused(&status, &token).outcome();
+    let outcome = |status: Status| refused(&status, &token, crate::clock::now()).outcome();
     assert_eq!(outcome(Status::unauthenticated("")), Renewal::Refused);
     assert_eq!(outcome(Status::permission_denied("")), Renewal::Refused);
     assert_eq!(outcome(Status::unavailable("")), Renewal::Unreachable);

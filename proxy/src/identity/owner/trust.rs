@@ -80,7 +80,7 @@ impl IdentityOwner {
                 .certificate_expires(CertificateKind::Root, end);
             self.outputs
                 .metrics
-                .breakage_at(BreakageCause::RootExpiry, Some(end));
+                .breakage_at(BreakageCause::TrustBundle, Some(end));
         }
         tracing::info!(
             roots = bundle.authorities().len(),
