@@ -93,23 +93,23 @@ impl Scene {
         let line = mesh.rule_line("api-from-web");
         for address in [IpAddr::from(mesh.network.b.v4), mesh.network.b.v6.into()] {
             let to = SocketAddr::new(address, port).to_string();
-            mesh.a().log().wait_for(&[
+            let place = format!("{DOCUMENT_FILE}:{line}");
+            let both = [
                 ("event", "open"),
-                ("direction", "outbound"),
-                ("original_dst", &to),
-                ("src.identity", WEB_ID),
-                ("dst.identity", API_ID),
-            ]);
-            mesh.b().log().wait_for(&[
-                ("event", "open"),
-                ("direction", "inbound"),
-                ("dst.addr", &to),
                 ("src.identity", WEB_ID),
                 ("dst.identity", API_ID),
                 ("decision", "allow"),
                 ("policy", POLICY),
-                ("policy_source", &format!("{DOCUMENT_FILE}:{line}")),
-            ]);
+                ("policy_source", &place),
+            ];
+            let with = |more: &[(&'static str, &'static str)]| [&both, more].concat();
+            let outbound = [
+                with(&[("direction", "outbound")]),
+                vec![("original_dst", &to)],
+            ];
+            mesh.a().log().wait_for(&outbound.concat());
+            let inbound = [with(&[("direction", "inbound")]), vec![("dst.addr", &to)]];
+            mesh.b().log().wait_for(&inbound.concat());
             refused(&mesh.network.c.namespace, APPLICATION_UID, (address, port));
         }
         let seen = tap.stop();

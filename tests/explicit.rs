@@ -84,6 +84,17 @@ fn a_caller_that_no_rule_names_is_denied_with_the_reason_and_never_seen() {
     for named in ["sa/guest", "api-from-web", "policy.yaml"] {
         assert!(text.contains(named), "{named} is not in {text}");
     }
+    let told = mesh
+        .sidecar("guest")
+        .log
+        .wait_for(&[("direction", "outbound"), ("decision", "deny")]);
+    assert_eq!(told["decided_by"], "peer", "{told}");
+    for field in ["policy", "policy_source", "src.identity", "dst.identity"] {
+        assert!(told[field].is_string(), "{field}: {told}");
+        assert_eq!(told[field], line[field], "{field}");
+    }
+    // whom the policy names instead is not for the caller to know
+    assert!(!told.to_string().contains("sa/web"), "{told}");
     assert_eq!(server.peers(), []);
 }
 

@@ -3,13 +3,20 @@
 //! ```text
 //! dialler → server   "ML1" | flags u8 = 0 | family u8 = 4|6 | reserved u8 = 0 | port u16
 //!                    | original destination, 4 or 16 bytes | n u16 | trace id, n ≤ 64 bytes
-//! server → dialler   status u8, then raw bytes both ways
+//! server → dialler   status u8 | n u8 | what decided, n ≤ 200 bytes; then raw bytes both ways
 //! ```
 //!
 //! The dialler may send the application's bytes right behind the header. The original
 //! destination and the trace id are claims of the dialler, for logs: nothing is decided by them.
+//! What decided is a claim of the server, for logs as well: see [`DecidedBy`].
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+pub use self::answer::{
+    Answer, DecidedBy, EncodedAnswer, InvalidAnswer, MAX_ANSWER, MAX_DECIDED_BY, Status,
+};
+
+mod answer;
 
 /// ALPN protocol: one application connection on one TLS connection.
 pub const ALPN: &[u8] = b"mesh-lite/1";
@@ -199,56 +206,6 @@ pub enum InvalidHeader {
     TraceIdTooLong(usize),
     #[error("the tunnel header's trace id is not visible ASCII")]
     TraceIdNotVisibleAscii,
-}
-
-/// The server's answer to a header.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum Status {
-    Ok = 0,
-    /// Policy says no.
-    Denied = 1,
-    /// The application did not accept, or the port is not one to ask for.
-    Refused = 2,
-    ConnectTimeout = 3,
-    /// The server is going away; another endpoint may be tried if no byte was taken.
-    Draining = 4,
-    BadHeader = 5,
-    /// The server is at a limit; another endpoint may be tried if no byte was taken.
-    Overloaded = 6,
-}
-
-impl Status {
-    pub fn encode(self) -> u8 {
-        self as u8
-    }
-
-    /// `None` for a byte that no version of this protocol sends.
-    pub fn decode(byte: u8) -> Option<Self> {
-        [
-            Self::Ok,
-            Self::Denied,
-            Self::Refused,
-            Self::ConnectTimeout,
-            Self::Draining,
-            Self::BadHeader,
-            Self::Overloaded,
-        ]
-        .into_iter()
-        .find(|status| status.encode() == byte)
-    }
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Denied => "denied",
-            Self::Refused => "refused",
-            Self::ConnectTimeout => "connect-timeout",
-            Self::Draining => "draining",
-            Self::BadHeader => "bad-header",
-            Self::Overloaded => "overloaded",
-        }
-    }
 }
 
 #[cfg(test)]

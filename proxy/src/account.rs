@@ -4,7 +4,7 @@ use std::{io::ErrorKind, net::SocketAddr};
 
 use mesh_lite_proto::{
     authorization::Decision,
-    tunnel::{Status, TraceId},
+    tunnel::{Answer, Status, TraceId},
 };
 use tokio::time::Instant;
 
@@ -115,6 +115,12 @@ impl Account {
     /// The connection is let through: from here on it has a meter.
     pub fn let_through(&self, outcome: Outcome) -> ConnectionMeter {
         self.opened(outcome);
+        self.meter()
+    }
+
+    /// Counts the connection from here on; of one whose peer has still to answer nothing is
+    /// logged yet.
+    pub fn meter(&self) -> ConnectionMeter {
         self.metrics.connection(&ConnectionLabels {
             direction: self.direction,
             source: self.source.identity.clone(),
@@ -124,6 +130,30 @@ impl Account {
                 .and_then(|peer| peer.identity.clone()),
             mutual_tls: self.tls.is_some(),
         })
+    }
+
+    /// What the other side's policy decided: its open line, in our log.
+    pub fn answered(&self, answer: Answer<'_>) {
+        if self.log.is_on() {
+            let decided_by = answer.decided_by.map(|named| named.as_str().into());
+            self.opened(Outcome::Answered(answer.status, decided_by));
+        }
+    }
+
+    /// The other side did not let the connection through, or it ended before there was an
+    /// answer (`None`).
+    pub fn not_let_through(&self, answer: Option<Status>, result: &Result<(), Broken>) {
+        match (answer, result) {
+            (Some(Status::Denied), _) => self.metrics.refused(Refusal::DeniedByPeer),
+            (Some(_), _) | (None, Err(Broken::InvalidAnswer(_) | Broken::NoAnswer)) => {
+                self.metrics.refused(Refusal::RefusedByPeer);
+            }
+            (None, _) => {}
+        }
+        if answer.is_none() {
+            let error = result.as_ref().err().map(words_for);
+            self.opened(Outcome::Unanswered(error));
+        }
     }
 
     fn opened(&self, outcome: Outcome) {
@@ -144,13 +174,6 @@ impl Account {
     }
 
     pub fn closed(&self, meter: &ConnectionMeter, result: Result<(), Broken>) {
-        match &result {
-            Err(Broken::Status(Status::Denied)) => self.metrics.refused(Refusal::DeniedByPeer),
-            Err(Broken::Status(_) | Broken::UnknownStatus(_) | Broken::NoStatus) => {
-                self.metrics.refused(Refusal::RefusedByPeer);
-            }
-            _ => {}
-        }
         if !self.log.is_on() {
             return;
         }

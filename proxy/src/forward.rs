@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use mesh_lite_proto::tunnel::Status;
+use mesh_lite_proto::tunnel::{Answer, InvalidAnswer, MAX_ANSWER, Status};
 use tokio::{
     net::TcpStream,
     time::{Instant, Sleep, sleep_until},
@@ -62,10 +62,10 @@ pub enum Broken {
     Records(#[from] RecordError),
     #[error("the far sidecar answered {}", .0.as_str())]
     Status(Status),
-    #[error("the far sidecar's answer is not one: {0:#04x}")]
-    UnknownStatus(u8),
+    #[error("the far sidecar's answer is not one: {0}")]
+    InvalidAnswer(#[from] InvalidAnswer),
     #[error("the far sidecar did not answer in time")]
-    NoStatus,
+    NoAnswer,
     #[error("one direction had ended and the other was idle for an hour")]
     HalfClosedIdle,
     #[error("cut by this sidecar")]
@@ -88,8 +88,15 @@ pub struct Forward<'a> {
     pub cut: &'a Cut,
     /// Bytes for the application that came with the header.
     pub early: Vec<u8>,
-    /// The first byte from the far side is its answer, due then.
-    pub status_due: Option<Instant>,
+    /// What comes first from the far side is its answer.
+    pub awaited: Option<Awaited<'a>>,
+}
+
+/// The answer of a tunnel that was dialled.
+pub struct Awaited<'a> {
+    pub due: Instant,
+    /// Told once the answer is here, before anything that follows from it.
+    pub answered: &'a mut (dyn FnMut(Answer<'_>) + Send),
 }
 
 impl Forward<'_> {
@@ -102,8 +109,14 @@ impl Forward<'_> {
         let mut running = Running {
             to_application: Half::new(self.early),
             to_far: Half::new(Vec::new()),
-            timer: self.status_due.map(|due| Box::pin(sleep_until(due))),
-            awaiting_status: self.status_due.is_some(),
+            timer: self
+                .awaited
+                .as_ref()
+                .map(|awaited| Box::pin(sleep_until(awaited.due))),
+            awaiting: self.awaited.map(|awaited| Awaiting {
+                answered: awaited.answered,
+                part: Vec::new(),
+            }),
             moved: false,
             far_write_error: None,
             forward: ForwardParts {
@@ -155,11 +168,18 @@ struct Running<'a> {
     to_far: Half,
     /// The answer's deadline first, later the half-closed limit. Most connections have none.
     timer: Option<Pin<Box<Sleep>>>,
-    awaiting_status: bool,
+    /// `None`: the answer is here, or none is to come.
+    awaiting: Option<Awaiting<'a>>,
     /// Something has moved since the half-closed limit was last looked at.
     moved: bool,
     /// A write failed before the answer came: the answer may still be there to be read.
     far_write_error: Option<io::Error>,
+}
+
+struct Awaiting<'a> {
+    answered: &'a mut (dyn FnMut(Answer<'_>) + Send),
+    /// An answer that is not whole yet; it comes in one record, unless somebody is playing.
+    part: Vec<u8>,
 }
 
 impl Running<'_> {
@@ -191,7 +211,7 @@ impl Running<'_> {
 
     fn poll_timer(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Broken>> {
         let moved = std::mem::take(&mut self.moved);
-        if !self.awaiting_status {
+        if self.awaiting.is_none() {
             match (
                 self.to_far.is_done() || self.to_application.is_done(),
                 &mut self.timer,
@@ -211,9 +231,9 @@ impl Running<'_> {
         };
         ready!(timer.as_mut().poll(context));
         Poll::Ready(Err(
-            match (self.awaiting_status, self.far_write_error.take()) {
+            match (self.awaiting.is_some(), self.far_write_error.take()) {
                 (true, Some(error)) => Broken::Far(error),
-                (true, None) => Broken::NoStatus,
+                (true, None) => Broken::NoAnswer,
                 (false, _) => Broken::HalfClosedIdle,
             },
         ))
@@ -237,7 +257,7 @@ impl Running<'_> {
             Far::Tunnel { socket, session } => {
                 let half = &mut self.to_far;
                 match seal_turn(half, context, application, socket, session, *count) {
-                    Err(Broken::Far(error)) if self.awaiting_status => {
+                    Err(Broken::Far(error)) if self.awaiting.is_some() => {
                         self.far_write_error = Some(error);
                         Ok(Step::Waiting)
                     }
@@ -274,21 +294,23 @@ impl Running<'_> {
                         return Ok(Step::Waiting);
                     };
                     let mut bytes = plaintext.as_slice();
-                    if self.awaiting_status && take_status(&mut bytes)? {
-                        self.awaiting_status = false;
+                    if let Some(awaiting) = &mut self.awaiting
+                        && awaiting.take_answer(&mut bytes)?
+                    {
+                        self.awaiting = None;
                         self.timer = None;
                     }
                     count.to_application(bytes.len() as u64);
                     half.deliver(application, bytes)
                         .map_err(Broken::Application)?;
-                    if !self.awaiting_status
+                    if self.awaiting.is_none()
                         && let Some(error) = self.far_write_error.take()
                     {
                         // it took the connection, but not what the application has sent
                         return Err(Broken::Far(error));
                     }
                     if state == Opened::Ended {
-                        if self.awaiting_status {
+                        if self.awaiting.is_some() {
                             return Err(Broken::Truncated);
                         }
                         half.end();
@@ -307,18 +329,35 @@ impl Running<'_> {
     }
 }
 
-/// Takes the answer from the front of what came first. False if nothing has come.
-fn take_status(bytes: &mut &[u8]) -> Result<bool, Broken> {
-    let Some((status, rest)) = bytes.split_first() else {
-        return Ok(false);
-    };
-    match Status::decode(*status) {
-        Some(Status::Ok) => {
-            *bytes = rest;
-            Ok(true)
+impl Awaiting<'_> {
+    /// Takes the answer from the front of what came first. False: all of it is taken, and the
+    /// answer is not whole yet.
+    fn take_answer(&mut self, bytes: &mut &[u8]) -> Result<bool, Broken> {
+        let before = self.part.len();
+        let come = if before == 0 {
+            *bytes
+        } else {
+            // bounded: of what is not an answer yet, there is less than an answer
+            let missing = MAX_ANSWER.saturating_sub(before).min(bytes.len());
+            self.part
+                .extend_from_slice(bytes.get(..missing).unwrap_or_default());
+            self.part.as_slice()
+        };
+        let Some((answer, taken)) = Answer::decode(come)? else {
+            if before == 0 {
+                self.part.extend_from_slice(bytes);
+            }
+            *bytes = &[];
+            return Ok(false);
+        };
+        (self.answered)(answer);
+        *bytes = bytes
+            .get(taken.saturating_sub(before)..)
+            .unwrap_or_default();
+        match answer.status {
+            Status::Ok => Ok(true),
+            refusal => Err(Broken::Status(refusal)),
         }
-        Some(refusal) => Err(Broken::Status(refusal)),
-        None => Err(Broken::UnknownStatus(*status)),
     }
 }
 

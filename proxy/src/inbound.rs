@@ -11,7 +11,10 @@ use std::{
     time::Duration,
 };
 
-use mesh_lite_proto::{sidecar::METRICS_PORT, tunnel::Status};
+use mesh_lite_proto::{
+    sidecar::METRICS_PORT,
+    tunnel::{EncodedAnswer, Status},
+};
 use tokio::{
     net::TcpStream,
     time::{Instant, timeout_at},
@@ -249,8 +252,9 @@ async fn forward_tunnel(
         permit,
         mut application,
     } = established;
-    let meter = account.let_through(Outcome::Decided(permit.decision().clone()));
-    tunnel.answer_ok();
+    let decision = permit.decision();
+    tunnel.answer(&EncodedAnswer::new(Status::Ok, decision.policy.as_ref()));
+    let meter = account.let_through(Outcome::Decided(decision.clone()));
     let ended = Forward {
         application: &mut application.socket,
         far: Far::Tunnel {
@@ -263,7 +267,7 @@ async fn forward_tunnel(
         },
         cut: registered.cut(),
         early,
-        status_due: None,
+        awaited: None,
     }
     .run()
     .await;
@@ -289,7 +293,7 @@ async fn forward_plain(downstream: &mut TcpStream, established: Established, acc
         },
         cut: registered.cut(),
         early: Vec::new(),
-        status_due: None,
+        awaited: None,
     }
     .run()
     .await;
@@ -297,12 +301,21 @@ async fn forward_plain(downstream: &mut TcpStream, established: Established, acc
 }
 
 async fn refuse(tunnel: Tunnel, refused: Refused, account: &Account) {
-    let status = status_for(&refused);
+    let answer = answer_for(&refused);
     account.refused(refused);
-    tunnel.refuse(status).await;
+    tunnel.refuse(&answer).await;
 }
 
-/// What a peer is told. It learns no more than it needs to act: the reason is in our log.
+/// What a peer is told. It learns no more than it needs to act and to ask whom it concerns: the
+/// reason, with rule and fields, is in our log.
+fn answer_for(refused: &Refused) -> EncodedAnswer {
+    let decided_by = match refused {
+        Refused::Denied(decision) => decision.policy.as_ref(),
+        Refused::For(..) => None,
+    };
+    EncodedAnswer::new(status_for(refused), decided_by)
+}
+
 fn status_for(refused: &Refused) -> Status {
     let refusal = match refused {
         Refused::Denied(_) => return Status::Denied,

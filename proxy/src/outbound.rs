@@ -14,7 +14,7 @@ use std::{
 };
 
 use mesh_lite_proto::{
-    tunnel::{Header, Status, TraceId},
+    tunnel::{Answer, Header, Status, TraceId},
     workload_directory::{Meshed, Name, ServiceName},
 };
 use tokio::{net::TcpStream, time::Instant};
@@ -28,7 +28,7 @@ use crate::{
         Directory,
         pick::{Outstanding, Picked, Picker},
     },
-    forward::{Broken, Count, Far, Forward},
+    forward::{Awaited, Count, Far, Forward},
     listener::Accepted,
     live_connections::{Registered, Subject},
     metrics::{Direction, Plaintext, Refusal},
@@ -374,13 +374,18 @@ async fn forward(application: &mut TcpStream, connected: Connected, account: &Ac
                 count: count(&meter),
                 cut: registered.cut(),
                 early: Vec::new(),
-                status_due: None,
+                awaited: None,
             };
             account.closed(&meter, forward.run().await);
             Ended::Over
         }
         ConnectedFar::Tunnel(mut tunnel) => {
-            let meter = account.let_through(Outcome::Passed);
+            let meter = account.meter();
+            let mut status = None;
+            let mut answered = |answer: Answer<'_>| {
+                status = Some(answer.status);
+                account.answered(answer);
+            };
             let forward = Forward {
                 application,
                 far: Far::Tunnel {
@@ -390,14 +395,18 @@ async fn forward(application: &mut TcpStream, connected: Connected, account: &Ac
                 count: count(&meter),
                 cut: registered.cut(),
                 early: Vec::new(),
-                status_due: Some(Instant::now() + ANSWER),
+                awaited: Some(Awaited {
+                    due: Instant::now() + ANSWER,
+                    answered: &mut answered,
+                }),
             };
             let ended = forward.run().await;
-            let elsewhere = matches!(
-                ended,
-                Err(Broken::Status(Status::Draining | Status::Overloaded))
-            ) && meter.bytes_received() == 0;
-            account.closed(&meter, ended);
+            let elsewhere = matches!(status, Some(Status::Draining | Status::Overloaded))
+                && meter.bytes_received() == 0;
+            match (status, ended) {
+                (Some(Status::Ok), ended) => account.closed(&meter, ended),
+                (status, ended) => account.not_let_through(status, &ended),
+            }
             if elsewhere {
                 Ended::TryAnother
             } else {

@@ -2,7 +2,7 @@
 
 use std::{io, time::Duration};
 
-use mesh_lite_proto::tunnel::{Header, InvalidHeader, MAX_HEADER, Status};
+use mesh_lite_proto::tunnel::{EncodedAnswer, Header, InvalidHeader, MAX_HEADER};
 use tokio::{
     net::TcpStream,
     time::{Instant, timeout, timeout_at},
@@ -106,14 +106,15 @@ impl Tunnel {
         }
     }
 
-    /// Queues the answer; the forwarding loop sends it first.
-    pub fn answer_ok(&mut self) {
-        self.session.seal(&[Status::Ok.encode()]);
+    /// Queues the answer that lets the peer through, in one record; the forwarding loop sends it
+    /// first.
+    pub fn answer(&mut self, answer: &EncodedAnswer) {
+        self.session.seal(answer.as_slice());
     }
 
     /// Tells the peer why not, in a way that the answer gets there, and closes.
-    pub async fn refuse(mut self, status: Status) {
-        self.session.seal(&[status.encode()]);
+    pub async fn refuse(mut self, answer: &EncodedAnswer) {
+        self.session.seal(answer.as_slice());
         self.session.seal_end();
         if timeout(DISCARD_TIME, self.flush_and_discard())
             .await

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use mesh_lite_proto::tunnel::{Header, Status, TraceId};
 use mesh_lite_test_support::applications::{Client, Ending, MARKER, Server, converse, refused};
+use mesh_lite_test_support::mesh::{DOCUMENT_FILE, POLICY};
 use mesh_lite_test_support::network::{DEAD_V4, DEAD_V6, write_setting};
 use mesh_lite_test_support::process::succeed;
 use mesh_lite_test_support::{
@@ -125,8 +126,11 @@ on_each_backend! {
         }
         let line = mesh.b().log().wait_for(&[("direction", "inbound"), ("decision", "refuse")]);
         assert_eq!(line["reason"], "connect_failed", "{line}");
-        let line = mesh.a().log().wait_for(&[("event", "close"), ("direction", "outbound")]);
-        assert!(line["error"].as_str().unwrap().contains("refused"), "{line}");
+        let line = mesh.a().log().wait_for(&[("direction", "outbound"), ("decision", "refuse")]);
+        assert_eq!(line["answer"], "refused", "{line}");
+        assert!(line.get("policy").is_none(), "no policy refused it: {line}");
+        // What was not let through has one line.
+        assert_eq!(mesh.a().log().count(&[("event", "close")]), 0);
     }
 
     /// DP-T15: a host that does not answer is a reset after the dial's time.
@@ -324,24 +328,28 @@ on_each_backend! {
             (15999, IpAddr::from([127, 0, 0, 1])),
         ] {
             let asked = header(port, claimed).encode();
-            let (status, rest) = identity.ask(network, asked.as_slice());
-            assert_eq!(status, Some(Status::Refused), "port {port}, claimed {claimed}");
-            assert_eq!(rest, b"", "port {port}, claimed {claimed}");
+            let said = identity.ask(network, asked.as_slice());
+            assert_eq!(said.status, Status::Refused, "port {port}, claimed {claimed}");
+            assert_eq!(said.decided_by, None, "port {port}, claimed {claimed}");
+            assert_eq!(said.rest, b"", "port {port}, claimed {claimed}");
         }
         // A good header that claims to be from elsewhere still is from pod a, for the log and
         // for the application, which sees the pod itself.
         let asked = header(8080, IpAddr::from([127, 0, 0, 1])).encode();
-        let (status, rest) = identity.ask(network, asked.as_slice());
-        assert_eq!(status, Some(Status::Ok));
-        assert!(rest.starts_with(MARKER.as_bytes()));
+        let said = identity.ask(network, asked.as_slice());
+        assert_eq!(said.status, Status::Ok);
+        // It learns where it stands who may call, and not who may.
+        let place = format!("{POLICY} ({DOCUMENT_FILE}:{})", mesh.rule_line("api-from-web"));
+        assert_eq!(said.decided_by, Some(place));
+        assert!(said.rest.starts_with(MARKER.as_bytes()));
         assert_eq!(server.peers()[0].ip(), IpAddr::from(network.b.v4));
         let line = mesh.b().log().wait_for(&[("event", "open"), ("decision", "allow")]);
         assert!(line["src.addr"].as_str().unwrap().starts_with("10.77.0.10:"), "{line}");
         assert_eq!(line["original_dst_claimed"], "127.0.0.1", "{line}");
         // Headers that are none.
         for bad in [&b"ML2"[..], b"GET / HTTP/1.1\r\n\r\n", b"ML1\x01", b"ML1\0\x05\0\x1f\x90AAAA\0\0"] {
-            let (status, rest) = identity.ask(network, bad);
-            assert_eq!((status, &rest[..]), (Some(Status::BadHeader), &b""[..]), "{bad:?}");
+            let said = identity.ask(network, bad);
+            assert_eq!((said.status, &said.rest[..]), (Status::BadHeader, &b""[..]), "{bad:?}");
         }
         assert!(lures.iter().chain([&third]).all(|lure| lure.peers().is_empty()));
         assert!(mesh.b().counter(network, "mesh_lite_refused_total", "own_port") >= 5.0);

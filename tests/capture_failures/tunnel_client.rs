@@ -7,7 +7,7 @@ use std::sync::Arc;
 use mesh_lite_proto::identity::WorkloadId;
 use mesh_lite_proto::svid::inspect_leaf;
 use mesh_lite_proto::trust_bundle::TrustBundle;
-use mesh_lite_proto::tunnel::{ALPN, Status};
+use mesh_lite_proto::tunnel::{ALPN, Answer, Status};
 use mesh_lite_proxy::identity::Identity;
 use mesh_lite_proxy::identity::state_file::StateFile;
 use mesh_lite_proxy::tls::context::client_config;
@@ -56,9 +56,9 @@ impl TunnelClient {
         Self(client_config(&trust_bundle, Some(&identity), &expected, ALPN).unwrap())
     }
 
-    /// Sends `bytes` as a header to pod b, from pod a; the status and what followed it, until
+    /// Sends `bytes` as a header to pod b, from pod a; the answer and what followed it, until
     /// the end or until the server waits for more.
-    pub(crate) fn ask(&self, network: &Network, bytes: &[u8]) -> (Option<Status>, Vec<u8>) {
+    pub(crate) fn ask(&self, network: &Network, bytes: &[u8]) -> Answered {
         let to = (network.b.v4, 15008);
         let socket = network
             .a
@@ -72,14 +72,28 @@ impl TunnelClient {
         tls.flush().unwrap();
         let mut answer = Vec::new();
         let mut some = [0; 4096];
-        // A refusal ends after its status; a greeting ends with a line.
+        // A refusal ends after its answer; a greeting ends with a line.
         while !answer.ends_with(b"\n") {
             match tls.read(&mut some) {
                 Ok(0) | Err(_) => break,
                 Ok(length) => answer.extend(&some[..length]),
             }
         }
-        let status = answer.first().and_then(|byte| Status::decode(*byte));
-        (status, answer.get(1..).unwrap_or_default().to_vec())
+        let (said, taken) = Answer::decode(&answer)
+            .unwrap()
+            .expect("the server ended within its answer");
+        Answered {
+            status: said.status,
+            decided_by: said.decided_by.map(|named| named.as_str().to_owned()),
+            rest: answer[taken..].to_vec(),
+        }
     }
+}
+
+/// What pod b said.
+pub(crate) struct Answered {
+    pub(crate) status: Status,
+    /// The policy that decided, as the answer names it.
+    pub(crate) decided_by: Option<String>,
+    pub(crate) rest: Vec<u8>,
 }

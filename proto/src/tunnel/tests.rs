@@ -90,14 +90,3 @@ fn refuses_a_client_that_does_not_speak_this_protocol_at_its_first_byte() {
     assert_eq!(Header::decode(b"S"), Err(InvalidHeader::Magic));
     assert_eq!(Header::decode(b""), Ok(None));
 }
-
-#[test]
-fn every_status_is_one_byte_and_unknown_bytes_are_none() {
-    let known: Vec<u8> = (0..=u8::MAX)
-        .filter(|byte| Status::decode(*byte).is_some())
-        .collect();
-    assert_eq!(known, [0, 1, 2, 3, 4, 5, 6]);
-    for byte in known {
-        assert_eq!(Status::decode(byte).map(Status::encode), Some(byte));
-    }
-}

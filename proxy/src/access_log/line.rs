@@ -5,7 +5,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use mesh_lite_proto::authorization::Decision;
+use mesh_lite_proto::{
+    authorization::Decision,
+    tunnel::{DecidedBy, Status},
+};
 
 use super::record::{CloseRecord, OpenRecord, OriginalDestination, Outcome, Peer};
 
@@ -108,11 +111,33 @@ impl<'a> Line<'a> {
                     self.text("error", detail);
                 }
             }
-            Outcome::Passed => self.text("decision", "pass"),
+            Outcome::Answered(status, decided_by) => self.answer(*status, decided_by.as_deref()),
+            Outcome::Unanswered(error) => {
+                self.text("decision", "unanswered");
+                if let Some(error) = error {
+                    self.text("error", error);
+                }
+            }
             Outcome::PassedPlaintext(reason) => {
                 self.text("decision", "pass");
                 self.text("plaintext", reason.as_str());
             }
+        }
+    }
+
+    /// What the other sidecar says that it decided, and by which policy.
+    fn answer(&mut self, status: Status, decided_by: Option<&str>) {
+        let decision = match status {
+            Status::Ok => "allow",
+            Status::Denied => "deny",
+            _ => "refuse",
+        };
+        self.text("decision", decision);
+        self.text("decided_by", "peer");
+        self.text("answer", status.as_str());
+        if let Some(Ok(named)) = decided_by.map(DecidedBy::new) {
+            self.text("policy", named.policy());
+            self.text("policy_source", named.source());
         }
     }
 

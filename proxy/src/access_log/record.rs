@@ -11,7 +11,10 @@ use std::{
 };
 
 use mesh_lite_proto::{
-    authorization::Decision, identity::WorkloadId, svid::Serial, tunnel::TraceId,
+    authorization::Decision,
+    identity::WorkloadId,
+    svid::Serial,
+    tunnel::{Status, TraceId},
 };
 
 use crate::metrics::{Direction, Plaintext, Refusal, Termination};
@@ -81,8 +84,11 @@ pub enum Outcome {
     DecidedPlaintext(Decision, Plaintext),
     /// Refused without policy; the text is the error's, if there is more to say.
     Refused(Refusal, Option<Box<str>>),
-    /// Went out, and is for the other side to decide on.
-    Passed,
+    /// Went out, and the other sidecar let it through or did not; the text names the policy that
+    /// decided, as the answer does, see [`mesh_lite_proto::tunnel::DecidedBy`].
+    Answered(Status, Option<Box<str>>),
+    /// Went out, and ended before the other sidecar had answered; the text says how.
+    Unanswered(Option<Box<str>>),
     /// Went out in plaintext.
     PassedPlaintext(Plaintext),
 }
@@ -91,8 +97,9 @@ impl Outcome {
     pub(super) fn is_let_through(&self) -> bool {
         match self {
             Self::Decided(decision) | Self::DecidedPlaintext(decision, _) => decision.is_allowed(),
-            Self::Refused(..) => false,
-            Self::Passed | Self::PassedPlaintext(_) => true,
+            Self::Answered(status, _) => *status == Status::Ok,
+            Self::Refused(..) | Self::Unanswered(_) => false,
+            Self::PassedPlaintext(_) => true,
         }
     }
 }

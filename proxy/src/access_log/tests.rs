@@ -7,7 +7,7 @@ use std::{
 use mesh_lite_proto::{
     authorization::{Decision, PolicyAction, Recorded, SourceRef, Step, Verdict},
     identity::WorkloadId,
-    tunnel::TraceId,
+    tunnel::{Answer, EncodedAnswer, Status, TraceId},
 };
 use serde_json::Value;
 
@@ -113,6 +113,11 @@ fn open_record(outcome: Outcome) -> OpenRecord {
     }
 }
 
+/// Went out and was let through at the other end.
+fn through() -> Outcome {
+    Outcome::Answered(Status::Ok, None)
+}
+
 fn close_record() -> CloseRecord {
     CloseRecord {
         at: at(1_002),
@@ -160,7 +165,7 @@ fn an_allowed_connection_gives_two_lines_with_one_id() {
 #[test]
 fn a_claim_of_the_peer_is_never_named_as_a_fact() {
     let (log, memory, _) = in_memory();
-    let mut record = open_record(Outcome::Passed);
+    let mut record = open_record(through());
     log.opened(record.clone());
     record.original_destination = Some(OriginalDestination::Known("10.96.0.7:80".parse().unwrap()));
     record.trace_id = TraceId::NONE;
@@ -213,6 +218,75 @@ fn hostile_text_stays_inside_its_field() {
     assert_eq!(lines[0]["reason"], "handshake_failed");
 }
 
+/// What the outbound line says of the decision.
+fn decision_fields(line: &Value) -> [Option<&str>; 5] {
+    [
+        "decision",
+        "decided_by",
+        "answer",
+        "policy",
+        "policy_source",
+    ]
+    .map(|name| line.get(name).map(|value| value.as_str().unwrap()))
+}
+
+#[test]
+fn the_callers_log_names_the_policy_as_the_log_of_the_one_called_does() {
+    let (log, memory, _) = in_memory();
+    for (verdict, status) in [
+        (Verdict::Allow, Status::Ok),
+        (Verdict::Deny, Status::Denied),
+    ] {
+        let decision = decision(verdict);
+        let encoded = EncodedAnswer::new(status, decision.policy.as_ref());
+        let (answer, _) = Answer::decode(encoded.as_slice()).unwrap().unwrap();
+        let decided_by = answer.decided_by.map(|named| named.as_str().into());
+        log.opened(open_record(Outcome::Decided(decision)));
+        log.opened(open_record(Outcome::Answered(answer.status, decided_by)));
+    }
+    assert!(log.flush(PATIENCE));
+    for (lines, answer) in memory.lines().chunks(2).zip(["ok", "denied"]) {
+        let decided = decision_fields(&lines[0]);
+        let [decision, by, said, policy, source] = decision_fields(&lines[1]);
+        assert_eq!((by, said), (Some("peer"), Some(answer)));
+        assert_eq!([decision, None, None, policy, source], decided);
+        assert_eq!(source, Some("policies/api.yaml:12"));
+        // what the policy says is for the log of whoever wrote it
+        for kept in ["reason", "rule", "step"] {
+            assert_eq!(lines[1].get(kept), None, "{kept}");
+        }
+    }
+}
+
+#[test]
+fn a_refusal_at_the_other_end_names_no_policy() {
+    let (log, memory, _) = in_memory();
+    log.opened(open_record(Outcome::Answered(Status::Overloaded, None)));
+    // nobody decodes such a name; were there one, it would not get into a line
+    log.opened(open_record(Outcome::Answered(
+        Status::Denied,
+        Some("nameless\n".into()),
+    )));
+    assert!(log.flush(PATIENCE));
+    let lines = memory.lines();
+    let refused = [Some("refuse"), Some("peer"), Some("overloaded"), None, None];
+    assert_eq!(decision_fields(&lines[0]), refused);
+    let denied = [Some("deny"), Some("peer"), Some("denied"), None, None];
+    assert_eq!(decision_fields(&lines[1]), denied);
+}
+
+#[test]
+fn a_connection_that_ended_before_its_answer_is_unanswered() {
+    let (log, memory, _) = in_memory();
+    let error = "the far sidecar did not answer in time";
+    log.opened(open_record(Outcome::Unanswered(Some(error.into()))));
+    assert!(log.flush(PATIENCE));
+    let line = &memory.lines()[0];
+    let unanswered = [Some("unanswered"), None, None, None, None];
+    assert_eq!(decision_fields(line), unanswered);
+    assert_eq!(line["error"], error);
+}
+
 #[test]
 fn plaintext_let_through_names_its_reason() {
     let (log, memory, _) = in_memory();
@@ -258,11 +332,11 @@ fn a_full_queue_loses_what_was_allowed_and_keeps_the_denials() {
         out: memory.clone(),
     };
     let log = AccessLog::write_to(out, &metrics).unwrap();
-    log.opened(open_record(Outcome::Passed));
+    log.opened(open_record(through()));
     has_entered.recv_timeout(PATIENCE).unwrap();
 
     // nothing leaves the queue now
-    (0..QUEUE + 10).for_each(|_| log.opened(open_record(Outcome::Passed)));
+    (0..QUEUE + 10).for_each(|_| log.opened(open_record(through())));
     log.closed(close_record());
     assert_eq!(dropped(&metrics), 11);
     let denied = || open_record(Outcome::Decided(decision(Verdict::Deny)));
@@ -276,7 +350,7 @@ fn a_full_queue_loses_what_was_allowed_and_keeps_the_denials() {
     assert!(log.flush(PATIENCE));
     let lines = memory.lines();
     let with = |field: &str, value: &str| lines.iter().filter(|l| l[field] == value).count();
-    assert_eq!(with("decision", "pass"), QUEUE + 1);
+    assert_eq!(with("answer", "ok"), QUEUE + 1);
     assert_eq!(with("decision", "deny"), RESERVED - 1);
     assert_eq!(with("decision", "refuse"), 1);
     // the log itself says that something is missing
@@ -300,7 +374,7 @@ impl Write for Full {
 fn lines_that_a_full_disk_refuses_are_counted() {
     let metrics = metrics();
     let log = AccessLog::write_to(Full, &metrics).unwrap();
-    log.opened(open_record(Outcome::Passed));
+    log.opened(open_record(through()));
     log.closed(close_record());
     assert!(log.flush(PATIENCE));
     assert_eq!(dropped(&metrics), 2);
@@ -311,7 +385,7 @@ fn a_log_that_is_off_takes_nothing_and_loses_nothing() {
     let metrics = metrics();
     let log = AccessLog::start(&Target::Off, &metrics).unwrap();
     assert!(!log.is_on());
-    log.opened(open_record(Outcome::Passed));
+    log.opened(open_record(through()));
     assert!(log.flush(Duration::ZERO));
     assert_eq!(dropped(&metrics), 0);
 }
@@ -322,7 +396,7 @@ fn a_file_is_appended_to() {
     let path = folder.path().join("access.log");
     std::fs::write(&path, "before\n").unwrap();
     let log = AccessLog::start(&Target::File(path.clone()), &metrics()).unwrap();
-    log.opened(open_record(Outcome::Passed));
+    log.opened(open_record(through()));
     assert!(log.flush(PATIENCE));
     let text = std::fs::read_to_string(&path).unwrap();
     assert!(text.starts_with("before\n{"), "{text}");

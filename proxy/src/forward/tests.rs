@@ -1,5 +1,6 @@
 use std::{net::SocketAddr, sync::Arc};
 
+use mesh_lite_proto::{authorization::SourceRef, tunnel::EncodedAnswer};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
@@ -60,7 +61,7 @@ async fn line(status: Option<Status>) -> Line {
         Arc::clone(&cut),
     ));
     if let Some(status) = status {
-        accepted.session.seal(&[status.encode()]);
+        accepted.answer(&EncodedAnswer::new(status, Some(&policy())));
     }
     let accepter = tokio::spawn(run(
         server_side,
@@ -78,14 +79,34 @@ async fn line(status: Option<Status>) -> Line {
 }
 
 async fn run(
+    application: TcpStream,
+    tunnel: Tunnel,
+    direction: Direction,
+    cut: Arc<Cut>,
+) -> Result<(), Broken> {
+    let mut answers = Vec::new();
+    let ended = run_and_note(application, tunnel, direction, cut, &mut answers).await;
+    assert!(answers.len() <= 1, "one answer: {answers:?}");
+    ended
+}
+
+/// Notes each answer: its status, and what decided.
+async fn run_and_note(
     mut application: TcpStream,
     mut tunnel: Tunnel,
     direction: Direction,
     cut: Arc<Cut>,
+    answers: &mut Vec<(Status, String)>,
 ) -> Result<(), Broken> {
     let meter = meter(direction);
-    let status_due =
-        (direction == Direction::Outbound).then(|| Instant::now() + Duration::from_secs(60));
+    let mut answered = |answer: Answer<'_>| {
+        let decided_by = answer.decided_by.map(|named| named.as_str().to_owned());
+        answers.push((answer.status, decided_by.unwrap_or_default()));
+    };
+    let awaited = (direction == Direction::Outbound).then_some(Awaited {
+        due: Instant::now() + Duration::from_secs(60),
+        answered: &mut answered,
+    });
     Forward {
         application: &mut application,
         far: Far::Tunnel {
@@ -98,10 +119,59 @@ async fn run(
         },
         cut: &cut,
         early: Vec::new(),
-        status_due,
+        awaited,
     }
     .run()
     .await
+}
+
+fn policy() -> SourceRef {
+    SourceRef {
+        document: "shop/api-from-web".into(),
+        file: "policy.yaml".into(),
+        line: 12,
+    }
+}
+
+/// What a dialler makes of an answer that comes in these pieces, each in a record of its own,
+/// and of `after` behind it: what its application read, the answers told, and how it ended.
+async fn answered_with(
+    pieces: &[&[u8]],
+    after: &[u8],
+) -> (
+    io::Result<Vec<u8>>,
+    Vec<(Status, String)>,
+    Result<(), Broken>,
+) {
+    let (mut application, application_side) = socket_pair().await;
+    socket::end_cleanly(&application);
+    let (client, mut accepted) = Pair::new().tunnels(socket_pair().await).await;
+    let mut answers = Vec::new();
+    let dialler = run_and_note(
+        application_side,
+        client,
+        Direction::Outbound,
+        Arc::default(),
+        &mut answers,
+    );
+    let peer = async {
+        for piece in pieces.iter().copied().chain([after]) {
+            accepted.session.seal(piece);
+            accepted
+                .session
+                .send_records(&mut Nonblocking(&accepted.socket))?;
+            // the dialler's turn: each piece is read by itself
+            tokio::task::yield_now().await;
+        }
+        accepted.session.seal_end();
+        accepted
+            .session
+            .send_records(&mut Nonblocking(&accepted.socket))?;
+        application.shutdown().await?;
+        read_to_end(&mut application).await
+    };
+    let (ended, read) = tokio::join!(dialler, peer);
+    (read, answers, ended)
 }
 
 fn pattern(length: usize) -> Vec<u8> {
@@ -180,7 +250,7 @@ async fn an_end_without_close_notify_is_a_reset_and_never_an_end() {
     let (mut application, application_side) = socket_pair().await;
     let (client, accepted) = Pair::new().tunnels(socket_pair().await).await;
     let mut accepted = accepted;
-    accepted.session.seal(&[Status::Ok.encode()]);
+    accepted.answer(&EncodedAnswer::new(Status::Ok, None));
     accepted.session.seal(b"part");
     accepted
         .session
@@ -213,33 +283,87 @@ async fn a_refusal_resets_the_application_and_its_bytes_are_not_shown() {
 }
 
 #[tokio::test]
-async fn a_status_that_nobody_knows_is_refused() {
-    let (mut application, application_side) = socket_pair().await;
-    let (client, mut accepted) = Pair::new().tunnels(socket_pair().await).await;
-    accepted.session.seal(&[77]);
-    accepted.session.seal(b"bytes");
-    accepted
-        .session
-        .send_records(&mut Nonblocking(&accepted.socket))
-        .unwrap();
-    let dialler = tokio::spawn(run(
-        application_side,
-        client,
-        Direction::Outbound,
-        Arc::default(),
-    ));
-    assert!(read_to_end(&mut application).await.is_err());
-    assert!(matches!(
-        dialler.await.unwrap(),
-        Err(Broken::UnknownStatus(77))
-    ));
+async fn an_answer_in_any_two_pieces_is_the_answer_and_what_follows_is_the_applications() {
+    let encoded = EncodedAnswer::new(Status::Ok, Some(&policy()));
+    let whole = encoded.as_slice();
+    let named = vec![(Status::Ok, policy().to_string())];
+    for cut in 0..=whole.len() {
+        let (first, second) = whole.split_at(cut);
+        let (read, answers, ended) = answered_with(&[first, second], b"bytes").await;
+        ended.unwrap();
+        assert_eq!(read.unwrap(), b"bytes", "cut at {cut}");
+        assert_eq!(answers, named, "cut at {cut}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_byte_by_byte_with_the_applications_bytes_in_its_last_record_is_taken_apart() {
+    let longest = SourceRef {
+        file: "long/".repeat(80).into(),
+        ..policy()
+    };
+    let encoded = EncodedAnswer::new(Status::Ok, Some(&longest));
+    let (last, before) = encoded.as_slice().split_last().unwrap();
+    let pieces: Vec<&[u8]> = before.chunks(1).collect();
+    let (read, answers, ended) = answered_with(&pieces, &[&[*last], &b"bytes"[..]].concat()).await;
+    ended.unwrap();
+    assert_eq!(read.unwrap(), b"bytes");
+    assert_eq!(answers.len(), 1);
+    assert!(answers[0].1.ends_with("long/:12)"), "{answers:?}");
+}
+
+#[tokio::test]
+async fn a_denial_is_told_with_its_policy_and_shows_no_byte_behind_it() {
+    let denied = EncodedAnswer::new(Status::Denied, Some(&policy()));
+    let (read, answers, ended) = answered_with(&[denied.as_slice()], b"bytes").await;
+    assert!(matches!(ended, Err(Broken::Status(Status::Denied))));
+    assert_eq!(answers, [(Status::Denied, policy().to_string())]);
+    assert!(read.map_or(true, |read| read.is_empty()));
+}
+
+#[tokio::test]
+async fn what_is_not_an_answer_resets_and_is_told_to_nobody() {
+    let broken: [&[u8]; 6] = [
+        &[77],
+        &[0, 201],
+        b"\0\x08a (b\n:1)",
+        b"\0\x08a (\xff\xff:1)",
+        b"\0\x04text",
+        b"HTTP/1.1 200 OK\r\n",
+    ];
+    for answer in broken {
+        let (read, answers, ended) = answered_with(&[answer], b"bytes").await;
+        assert!(
+            matches!(ended, Err(Broken::InvalidAnswer(_))),
+            "{answer:?}: {ended:?}"
+        );
+        assert_eq!(answers, []);
+        assert!(read.map_or(true, |read| read.is_empty()), "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_end_within_the_answer_is_no_answer() {
+    let encoded = EncodedAnswer::new(Status::Ok, Some(&policy()));
+    for length in 0..encoded.as_slice().len() {
+        let (read, answers, ended) = answered_with(&[&encoded.as_slice()[..length]], b"").await;
+        assert!(matches!(ended, Err(Broken::Truncated)), "{ended:?}");
+        assert_eq!(answers, []);
+        assert!(read.map_or(true, |read| read.is_empty()));
+    }
 }
 
 #[tokio::test]
 async fn without_an_answer_in_time_the_application_is_reset() {
     let (mut application, mut application_side) = socket_pair().await;
-    let (mut client, _silent) = Pair::new().tunnels(socket_pair().await).await;
+    let (mut client, mut slow) = Pair::new().tunnels(socket_pair().await).await;
+    // a part of an answer is none
+    slow.session.seal(&[Status::Ok.encode(), 30, b'a']);
+    slow.session
+        .send_records(&mut Nonblocking(&slow.socket))
+        .unwrap();
     let meter = meter(Direction::Outbound);
+    let mut answered = |answer: Answer<'_>| panic!("nobody answered {answer:?}");
     let ended = Forward {
         application: &mut application_side,
         far: Far::Tunnel {
@@ -252,11 +376,14 @@ async fn without_an_answer_in_time_the_application_is_reset() {
         },
         cut: &Cut::default(),
         early: Vec::new(),
-        status_due: Some(Instant::now() + Duration::from_millis(20)),
+        awaited: Some(Awaited {
+            due: Instant::now() + Duration::from_millis(20),
+            answered: &mut answered,
+        }),
     }
     .run()
     .await;
-    assert!(matches!(ended, Err(Broken::NoStatus)));
+    assert!(matches!(ended, Err(Broken::NoAnswer)));
     drop(application_side);
     assert!(read_to_end(&mut application).await.is_err());
 }
