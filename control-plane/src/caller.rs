@@ -1,10 +1,10 @@
 //! Who is on the other side of a connection: fixed at the TLS handshake, never taken from what
 //! a message says (SDS-S24).
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use mesh_lite_proto::{
-    svid::{InvalidLeaf, LeafFacts, inspect_leaf, public_key_of},
+    svid::{InvalidLeaf, IssuerMayNotSign, LeafFacts, inspect_leaf, issuer_end, public_key_of},
     trust_bundle::TrustBundle,
 };
 use rustls::{
@@ -57,6 +57,9 @@ impl Peer {
                 None,
             )
             .map_err(InvalidPeer::Chain)?;
+        for intermediate in path.intermediate_certificates() {
+            issuer_end(&intermediate.der())?;
+        }
         Ok(Self {
             leaf: inspect_leaf(leaf)?,
             key: KeyPrint::of(&public_key_of(leaf)?),
@@ -85,15 +88,22 @@ pub(crate) enum InvalidPeer {
     Leaf(#[from] InvalidLeaf),
     #[error("no root of the trust bundle vouches for it: {0}")]
     Chain(webpki::Error),
+    #[error(transparent)]
+    Issuer(#[from] IssuerMayNotSign),
 }
 
 /// What every request knows of its connection.
 #[derive(Debug, Clone)]
 pub(crate) struct Caller {
-    /// `None`: no certificate was shown. A join token may still be.
+    /// Where it comes from: for the audit log, never a proof.
+    pub(crate) address: SocketAddr,
+    /// `None`: no certificate was shown. A token may still be.
     pub(crate) peer: Option<Arc<Peer>>,
     /// True once the connection is about to be closed: long streams end.
     pub(crate) closing: watch::Receiver<bool>,
+    /// True once the caller proved itself, by certificate or by token: the connection then may
+    /// live, and its requests be, as long as a workload's need to.
+    pub(crate) proved: watch::Sender<bool>,
 }
 
 /// Webpki's chain check, and X509-SVID's rules on top, which webpki does not know.

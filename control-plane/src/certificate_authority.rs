@@ -40,6 +40,8 @@ use svid_template::{SvidTemplate, TemplateError};
 #[derive(Debug, Clone)]
 pub(crate) struct IssuedSvid {
     pub(crate) facts: LeafFacts,
+    /// Key id of the issuing CA that signed it.
+    pub(crate) issuer_key_id: String,
     /// Leaf first. Without the root: peers have it.
     pub(crate) chain: Vec<CertificateDer<'static>>,
 }
@@ -94,7 +96,11 @@ impl CertificateAuthority {
         let chain = std::iter::once(leaf)
             .chain(authority.chain().cloned())
             .collect();
-        Ok(IssuedSvid { facts, chain })
+        Ok(IssuedSvid {
+            facts,
+            issuer_key_id: authority.facts().key_id.clone(),
+            chain,
+        })
     }
 }
 

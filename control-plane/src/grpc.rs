@@ -41,6 +41,7 @@ use crate::{
 pub(crate) mod connection;
 mod conversation;
 pub(crate) mod listener;
+mod request_body;
 mod strangers;
 
 mod authorization_policies;
@@ -81,6 +82,7 @@ pub(crate) async fn routes(sources: Sources) -> Result<Routes, tonic_reflection:
         Routes::new(health_service.max_decoding_message_size(MAX_QUESTION))
             .add_service(reflection.max_decoding_message_size(MAX_QUESTION))
             .add_service(secrets.secret_discovery())
+            .add_service(secrets.aggregated_discovery())
             .add_service(
                 WorkloadDirectoryServer::new(directory)
                     .max_decoding_message_size(MAX_GRPC_MESSAGE)

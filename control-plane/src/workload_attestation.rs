@@ -47,7 +47,10 @@ pub(crate) fn by_svid(
         return Err(NotAttested::RootDropped(leaf.id.clone()));
     }
     if now >= leaf.not_after {
-        return Err(NotAttested::Expired(readable(leaf.not_after)));
+        return Err(NotAttested::Expired {
+            at: readable(leaf.not_after),
+            now: readable(now),
+        });
     }
     by_document(leaf, index)
 }
@@ -84,9 +87,10 @@ pub(crate) enum NotAttested {
     )]
     NoDocument(WorkloadName),
     #[error(
-        "the X509-SVID of this connection expired at {0}: ask with a new join token, made by `mesh-lite token create`"
+        "the X509-SVID of this connection expired at {at}, and it is {now} here: ask with a new join token, made by \
+         `mesh-lite token create`. If the certificate is not that old, compare the clocks"
     )]
-    Expired(String),
+    Expired { at: String, now: String },
     #[error(
         "the root that vouched for {0} when this connection was opened is no longer in the trust bundle: \
          connect again, with a certificate of a current root or with a new join token, made by `mesh-lite token create`"
@@ -107,7 +111,7 @@ pub(crate) enum NotAttested {
 impl NotAttested {
     /// The credential proves nothing, rather than somebody without a place in the mesh.
     pub(crate) fn is_about_the_credential(&self) -> bool {
-        matches!(self, Self::Expired(_) | Self::RootDropped(_))
+        matches!(self, Self::Expired { .. } | Self::RootDropped(_))
     }
 }
 

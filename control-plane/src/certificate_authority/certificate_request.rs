@@ -1,22 +1,21 @@
 //! What a caller's certificate request contributes: a public key and the proof that the caller
-//! holds its private half. Nothing else in it is listened to (CSR-C3, C4 as design §3).
+//! holds its private half. A name in it that is not the caller's is refused, nothing else in it
+//! is listened to (CSR-C2, C3, C4 as design §3).
 
 use aws_lc_rs::digest::{SHA256, digest};
-use rcgen::SubjectPublicKeyInfo;
+use rcgen::{PublicKeyData as _, SubjectPublicKeyInfo};
 use rustls_pki_types::{CertificateSigningRequestDer, pem::PemObject};
 use x509_parser::{
     certification_request::X509CertificationRequest,
     extensions::{GeneralName, ParsedExtension},
+    oid_registry::{OID_PKCS1_SHA1WITHRSA, OID_SHA1_WITH_RSA},
     prelude::FromDer,
-    public_key::PublicKey as ParsedKey,
 };
+
+use super::key_kind::{KeyKind, MAX_RSA_BITS, MIN_RSA_BITS};
 
 /// A request for a P-256 key has some 250 bytes, one for RSA 8192 under 4 KiB (CSR-C3).
 pub(crate) const MAX_REQUEST: usize = 16 * 1024;
-/// Below this an RSA key is no proof of anything any more.
-const MIN_RSA_BITS: usize = 2048;
-/// Above this one verification costs so much that callers could keep us busy with it.
-const MAX_RSA_BITS: usize = 8192;
 
 /// SHA-256 of a public key's DER: how keys are remembered.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -39,18 +38,31 @@ impl KeyPrint {
 
 /// A public key whose holder proved to have the private one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct PublicKey(SubjectPublicKeyInfo);
+pub(crate) struct PublicKey {
+    info: SubjectPublicKeyInfo,
+    kind: KeyKind,
+}
 
 impl PublicKey {
     /// From DER SubjectPublicKeyInfo.
     pub(crate) fn from_der(spki: &[u8]) -> Result<Self, InvalidRequest> {
-        SubjectPublicKeyInfo::from_der(spki)
-            .map(Self)
-            .map_err(|_| InvalidRequest::KeyKind)
+        let (_, parsed) = x509_parser::x509::SubjectPublicKeyInfo::from_der(spki)
+            .map_err(|_| InvalidRequest::KeyKind)?;
+        let kind = KeyKind::of(&parsed).ok_or(InvalidRequest::KeyKind)?;
+        let info = SubjectPublicKeyInfo::from_der(spki).map_err(|_| InvalidRequest::KeyKind)?;
+        Ok(Self { info, kind })
+    }
+
+    pub(crate) fn print(&self) -> KeyPrint {
+        KeyPrint::of(&self.info.subject_public_key_info())
+    }
+
+    pub(crate) fn kind(&self) -> KeyKind {
+        self.kind
     }
 
     pub(super) fn info(&self) -> &SubjectPublicKeyInfo {
-        &self.0
+        &self.info
     }
 }
 
@@ -82,24 +94,20 @@ impl CertificateRequest {
             ));
         }
         let key = &request.certification_request_info.subject_pki;
-        check_strength(&key.parsed().map_err(|_| InvalidRequest::KeyKind)?)?;
+        // before the signature: checking that of an enormous key costs too much
+        let public_key = PublicKey::from_der(key.raw)?;
+        let signed_with = &request.signature_algorithm.algorithm;
+        if [OID_PKCS1_SHA1WITHRSA, OID_SHA1_WITH_RSA].contains(signed_with) {
+            return Err(InvalidRequest::Sha1);
+        }
         request
             .verify_signature()
             .map_err(|_| InvalidRequest::Signature)?;
         Ok(Self {
-            public_key: PublicKey::from_der(key.raw)?,
+            public_key,
             key_print: KeyPrint::of(key.raw),
             uris: uris(&request)?,
         })
-    }
-}
-
-/// Before the signature is checked: the check of an enormous key costs too much.
-fn check_strength(key: &ParsedKey<'_>) -> Result<(), InvalidRequest> {
-    match key {
-        ParsedKey::EC(point) if matches!(point.key_size(), 256 | 384) => Ok(()),
-        ParsedKey::RSA(rsa) if (MIN_RSA_BITS..=MAX_RSA_BITS).contains(&rsa.key_size()) => Ok(()),
-        _ => Err(InvalidRequest::KeyKind),
     }
 }
 
@@ -131,9 +139,12 @@ pub(crate) enum InvalidRequest {
     #[error("the certificate request is not PKCS#10 in PEM: {0}")]
     Malformed(String),
     #[error(
-        "the certificate request's key must be EC P-256 or P-384, or RSA of {MIN_RSA_BITS} to {MAX_RSA_BITS} bits"
+        "the certificate request's key must be EC P-256 or P-384 (named curve, uncompressed point), Ed25519, \
+         or RSA of {MIN_RSA_BITS} to {MAX_RSA_BITS} bits: peers verify no other kind"
     )]
     KeyKind,
+    #[error("the certificate request is signed with SHA-1, which proves nothing any more: use SHA-256")]
+    Sha1,
     #[error("the certificate request is not signed by its own key")]
     Signature,
 }

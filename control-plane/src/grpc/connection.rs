@@ -3,12 +3,12 @@
 
 use std::{
     convert::Infallible,
+    net::SocketAddr,
     pin::pin,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use http_body_util::Limited;
 use hyper::{body::Incoming, server::conn::http2};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -23,6 +23,7 @@ use tokio::{
 use tonic::{Status, body::Body, service::Routes};
 use tower::{Service as _, service_fn};
 
+use super::{request_body::RequestBody, strangers::Stranger};
 use crate::{
     caller::{Caller, Peer},
     certificate_authority::random::random_bytes,
@@ -69,7 +70,9 @@ const OF_PEERS: Allowance = Allowance {
     request: usize::MAX,
 };
 /// A caller without a certificate asks for one and comes back with it: all in all within 30 s.
-/// Its request is a certificate request, and 61 KB of node if it is Envoy's.
+/// Its request is a certificate request, and 61 KB of node if it is Envoy's. One that opens a
+/// stream by a reusable token becomes a peer but for the number of its streams, which was told
+/// when the connection began: Envoy then opens another.
 const OF_STRANGERS: Allowance = Allowance {
     age: Duration::from_secs(20),
     grace: Duration::from_secs(4),
@@ -84,21 +87,40 @@ pub(crate) enum Ending {
     Now,
 }
 
+/// Who opened a connection.
+pub(super) struct Opened {
+    pub(super) address: SocketAddr,
+    pub(super) peer: Option<Arc<Peer>>,
+    /// The place among the strangers that it takes until it has proved itself.
+    pub(super) stranger: Option<Stranger>,
+}
+
 pub(super) async fn serve(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     routes: Routes,
-    peer: Option<Arc<Peer>>,
+    opened: Opened,
     mut ending: watch::Receiver<Ending>,
 ) {
+    let Opened {
+        address,
+        peer,
+        mut stranger,
+    } = opened;
     let allowance = if peer.is_some() {
         OF_PEERS
     } else {
         OF_STRANGERS
     };
     let (close, closing) = watch::channel(false);
+    let (prove, proved) = watch::channel(peer.is_some());
     let service = Requests {
         routes,
-        caller: Caller { peer, closing },
+        caller: Caller {
+            address,
+            peer,
+            closing,
+            proved: prove,
+        },
         max_request: allowance.request,
         opened: Instant::now(),
         rate: Mutex::new(RequestRate::new(OPENS_PER_SECOND, OPEN_BURST)).into(),
@@ -115,18 +137,31 @@ pub(super) async fn serve(
     );
     let grace = tokio::select! {
         _ = connection.as_mut() => return,
-        () = time::sleep(age(allowance.age)) => allowance.grace,
+        grace = until_old(proved, &mut stranger) => grace,
         _ = ending.wait_for(|ending| *ending == Ending::Now) => GRACE_AT_END,
     };
     connection.as_mut().graceful_shutdown();
     tokio::select! {
         _ = connection.as_mut() => return,
         () = time::sleep(grace) => {}
-        _ = ending.wait_for(|ending| *ending == Ending::Now), if grace == allowance.grace => {}
+        _ = ending.wait_for(|ending| *ending == Ending::Now), if grace != GRACE_AT_END => {}
     }
     close.send_replace(true);
     // An error here is the connection's end, which is what is wanted.
     let _ = time::timeout(LAST_WORDS, connection).await;
+}
+
+/// Waits for the end of a connection's life, a stranger's until it has proved itself and a peer's
+/// from then on, and answers how long its streams may still go on.
+async fn until_old(mut proved: watch::Receiver<bool>, stranger: &mut Option<Stranger>) -> Duration {
+    let proof = proved.wait_for(|proved| *proved);
+    let has_proved = time::timeout(age(OF_STRANGERS.age), proof).await.is_ok();
+    if !has_proved {
+        return OF_STRANGERS.grace;
+    }
+    *stranger = None;
+    time::sleep(age(OF_PEERS.age)).await;
+    OF_PEERS.grace
 }
 
 /// All requests of one connection.
@@ -144,7 +179,8 @@ impl Requests {
         if let Err(status) = self.admit(request.uri().path()) {
             return Ok(status.into_http());
         }
-        let mut request = request.map(|body| Limited::new(body, self.max_request));
+        let proved = self.caller.proved.subscribe();
+        let mut request = request.map(|body| RequestBody::new(body, self.max_request, proved));
         request.extensions_mut().insert(self.caller);
         match time::timeout(REQUEST_DEADLINE, self.routes.call(request)).await {
             Ok(answer) => answer,

@@ -20,7 +20,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tonic::service::Routes;
 
 use super::{
-    connection::{self, Ending},
+    connection::{self, Ending, Opened},
     strangers::{Stranger, Strangers},
 };
 use crate::{
@@ -106,9 +106,12 @@ impl Listener {
                     metrics.handshake("ok");
                     let id = peer.as_ref().map(|peer| peer.leaf.id.to_string());
                     tracing::debug!(client.addr = %from, peer.id = id, "connection opened");
-                    let stranger = place.stranger.filter(|_| peer.is_none());
-                    connection::serve(stream, routes, peer, ending).await;
-                    drop(stranger);
+                    let opened = Opened {
+                        address: from,
+                        stranger: place.stranger.filter(|_| peer.is_none()),
+                        peer,
+                    };
+                    connection::serve(stream, routes, opened, ending).await;
                 }
                 Err(error) => {
                     metrics.handshake(error.outcome());

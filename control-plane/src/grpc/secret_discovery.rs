@@ -1,6 +1,6 @@
 //! Envoy's SDS API: issuing to clients that made their own key, and bundles for everybody.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use mesh_lite_proto::{
     secret_discovery::{
@@ -11,64 +11,29 @@ use mesh_lite_proto::{
     sidecar::CSR_METADATA_KEY,
     wire::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse},
 };
-use tokio::{sync::Semaphore, time};
 use tonic::{Request, Status};
 
 use super::{Sources, caller_of, check_still_trusted, peer_of, secret_source::PeerSecrets};
 use crate::{
     caller::Caller,
-    issuance::{Asked, Credential, Granted, Refusal},
+    issuance::{
+        Asked, Credential, Refusal,
+        queue::{IssuanceQueue, NotIssued},
+    },
     trust_bundle_publisher::PublicSecrets,
     workload_attestation::join_token::JoinToken,
 };
 
-/// Issuances at one time. One costs a signature and, with a join token, a synced write; more at
-/// once would only wait for the same processors and disk.
-const MAX_ISSUANCES: usize = 32;
-/// How long an issuance waits for its turn before the client is asked to come back.
-const TURN: Duration = Duration::from_secs(5);
-
 pub(super) struct SecretDiscovery {
     sources: Sources,
-    turns: Arc<Semaphore>,
+    queue: IssuanceQueue,
 }
 
 impl SecretDiscovery {
     pub(super) fn new(sources: Sources) -> Self {
-        Self {
-            sources,
-            turns: Arc::new(Semaphore::new(MAX_ISSUANCES)),
-        }
-    }
-
-    async fn issue(&self, credential: Credential, asked: Asked) -> Result<Granted, Status> {
-        let turn = time::timeout(TURN, Arc::clone(&self.turns).acquire_owned())
-            .await
-            .map_err(|_| Status::unavailable("too many certificates are asked for: try again"))?
-            .map_err(|_| Status::unavailable("the control plane ends"))?;
-        let issuance = Arc::clone(&self.sources.issuance);
-        let now = (self.sources.clock)();
-        let issued = tokio::task::spawn_blocking(move || {
-            let issued = issuance.issue(&credential, &asked, now);
-            drop(turn);
-            issued
-        });
-        let issued = issued
-            .await
-            .map_err(|_| Status::internal("issuing failed; the control plane's log says why"))?;
-        match issued {
-            Ok(granted) => {
-                self.sources.metrics.issuance("granted");
-                let workload = &granted.attested.workload;
-                tracing::info!(%workload, id = %granted.attested.id, by = granted.by, "certificate issued");
-                Ok(granted)
-            }
-            Err(refusal) => {
-                self.sources.metrics.issuance(refusal.outcome());
-                tracing::warn!(error = %refusal, "no certificate issued");
-                Err(status_of(&refusal))
-            }
-        }
+        let issuance = Arc::clone(&sources.issuance);
+        let queue = IssuanceQueue::new(issuance, sources.metrics.clone(), sources.clock);
+        Self { sources, queue }
     }
 
     fn public_secrets(&self, request: &DiscoveryRequest) -> Result<DiscoveryResponse, Status> {
@@ -104,10 +69,15 @@ impl SecretSources for SecretDiscovery {
         };
         let name = svid_name(&message.resource_names)?;
         let asked = Asked {
+            address: caller.address,
             request_pem: csr.into_bytes(),
             id: named_id(&name),
         };
-        let granted = self.issue(credential(caller, token)?, asked).await?;
+        let granted = self
+            .queue
+            .issue(credential(caller, token)?, asked)
+            .await
+            .map_err(|error| not_issued(&error))?;
         let secret = VersionedSecret::new(chain_secret(&name, &granted.chain_pem));
         Ok(single_response(&[secret]))
     }
@@ -163,7 +133,15 @@ fn bearer_token<T>(request: &Request<T>) -> Result<Option<JoinToken>, Status> {
 }
 
 /// Callers' faults are never INTERNAL, ours never theirs (SDS-S23).
-fn status_of(refusal: &Refusal) -> Status {
+pub(super) fn not_issued(error: &NotIssued) -> Status {
+    match error {
+        NotIssued::Refused(refusal) => status_of(refusal),
+        NotIssued::Busy(busy) => Status::unavailable(busy.to_string()),
+        NotIssued::Failed => Status::internal(error.to_string()),
+    }
+}
+
+pub(super) fn status_of(refusal: &Refusal) -> Status {
     let text = refusal.to_string();
     match refusal {
         Refusal::Request(_) | Refusal::KeyUsedBefore => Status::invalid_argument(text),

@@ -34,7 +34,10 @@ use tonic::{
 };
 use tower::service_fn;
 
-use super::{connection::Ending, *};
+use super::{
+    connection::{Ending, Opened},
+    *,
+};
 use crate::{
     certificate_authority::{
         authority::IssuingAuthority,
@@ -135,12 +138,12 @@ async fn served(trust: Arc<Trust>, peer: Option<Peer>) -> Served {
     let (client, server) = tokio::io::duplex(64 * 1024);
     let (end, ending) = watch::channel(Ending::NotYet);
     let routes = routes(sources).await.unwrap();
-    tokio::spawn(connection::serve(
-        server,
-        routes,
-        peer.map(Arc::new),
-        ending,
-    ));
+    let opened = Opened {
+        address: "192.0.2.1:4444".parse().unwrap(),
+        peer: peer.map(Arc::new),
+        stranger: None,
+    };
+    tokio::spawn(connection::serve(server, routes, opened, ending));
     Served {
         channel: dial(client).await,
         trust,

@@ -3,6 +3,9 @@
 //! Printed once, kept as a hash. Redeeming one binds it to the key it was redeemed with: the
 //! same key may ask again for a while, and gets the same certificate, in case the first answer
 //! was lost. Everybody else learns that the token is used up.
+//!
+//! A reusable one is for clients that bring no certificate request and send the same file at each
+//! start: it opens SDS streams until it expires, and never signs a request.
 
 use std::{
     fs,
@@ -16,7 +19,8 @@ use zeroize::Zeroizing;
 use crate::{
     certificate_authority::{
         certificate_request::KeyPrint,
-        key_store::{KeyStoreError, create_private_directory, read, replace_private},
+        file_replacement::{create_private_directory, read, replace_private},
+        key_store::KeyStoreError,
         random::{NoRandomNumbers, random_bytes},
     },
     clock::{from_unix_seconds, readable, unix_seconds},
@@ -31,16 +35,23 @@ const REMEMBER: Duration = Duration::from_secs(24 * 3600);
 const MAX_TOKENS: usize = 10_000;
 /// Marks the text as what it is, for those who find it in a log or a repository.
 const PREFIX: &str = "mesh-lite-join-";
+const REUSABLE_PREFIX: &str = "mesh-lite-stream-";
+/// Of a token's hash, as the audit log names it: 64 bits tell 10,000 tokens apart.
+const PRINT_DIGITS: usize = 16;
 
 /// A token in the clear. It exists twice: printed by the one who made it, sent by the one who
 /// redeems it. No `Debug`.
 pub struct JoinToken(Zeroizing<String>);
 
 impl JoinToken {
-    fn new() -> Result<Self, NoRandomNumbers> {
+    fn new(purpose: TokenUse) -> Result<Self, NoRandomNumbers> {
         let secret = Zeroizing::new(random_bytes::<32>()?);
         let hex = Zeroizing::new(mesh_lite_proto::trust_bundle::hex(secret.as_ref()));
-        Ok(Self(Zeroizing::new(format!("{PREFIX}{}", *hex))))
+        let prefix = match purpose {
+            TokenUse::Once => PREFIX,
+            TokenUse::Streams => REUSABLE_PREFIX,
+        };
+        Ok(Self(Zeroizing::new(format!("{prefix}{}", *hex))))
     }
 
     pub(crate) fn received(text: &str) -> Self {
@@ -54,6 +65,45 @@ impl JoinToken {
     fn print(&self) -> KeyPrint {
         KeyPrint::of(self.0.as_bytes())
     }
+
+    /// The beginning of its hash: finds its file in the data directory, and gives nothing away.
+    pub(crate) fn short_print(&self) -> String {
+        let mut print = self.print().to_hex();
+        print.truncate(PRINT_DIGITS);
+        print
+    }
+}
+
+/// What a token is made for. Decided when it is made, not when it is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TokenUse {
+    /// Signs one certificate request.
+    Once,
+    /// Opens SDS streams until it expires.
+    Streams,
+}
+
+/// A reusable token that was good when its stream opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StreamToken {
+    pub(crate) workload: WorkloadName,
+    pub(crate) expires: SystemTime,
+    pub(crate) short_print: String,
+}
+
+impl StreamToken {
+    /// # Errors
+    /// If it has expired since the stream opened (SDS-S27).
+    pub(crate) fn check_time(&self, now: SystemTime) -> Result<(), JoinTokenError> {
+        if now < self.expires {
+            return Ok(());
+        }
+        Err(JoinTokenError::StreamTokenExpired {
+            at: readable(self.expires),
+            now: readable(now),
+            workload: self.workload.clone(),
+        })
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +111,8 @@ impl JoinToken {
 struct Record {
     workload: WorkloadName,
     expires_unix: u64,
+    #[serde(default)]
+    reusable: bool,
     redeemed: Option<Redeemed>,
 }
 
@@ -97,6 +149,7 @@ impl JoinTokens {
     pub(crate) fn create(
         &self,
         workload: &WorkloadName,
+        purpose: TokenUse,
         lifetime: Duration,
         now: SystemTime,
     ) -> Result<JoinToken, JoinTokenError> {
@@ -104,11 +157,12 @@ impl JoinTokens {
         if self.forget_old(now)? >= MAX_TOKENS {
             return Err(JoinTokenError::TooMany(self.0.clone()));
         }
-        let token = JoinToken::new()?;
+        let token = JoinToken::new(purpose)?;
         let expires = now.checked_add(lifetime).ok_or(JoinTokenError::Lifetime)?;
         let record = Record {
             workload: workload.clone(),
             expires_unix: unix_seconds(expires),
+            reusable: purpose == TokenUse::Streams,
             redeemed: None,
         };
         self.write(&token, &record)?;
@@ -122,6 +176,9 @@ impl JoinTokens {
         now: SystemTime,
     ) -> Result<Claim, JoinTokenError> {
         let record = self.read(token)?;
+        if record.reusable {
+            return Err(JoinTokenError::SignsNothing(record.workload));
+        }
         let Some(redeemed) = record.redeemed else {
             let expires = from_unix_seconds(record.expires_unix);
             return if now < expires {
@@ -129,6 +186,7 @@ impl JoinTokens {
             } else {
                 Err(JoinTokenError::Expired {
                     at: readable(expires),
+                    now: readable(now),
                     workload: record.workload,
                 })
             };
@@ -145,6 +203,25 @@ impl JoinTokens {
             at: readable(at),
             workload: record.workload,
         })
+    }
+
+    /// Whose streams a reusable token opens. Nothing is used up.
+    pub(crate) fn open(
+        &self,
+        token: &JoinToken,
+        now: SystemTime,
+    ) -> Result<StreamToken, JoinTokenError> {
+        let record = self.read(token)?;
+        if !record.reusable {
+            return Err(JoinTokenError::OpensNothing(record.workload));
+        }
+        let opened = StreamToken {
+            workload: record.workload,
+            expires: from_unix_seconds(record.expires_unix),
+            short_print: token.short_print(),
+        };
+        opened.check_time(now)?;
+        Ok(opened)
     }
 
     /// Binds the token to the key, before the certificate is handed out.
@@ -224,9 +301,33 @@ pub enum JoinTokenError {
     )]
     Unknown,
     #[error(
-        "this join token expired at {at}: make a new one with `mesh-lite token create {workload}`"
+        "this join token expired at {at}, and it is {now} here: make a new one with `mesh-lite token create {workload}`. \
+         If it was made a moment ago on another machine, compare the clocks"
     )]
-    Expired { at: String, workload: WorkloadName },
+    Expired {
+        at: String,
+        now: String,
+        workload: WorkloadName,
+    },
+    #[error(
+        "this reusable token expired at {at}, and it is {now} here: make a new one with `mesh-lite token create {workload} --reusable` \
+         and put it in the place of the old one"
+    )]
+    StreamTokenExpired {
+        at: String,
+        now: String,
+        workload: WorkloadName,
+    },
+    #[error(
+        "this token is reusable: it opens SDS streams and signs no certificate request. \
+         Make one for that with `mesh-lite token create {0}`"
+    )]
+    SignsNothing(WorkloadName),
+    #[error(
+        "this join token is good for one certificate request and opens no stream: \
+         make one that does with `mesh-lite token create {0} --reusable`"
+    )]
+    OpensNothing(WorkloadName),
     #[error(
         "this join token was redeemed at {at} and is good for one workload once: make a new one with `mesh-lite token create {workload}`, and find out who used it if it was not you"
     )]
@@ -253,7 +354,12 @@ impl JoinTokenError {
     pub(crate) fn is_refusal(&self) -> bool {
         matches!(
             self,
-            Self::Unknown | Self::Expired { .. } | Self::Redeemed { .. }
+            Self::Unknown
+                | Self::Expired { .. }
+                | Self::Redeemed { .. }
+                | Self::StreamTokenExpired { .. }
+                | Self::SignsNothing(_)
+                | Self::OpensNothing(_)
         )
     }
 }

@@ -1,5 +1,6 @@
 use rcgen::{
-    CertificateParams, KeyPair, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PublicKeyData, SanType,
+    CertificateParams, KeyPair, PKCS_ECDSA_P384_SHA384, PKCS_ECDSA_P521_SHA512, PKCS_ED25519,
+    PKCS_RSA_SHA256, PublicKeyData, RsaKeySize, SanType,
 };
 
 use super::*;
@@ -17,11 +18,14 @@ fn refused(pem: &[u8]) -> InvalidRequest {
     CertificateRequest::from_pem(pem).unwrap_err()
 }
 
+/// CSR-C3
 #[test]
 fn takes_the_public_key_and_the_names_asked_for() {
     for key in [
         KeyPair::generate().unwrap(),
         KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384).unwrap(),
+        KeyPair::generate_for(&PKCS_ED25519).unwrap(),
+        KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048).unwrap(),
     ] {
         let request =
             CertificateRequest::from_pem(pem_of(&key, &["spiffe://a/b", "x:y"]).as_bytes());
@@ -63,9 +67,10 @@ fn takes_a_p_384_key_that_signed_with_sha_256() {
     );
 }
 
+/// CSR-C3
 #[test]
 fn refuses_other_kinds_of_key() {
-    let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P521_SHA512).unwrap();
     assert_eq!(
         refused(pem_of(&key, &[]).as_bytes()),
         InvalidRequest::KeyKind
@@ -92,14 +97,22 @@ fn refuses_weak_rsa_and_curves_nobody_else_verifies() {
     };
     assert_eq!(refused(&weak), InvalidRequest::KeyKind);
     let curve = request(&["ec", "-pkeyopt", "ec_paramgen_curve:secp256k1"]).unwrap();
-    assert!(matches!(
-        refused(&curve),
-        InvalidRequest::KeyKind | InvalidRequest::Signature
-    ));
+    assert_eq!(refused(&curve), InvalidRequest::KeyKind);
+    let sha1 = request(&["rsa:2048", "-sha1"]).unwrap();
+    assert_eq!(refused(&sha1), InvalidRequest::Sha1);
+    let pss = &[
+        "-sigopt",
+        "rsa_padding_mode:pss",
+        "-sigopt",
+        "rsa_pss_saltlen:32",
+    ];
+    let pss = request(&[&["rsa:2048"], &pss[..]].concat()).unwrap();
+    assert!(CertificateRequest::from_pem(&pss).is_ok());
     let enough = request(&["rsa:2048"]).unwrap();
     assert!(CertificateRequest::from_pem(&enough).is_ok());
 }
 
+/// CSR-C3, SPIFFE-L12
 #[test]
 fn refuses_a_signature_of_another_key() {
     let (key, other) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
@@ -124,6 +137,7 @@ fn refuses_a_signature_of_another_key() {
     );
 }
 
+/// CSR-C3, SPIFFE-L12
 #[test]
 fn refuses_every_change_of_a_byte_or_reads_the_same_key() {
     let key = KeyPair::generate().unwrap();
@@ -142,6 +156,7 @@ fn refuses_every_change_of_a_byte_or_reads_the_same_key() {
     }
 }
 
+/// CSR-C3, SPIFFE-L12
 #[test]
 fn refuses_what_is_no_request() {
     let good = pem_of(&KeyPair::generate().unwrap(), &[]);

@@ -35,7 +35,12 @@ async fn served(peer: Option<Arc<Peer>>) -> Served {
     let (client, server) = tokio::io::duplex(64 * 1024);
     let (end, ending) = watch::channel(Ending::NotYet);
     let (_, health) = tonic_health::server::health_reporter();
-    let task = tokio::spawn(serve(server, Routes::new(health), peer, ending));
+    let opened = Opened {
+        address: "192.0.2.1:4444".parse().unwrap(),
+        peer,
+        stranger: None,
+    };
+    let task = tokio::spawn(serve(server, Routes::new(health), opened, ending));
     let mut client = Some(client);
     let dial = service_fn(move |_| {
         let client = client
