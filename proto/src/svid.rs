@@ -116,6 +116,25 @@ pub fn inspect_leaf(der: &CertificateDer<'_>) -> Result<LeafFacts, InvalidLeaf> 
     })
 }
 
+/// Until when a certificate above a leaf is good. That it is a CA, and how far down it may sign, is
+/// the chain check's to see; webpki does not look at its key usage (X509-SVID §4.3).
+///
+/// # Errors
+/// If it can't be parsed, or its key usage does not allow it to sign certificates.
+pub fn issuer_end(der: &CertificateDer<'_>) -> Result<SystemTime, IssuerMayNotSign> {
+    let issuer = parse(der).map_err(|_| IssuerMayNotSign)?;
+    match issuer.key_usage() {
+        Ok(Some(usage)) if usage.value.key_cert_sign() => {
+            Ok(system_time(issuer.validity().not_after.timestamp()))
+        }
+        _ => Err(IssuerMayNotSign),
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a certificate of the chain may not sign certificates")]
+pub struct IssuerMayNotSign;
+
 /// The public key of a certificate, as DER SubjectPublicKeyInfo.
 ///
 /// # Errors

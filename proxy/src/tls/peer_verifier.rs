@@ -8,7 +8,7 @@ use std::{
 
 use mesh_lite_proto::{
     identity::WorkloadId,
-    svid::{InvalidLeaf, inspect_leaf},
+    svid::{InvalidLeaf, IssuerMayNotSign, inspect_leaf, issuer_end},
     trust_bundle::TrustBundle,
 };
 use rustls::{
@@ -20,7 +20,6 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
-use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 
 use super::{
     chain_cache::{ChainCache, Key},
@@ -138,18 +137,6 @@ impl PeerVerifier {
     }
 }
 
-/// webpki looks at an issuer's basic constraints but not at its key usage (X509-SVID §5.1).
-fn issuer_end(der: &CertificateDer<'_>) -> Result<SystemTime, PeerRefused> {
-    let (_, issuer) = X509Certificate::from_der(der).map_err(|_| PeerRefused::IssuerMayNotSign)?;
-    match issuer.key_usage() {
-        Ok(Some(usage)) if usage.value.key_cert_sign() => {
-            let end = u64::try_from(issuer.validity().not_after.timestamp()).unwrap_or_default();
-            Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(end))
-        }
-        _ => Err(PeerRefused::IssuerMayNotSign),
-    }
-}
-
 impl fmt::Debug for PeerVerifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PeerVerifier")
@@ -178,8 +165,8 @@ pub enum PeerRefused {
     ForeignTrustDomain(WorkloadId),
     #[error("the peer's chain does not hold: {0}")]
     Chain(webpki::Error),
-    #[error("a certificate in the peer's chain may not sign certificates")]
-    IssuerMayNotSign,
+    #[error(transparent)]
+    Issuer(#[from] IssuerMayNotSign),
     #[error("the peer is {found}, not {expected}, who must answer there")]
     NotTheExpected {
         found: WorkloadId,

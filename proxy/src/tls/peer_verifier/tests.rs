@@ -103,7 +103,10 @@ fn refuses_an_intermediate_that_may_not_sign() {
     let no_sign = root.intermediate(|p| p.key_usages = vec![KeyUsagePurpose::DigitalSignature]);
     let (leaf, _) = no_sign.leaf(WEB, |_| ());
     let chain = [leaf, no_sign.certificate.clone()];
-    assert_eq!(judge(&root, &chain), Err(PeerRefused::IssuerMayNotSign));
+    assert_eq!(
+        judge(&root, &chain),
+        Err(PeerRefused::Issuer(IssuerMayNotSign))
+    );
     let no_ca = root.intermediate(|p| p.is_ca = IsCa::ExplicitNoCa);
     let (leaf, _) = no_ca.leaf(WEB, |_| ());
     let chain = [leaf, no_ca.certificate.clone()];
