@@ -16,9 +16,10 @@ use rustls::{
     crypto::CryptoProvider,
     server::{NoServerSessionStorage, ResolvesServerCert},
     sign::{CertifiedKey, SingleCertAndKey},
+    time_provider::TimeProvider,
     version::TLS13,
 };
-use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
 use spiffe::TrustDomain;
 use tokio::{sync::watch, time};
 
@@ -27,12 +28,14 @@ use crate::{
     certificate_authority::{
         CertificateAuthority, IssueError, certificate_request::PublicKey, rotation::Trust,
     },
-    clock::Clock,
+    clock::{Clock, unix_seconds},
     metrics::{CertificateKind, Metrics},
 };
 
 /// After a failure, which only a broken issuing CA can cause.
 const RETRY: Duration = Duration::from_secs(5);
+/// A timer stands still while the machine sleeps; the clock on the wall does not.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
 
 pub(crate) struct ServingIdentity {
     pub(crate) id: WorkloadId,
@@ -45,7 +48,18 @@ pub(crate) struct ServingIdentity {
 /// One configuration and when to make the next.
 pub(crate) struct Served {
     pub(crate) config: Arc<ServerConfig>,
-    renew_in: Duration,
+    renew_at: SystemTime,
+}
+
+/// The clock that callers' certificates are judged by.
+#[derive(Debug)]
+struct ByClock(Clock);
+
+impl TimeProvider for ByClock {
+    fn current_time(&self) -> Option<UnixTime> {
+        let since = Duration::from_secs(unix_seconds((self.0)()));
+        Some(UnixTime::since_unix_epoch(since))
+    }
 }
 
 pub(crate) fn control_plane_id(
@@ -73,12 +87,14 @@ impl ServingIdentity {
             .issue(self.id.clone(), name, public_key, now)?;
         self.metrics
             .expiry(CertificateKind::Serving, svid.facts.not_after);
-        let renew_in = svid.facts.not_after.duration_since(now).unwrap_or_default() / 2;
+        let left = svid.facts.not_after.duration_since(now).unwrap_or_default();
+        let renew_at = now.checked_add(left / 2).unwrap_or(now);
         let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let certified = CertifiedKey::from_der(svid.chain, private, &self.provider)?;
         let resolver: Arc<dyn ResolvesServerCert> = Arc::new(SingleCertAndKey::from(certified));
         let verifier = CallerVerifier::new(&trust.bundle, Arc::clone(&self.provider))?;
-        let mut config = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
+        let time = Arc::new(ByClock(self.clock));
+        let mut config = ServerConfig::builder_with_details(Arc::clone(&self.provider), time)
             .with_protocol_versions(&[&TLS13])?
             .with_client_cert_verifier(Arc::new(verifier))
             .with_cert_resolver(resolver);
@@ -88,7 +104,7 @@ impl ServingIdentity {
         config.session_storage = Arc::new(NoServerSessionStorage {});
         Ok(Served {
             config: Arc::new(config),
-            renew_in,
+            renew_at,
         })
     }
 
@@ -100,8 +116,14 @@ impl ServingIdentity {
     ) {
         let mut trust = self.authority.watch();
         loop {
+            let now = (self.clock)();
+            let left = served.renew_at.duration_since(now).unwrap_or_default();
             tokio::select! {
-                () = time::sleep(served.renew_in) => {}
+                () = time::sleep(left.min(LOOK_EVERY)) => {
+                    if (self.clock)() < served.renew_at {
+                        continue;
+                    }
+                }
                 changed = trust.changed() => if changed.is_err() { return },
                 () = published.closed() => return,
             }
@@ -113,7 +135,7 @@ impl ServingIdentity {
                 }
                 Err(error) => {
                     tracing::error!(%error, "the control plane's own certificate can't be renewed");
-                    served.renew_in = RETRY;
+                    served.renew_at = (self.clock)().checked_add(RETRY).unwrap_or(now);
                 }
             }
         }

@@ -14,6 +14,7 @@ mod served {
     pub(crate) mod running;
 
     mod admin;
+    mod authority_life;
     mod authorization_policies;
     mod connections;
     mod issuance;

@@ -98,3 +98,6 @@ fn is_critical(
         .get_extension_unique(oid)
         .is_ok_and(|extension| extension.is_some_and(|extension| extension.critical))
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,6 @@ use x509_parser::prelude::FromDer;
 
 use super::{
     authority::IssuingAuthority,
-    authority_facts::{AuthorityFacts, InvalidAuthority},
     root::Root,
     rotation::{Found, Rotation},
     *,
@@ -214,101 +213,4 @@ fn never_signs_an_issuing_authority_past_the_root() {
         root.sign_issuing_authority(30 * DAY, now() + 40 * DAY)
             .is_err()
     );
-}
-
-mod imported {
-    use rcgen::{
-        BasicConstraints, CertificateParams, GeneralSubtree, IsCa, KeyUsagePurpose,
-        NameConstraints, SanType,
-    };
-
-    use super::*;
-
-    fn read(
-        change: impl FnOnce(&mut CertificateParams),
-    ) -> Result<AuthorityFacts, InvalidAuthority> {
-        let mut parameters = CertificateParams::default();
-        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        parameters.subject_alt_names = vec![uri("spiffe://mesh.test")];
-        change(&mut parameters);
-        let certificate = parameters
-            .self_signed(&KeyPair::generate().unwrap())
-            .unwrap();
-        AuthorityFacts::read(certificate.der())
-    }
-
-    fn uri(text: &str) -> SanType {
-        SanType::URI(text.try_into().unwrap())
-    }
-
-    #[test]
-    fn takes_a_ca_without_key_usage_or_uri() {
-        assert_eq!(read(|_| {}).unwrap().trust_domain, Some(trust_domain()));
-        let plain = read(|parameters| {
-            parameters.key_usages.clear();
-            parameters.subject_alt_names.clear();
-        });
-        assert_eq!(plain.unwrap().trust_domain, None);
-    }
-
-    #[test]
-    fn refuses_a_leaf_and_a_ca_that_may_not_sign() {
-        let leaf = read(|parameters| parameters.is_ca = IsCa::ExplicitNoCa);
-        assert_eq!(leaf, Err(InvalidAuthority::NotAnAuthority));
-        let usage = read(|parameters| parameters.key_usages = vec![KeyUsagePurpose::CrlSign]);
-        assert_eq!(usage, Err(InvalidAuthority::MayNotSign));
-    }
-
-    #[test]
-    fn refuses_a_ca_whose_uri_is_not_its_trust_domain_alone() {
-        for text in [
-            "spiffe://mesh.test/",
-            "spiffe://mesh.test/ca",
-            "https://mesh.test",
-            "spiffe://MESH.test",
-        ] {
-            let facts = read(|parameters| parameters.subject_alt_names = vec![uri(text)]);
-            assert!(
-                matches!(facts, Err(InvalidAuthority::UriWithPath(_))),
-                "{text}: {facts:?}"
-            );
-        }
-        let two = read(|parameters| {
-            parameters
-                .subject_alt_names
-                .push(uri("spiffe://other.test"))
-        });
-        assert_eq!(two, Err(InvalidAuthority::Uris));
-    }
-
-    #[test]
-    fn takes_name_constraints_of_dns_names() {
-        let constrained = read(|parameters| {
-            parameters.name_constraints = Some(NameConstraints {
-                permitted_subtrees: vec![GeneralSubtree::DnsName("mesh.test".to_owned())],
-                excluded_subtrees: Vec::new(),
-            });
-        });
-        assert!(constrained.is_ok());
-    }
-
-    /// rcgen writes no URI subtree, so the extension is made by hand: SEQUENCE { [0] { SEQUENCE {
-    /// [6] "mesh.test" } } }.
-    #[test]
-    fn refuses_name_constraints_of_uris() {
-        let name = b"\x30\x0f\xa0\x0d\x30\x0b\x86\x09mesh.test".to_vec();
-        let mut extension = rcgen::CustomExtension::from_oid_content(&[2, 5, 29, 30], name);
-        extension.set_criticality(true);
-        let constrained = read(|parameters| parameters.custom_extensions = vec![extension]);
-        assert_eq!(constrained, Err(InvalidAuthority::UriConstraints));
-    }
-
-    #[test]
-    fn refuses_a_key_that_is_not_the_certificates() {
-        let root = Root::create(&trust_domain(), DAY, now()).unwrap();
-        let other = KeyPair::generate().unwrap();
-        let authority = IssuingAuthority::new(root.certificate().clone(), other, &trust_domain());
-        assert_eq!(authority.err(), Some(InvalidAuthority::OtherKey));
-    }
 }

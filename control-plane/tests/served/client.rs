@@ -1,8 +1,9 @@
 //! A client as a sidecar is one: its own key and certificate request, mutual TLS, gRPC.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::SystemTime};
 
 use hyper_util::rt::TokioIo;
+use mesh_lite_control_plane::clock::Clock;
 use mesh_lite_proto::{
     secret_discovery::SECRET_TYPE_URL,
     sidecar::CSR_METADATA_KEY,
@@ -27,6 +28,7 @@ use rustls::{
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
     crypto::aws_lc_rs,
+    time_provider::TimeProvider,
     version::TLS13,
 };
 use rustls_pki_types::{
@@ -143,7 +145,8 @@ impl Running {
         &self,
         svid: Option<&Svid>,
     ) -> Result<Channel, tonic::transport::Error> {
-        let config = client_config(&self.directories.trust_bundle(), svid);
+        let mut config = client_config(&self.directories.trust_bundle(), svid);
+        config.time_provider = Arc::new(ByClock(self.directories.clock));
         in_time("connected", connect(self.bound.grpc, config)).await
     }
 
@@ -172,6 +175,17 @@ impl Running {
     pub(crate) async fn workload(&self, workload: &str) -> Channel {
         let svid = self.issue(workload).await;
         self.connect(Some(&svid)).await.unwrap()
+    }
+}
+
+/// Chains are judged by the clock that the control plane goes by.
+#[derive(Debug)]
+struct ByClock(Clock);
+
+impl TimeProvider for ByClock {
+    fn current_time(&self) -> Option<UnixTime> {
+        let since = (self.0)().duration_since(SystemTime::UNIX_EPOCH).ok()?;
+        Some(UnixTime::since_unix_epoch(since))
     }
 }
 

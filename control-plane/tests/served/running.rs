@@ -8,13 +8,14 @@ use std::{
 };
 
 use mesh_lite_control_plane::{
-    Bound, RunError, clock,
+    Bound, RunError,
+    clock::{self, Clock},
     outbound_rules::OutboundRules,
     root_commands::{
         NewRoot, Places, ROOT_LIFETIME, Renewal, RootMode, RootReport, create_token, init_root,
         renew_root,
     },
-    run,
+    run_by_clock,
     settings::Settings,
 };
 use mesh_lite_proto::trust_bundle::TrustBundle;
@@ -58,6 +59,8 @@ pub(crate) struct Directories {
     _temporary: TempDir,
     pub(crate) data: PathBuf,
     pub(crate) config: PathBuf,
+    /// What everything here goes by.
+    pub(crate) clock: Clock,
 }
 
 pub(crate) fn trust_domain() -> TrustDomain {
@@ -67,6 +70,10 @@ pub(crate) fn trust_domain() -> TrustDomain {
 impl Directories {
     /// With a root, an issuing CA, and the workloads above.
     pub(crate) fn new() -> Self {
+        Self::made(RootMode::Kept, clock::now)
+    }
+
+    pub(crate) fn made(mode: RootMode, clock: Clock) -> Self {
         let temporary = TempDir::new().unwrap();
         let (data, config) = (
             temporary.path().join("state"),
@@ -77,8 +84,9 @@ impl Directories {
             _temporary: temporary,
             data,
             config,
+            clock,
         };
-        directories.init_root("root");
+        directories.init_root_in_mode("root", mode);
         directories.write("workloads.yaml", WORKLOADS);
         directories
     }
@@ -91,17 +99,21 @@ impl Directories {
     }
 
     pub(crate) fn init_root(&self, root: &str) -> RootReport {
+        self.init_root_in_mode(root, RootMode::Kept)
+    }
+
+    fn init_root_in_mode(&self, root: &str, mode: RootMode) -> RootReport {
         let new = NewRoot {
             trust_domain: trust_domain(),
             root_lifetime: ROOT_LIFETIME,
-            mode: RootMode::Kept,
+            mode,
             issuing_lifetime: None,
         };
-        init_root(&self.places(root), &new, clock::now()).unwrap()
+        init_root(&self.places(root), &new, (self.clock)()).unwrap()
     }
 
     pub(crate) fn renew_root(&self) -> RootReport {
-        renew_root(&self.places("root"), Renewal::default(), clock::now()).unwrap()
+        renew_root(&self.places("root"), Renewal::default(), (self.clock)()).unwrap()
     }
 
     pub(crate) fn settings(&self) -> Settings {
@@ -134,7 +146,7 @@ impl Directories {
 
     pub(crate) fn token_for(&self, workload: &str, lifetime: Duration) -> String {
         let workload = workload.parse().unwrap();
-        let token = create_token(&self.data, &workload, lifetime, clock::now()).unwrap();
+        let token = create_token(&self.data, &workload, lifetime, (self.clock)()).unwrap();
         token.as_str().to_owned()
     }
 
@@ -160,9 +172,11 @@ impl Running {
     pub(crate) async fn start_with(directories: Directories, settings: Settings) -> Self {
         let (shutdown, told) = oneshot::channel();
         let (bound, addresses) = oneshot::channel();
+        let clock = directories.clock;
         let task = tokio::spawn(async move {
             let told = async { drop(told.await) };
-            run(settings, told, |addresses| bound.send(addresses).unwrap()).await
+            let bound = |addresses| bound.send(addresses).unwrap();
+            run_by_clock(settings, clock, told, bound).await
         });
         let Ok(bound) = addresses.await else {
             panic!("it did not start: {}", task.await.unwrap().unwrap_err());

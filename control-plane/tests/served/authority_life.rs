@@ -1,0 +1,283 @@
+//! A mesh over months: the control plane, its clients and their timers go by one clock, which
+//! the test moves. Time stands still but where it is moved or waited for.
+
+use std::{
+    sync::OnceLock,
+    time::{Duration, SystemTime},
+};
+
+use mesh_lite_control_plane::{
+    clock as wall,
+    root_commands::{Renewal, RootMode, renew_root, renewal_is_due},
+};
+use mesh_lite_proto::{secret_discovery::OWN_BUNDLE, trust_bundle::TrustBundle};
+use rcgen::KeyPair;
+use rustls_pki_types::{CertificateDer, UnixTime};
+use tokio::time::{self, Instant};
+use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
+
+use super::{
+    client::{Svid, csr, fetch_request, request_for},
+    running::{Directories, Running, eventually, trust_domain},
+    secret_streams::bundle_of,
+};
+
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+/// Half of a leaf's life by default: when sidecars renew.
+const STEP: Duration = Duration::from_secs(12 * 3600);
+/// Longer than any look at the data directory takes to come, shorter than any step.
+const A_WHILE: Duration = Duration::from_secs(30);
+
+/// Far from the clock on the wall: whoever reads that one is found out.
+const BEGIN: Duration = Duration::from_secs(3_000_000_000);
+
+/// Tokio's clock, as a date.
+fn clock() -> SystemTime {
+    static START: OnceLock<Instant> = OnceLock::new();
+    let start = *START.get_or_init(Instant::now);
+    SystemTime::UNIX_EPOCH + BEGIN + (Instant::now() - start)
+}
+
+async fn start(mode: RootMode) -> Running {
+    let directories = Directories::made(mode, clock);
+    let mut settings = directories.settings();
+    settings.leaf_lifetime = mesh_lite_control_plane::settings::LEAF_LIFETIME;
+    Running::start_with(directories, settings).await
+}
+
+/// One sidecar: its certificate, and the roots that it was told of.
+struct Sidecar {
+    svid: Svid,
+    bundle: TrustBundle,
+}
+
+impl Sidecar {
+    async fn new(running: &Running, workload: &str) -> Self {
+        let svid = running.issue(workload).await;
+        let bundle = bundle_as_told(running, &svid).await;
+        Self { svid, bundle }
+    }
+
+    /// Renews by mutual TLS, with a new key; then learns the trust bundle anew.
+    async fn renew(&mut self, running: &Running) -> Svid {
+        let channel = running.connect(Some(&self.svid)).await.unwrap();
+        let key = KeyPair::generate().unwrap();
+        let response = running
+            .fetch(channel, fetch_request(&csr(&key, &[])))
+            .await
+            .unwrap();
+        let before = std::mem::replace(&mut self.svid, Svid::new(&response, key));
+        self.bundle = bundle_as_told(running, &self.svid).await;
+        before
+    }
+}
+
+async fn bundle_as_told(running: &Running, svid: &Svid) -> TrustBundle {
+    let channel = running.connect(Some(svid)).await.unwrap();
+    let mut request = request_for(&[OWN_BUNDLE]);
+    request.node = Some(super::client::node(&[(
+        mesh_lite_proto::sidecar::VALIDATOR_METADATA_KEY,
+        "trusted_ca",
+    )]));
+    bundle_of(&running.fetch(channel, request).await.unwrap())
+}
+
+/// As a peer of ours judges it, as client and as server.
+fn verify(chain: &[CertificateDer<'_>], bundle: &TrustBundle) -> Result<(), webpki::Error> {
+    let anchors: Vec<_> = bundle
+        .authorities()
+        .iter()
+        .map(|root| anchor_from_trusted_cert(root).unwrap())
+        .collect();
+    let now = clock().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    let leaf = EndEntityCert::try_from(&chain[0])?;
+    for usage in [KeyUsage::client_auth(), KeyUsage::server_auth()] {
+        leaf.verify_for_usage(
+            webpki::ALL_VERIFICATION_ALGS,
+            &anchors,
+            &chain[1..],
+            UnixTime::since_unix_epoch(now),
+            usage,
+            None,
+            None,
+        )?;
+    }
+    Ok(())
+}
+
+async fn readiness(running: &Running) -> String {
+    running.get("/readyz").await.1
+}
+
+async fn days_to_breakage(running: &Running, cause: &str) -> f64 {
+    let series = format!("mesh_lite_control_plane_time_to_breakage_seconds{{cause=\"{cause}\"}}");
+    running.metric(&series).await / DAY.as_secs_f64()
+}
+
+/// What a daily timer runs. True if it signed.
+fn renew_if_due(running: &Running) -> bool {
+    let places = running.directories.places("root");
+    let due = renewal_is_due(&places, &trust_domain(), clock()).unwrap();
+    if due {
+        running.directories.renew_root();
+    }
+    due
+}
+
+/// SDS-S17, SDS-S30. Default lifetimes, steps of half a leaf's life: every request is answered, every leaf that
+/// is not past its end verifies under the roots its peer was told of, nothing warns.
+#[tokio::test(start_paused = true)]
+async fn sixty_days_pass_in_root_mode_kept_without_a_failure_or_a_human_step() {
+    let running = start(RootMode::Kept).await;
+    let mut web = Sidecar::new(&running, "shop/web").await;
+    let mut api = Sidecar::new(&running, "shop/api").await;
+    let mut renewals = 0;
+    let mut issuers = vec![web.svid.chain[1].clone()];
+    for step in 1..=120_u32 {
+        time::advance(STEP).await;
+        if renew_if_due(&running) {
+            renewals += 1;
+        }
+        // the control plane's own certificate is good too, or no sidecar would connect
+        let old_web = web.renew(&running).await;
+        let old_api = api.renew(&running).await;
+        for (chain, peer) in [
+            (&old_web.chain, &api),
+            (&old_api.chain, &web),
+            (&web.svid.chain, &api),
+            (&api.svid.chain, &web),
+        ] {
+            assert_eq!(verify(chain, &peer.bundle), Ok(()), "step {step}");
+        }
+        let left = web.svid.facts.not_after.duration_since(clock()).unwrap();
+        assert!(
+            left > DAY - A_WHILE,
+            "step {step}: not a whole life: {left:?}"
+        );
+        time::sleep(A_WHILE).await;
+        assert_eq!(readiness(&running).await, "ok\n", "step {step}");
+        assert!(days_to_breakage(&running, "issuing_ca").await > 14.0);
+        assert!(days_to_breakage(&running, "serving_certificate").await > 0.4);
+        if !issuers.contains(&web.svid.chain[1]) {
+            issuers.push(web.svid.chain[1].clone());
+        }
+    }
+    // at days 15, 30, 45 and 60; the last one signs from the next step on
+    assert_eq!(renewals, 4);
+    let last = Sidecar::new(&running, "shop/web").await.svid.chain[1].clone();
+    assert!(
+        !issuers.contains(&last),
+        "the last renewal is in use by now"
+    );
+    assert_eq!(issuers.len(), 4);
+    running.end().await;
+}
+
+/// The test above would notice: without the timer the issuing CA ends at day 30.
+#[tokio::test(start_paused = true)]
+async fn without_its_timer_root_mode_kept_warns_in_the_last_quarter_and_then_issues_nothing() {
+    let running = start(RootMode::Kept).await;
+    time::advance(22 * DAY).await;
+    time::sleep(A_WHILE).await;
+    assert_eq!(readiness(&running).await, "ok\n");
+    time::advance(DAY).await;
+    let said = eventually("it warns", async || {
+        let text = readiness(&running).await;
+        text.contains("the issuing CA ends at").then_some(text)
+    })
+    .await;
+    assert!(said.contains("look why its timer did not"), "{said}");
+    assert!(days_to_breakage(&running, "issuing_ca").await < 7.5);
+    assert!(days_to_breakage(&running, "root").await > 3600.0);
+
+    time::advance(6 * DAY + HOUR).await;
+    let svid = running.issue("shop/web").await;
+    let end = svid.facts.not_after.duration_since(clock()).unwrap();
+    assert!(
+        end < DAY,
+        "SPIFFE-L8: it would outlive its issuer by {end:?}"
+    );
+    time::advance(DAY).await;
+    assert!(verify(&svid.chain, &running.directories.trust_bundle()).is_err());
+    assert!(
+        running.connect(None).await.is_err(),
+        "its own has ended too"
+    );
+    assert!(days_to_breakage(&running, "issuing_ca").await < 0.0);
+    // a renewal, late as it is, heals all
+    assert!(renew_if_due(&running));
+    eventually("it serves again", async || running.connect(None).await.ok()).await;
+    running.issue("shop/web").await;
+    eventually("all is well", async || {
+        (readiness(&running).await == "ok\n").then_some(())
+    })
+    .await;
+    running.end().await;
+}
+
+/// Design §3: in mode kept the control plane has no right to read the root's key.
+#[tokio::test]
+async fn starts_serves_and_takes_over_an_issuing_ca_where_it_can_not_read_the_root() {
+    let directories = Directories::new();
+    let (root, elsewhere) = (
+        directories.data.join("root"),
+        directories.data.join("not-for-it"),
+    );
+    std::fs::rename(&root, &elsewhere).unwrap();
+    let running = Running::start_in(directories).await;
+    let first = running.issue("shop/web").await;
+    let places = running.directories.places("not-for-it");
+    renew_root(&places, Renewal::default(), wall::now()).unwrap();
+    eventually("the next issuing CA signs", async || {
+        let next = running.issue("shop/web").await;
+        (next.chain[1] != first.chain[1]).then_some(())
+    })
+    .await;
+    assert_eq!(readiness(&running).await, "ok\n");
+}
+
+/// Design §3: a year, and sixty days before its end a person is told.
+#[tokio::test(start_paused = true)]
+async fn root_mode_offline_warns_from_day_305_on_and_not_before() {
+    let running = start(RootMode::Offline).await;
+    let root = running.directories.data.join("root");
+    let elsewhere = running.directories.data.join("taken-away");
+    std::fs::rename(&root, &elsewhere).unwrap();
+    let made = Instant::now();
+    for day in [1_u32, 100, 200, 300, 304] {
+        time::advance(made + day * DAY - Instant::now()).await;
+        time::sleep(A_WHILE).await;
+        assert_eq!(readiness(&running).await, "ok\n", "day {day}");
+        running.issue("shop/web").await;
+    }
+    time::advance(made + 305 * DAY - HOUR - Instant::now()).await;
+    time::sleep(A_WHILE).await;
+    assert_eq!(readiness(&running).await, "ok\n", "an hour before day 305");
+    let left = days_to_breakage(&running, "issuing_ca").await;
+    assert!((60.0..60.1).contains(&left), "{left}");
+
+    time::advance(HOUR).await;
+    let said = eventually("it warns", async || {
+        let text = readiness(&running).await;
+        text.contains("root mode is offline").then_some(text)
+    })
+    .await;
+    assert!(said.contains("mesh-lite root renew --root-dir"), "{said}");
+    let left = days_to_breakage(&running, "issuing_ca").await;
+    assert!((59.9..60.0).contains(&left), "{left}");
+
+    // the operator does what it says
+    std::fs::rename(&elsewhere, &root).unwrap();
+    let report = running.directories.renew_root();
+    assert_eq!(report.mode, RootMode::Offline);
+    let left = report.issuing_until.duration_since(clock()).unwrap();
+    assert!(left > 365 * DAY - A_WHILE, "{left:?}");
+    std::fs::rename(&root, &elsewhere).unwrap();
+    eventually("all is well", async || {
+        (readiness(&running).await == "ok\n").then_some(())
+    })
+    .await;
+    running.issue("shop/web").await;
+    running.end().await;
+}
