@@ -9,7 +9,15 @@ const FILES: &[&str] = &[
     "schema/mesh_lite/v1/workload_directory.proto",
     "schema/mesh_lite/v1/authorization_policies.proto",
     "schema/envoy/service/secret/v3/sds.proto",
+    "schema/envoy/service/discovery/v3/ads.proto",
     "schema/envoy/extensions/transport_sockets/tls/v3/secret.proto",
+];
+
+/// Shown by hand, without the private key that may be in them.
+const MAY_HOLD_A_KEY: &[&str] = &[
+    ".envoy.extensions.transport_sockets.tls.v3.TlsCertificate",
+    ".envoy.service.discovery.v3.DiscoveryResponse",
+    ".envoy.service.discovery.v3.Resource",
 ];
 
 #[expect(
@@ -23,6 +31,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure()
         .build_transport(true)
+        .skip_debug(MAY_HOLD_A_KEY)
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -26,11 +26,14 @@ use crate::{
     },
 };
 
+pub mod delta;
 pub mod intake;
+mod redaction;
 pub mod request_rate;
 pub mod service;
 pub mod stream;
 
+pub use delta::DeltaStream;
 pub use intake::{NamedVersion, Received, Rejection, Secrets, Violation};
 pub use stream::SecretStream;
 

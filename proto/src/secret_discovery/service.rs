@@ -3,9 +3,9 @@
 //! is owed is the machines'.
 //!
 //! ```text
-//! StreamSecrets ─▶ SecretSources::open ─▶ SecretSource ─┐
-//! DeltaSecrets  ─▶      (who, once)        (what, now)   ├─▶ conversation ─▶ responses
-//! requests ──────────────────────────────▶ machine ──────┘
+//! a stream opens ─▶ SecretSources::open ─▶ SecretSource ─┐
+//!                        (who, once)        (what, now)   ├─▶ conversation ─▶ responses
+//! requests ───────────────────────────────▶ machine ──────┘
 //! ```
 
 use std::{future::Future, sync::Arc};
@@ -13,7 +13,7 @@ use std::{future::Future, sync::Arc};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    NamedVersion, Rejection, SecretStream, Secrets, VersionedSecret, Violation,
+    DeltaStream, NamedVersion, Rejection, SecretStream, Secrets, VersionedSecret, Violation,
     intake::{Mounting, check_names, check_type},
     stream::single_response,
 };
@@ -23,6 +23,9 @@ use crate::{
     wire::envoy::service::{
         discovery::v3::{
             DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
+            aggregated_discovery_service_server::{
+                AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
+            },
         },
         secret::v3::secret_discovery_service_server::{
             SecretDiscoveryService, SecretDiscoveryServiceServer,
@@ -32,7 +35,7 @@ use crate::{
 
 mod conversation;
 
-use conversation::{Responses, start};
+use conversation::{Machine, Responses, start};
 
 /// What one caller may have. Its identity was fixed when the stream opened (SDS-S24). Lives as
 /// long as the stream: what a stream counts or holds is dropped with it.
@@ -138,10 +141,23 @@ impl<S: SecretSources> SecretService<S> {
             .max_encoding_message_size(MAX_GRPC_MESSAGE)
     }
 
-    async fn open<T>(&self, request: Request<T>) -> Result<(S::Source, T), Status> {
+    /// The same over ADS, for clients that have one stream for everything (SDS-S2).
+    #[must_use]
+    pub fn aggregated_discovery(&self) -> AggregatedDiscoveryServiceServer<Self> {
+        AggregatedDiscoveryServiceServer::new(self.clone())
+            .max_decoding_message_size(MAX_GRPC_MESSAGE)
+            .max_encoding_message_size(MAX_GRPC_MESSAGE)
+    }
+
+    async fn run<M: Machine>(
+        &self,
+        request: Request<Streaming<M::Request>>,
+        machine: M,
+    ) -> Result<Response<Responses<M::Response>>, Status> {
         let (metadata, extensions, requests) = request.into_parts();
         let opening = Request::from_parts(metadata, extensions, ());
-        Ok((self.0.open(opening).await?, requests))
+        let source = self.0.open(opening).await?;
+        Ok(Response::new(start(requests, machine, source)))
     }
 }
 
@@ -163,20 +179,41 @@ impl<S: SecretSources> SecretDiscoveryService for SecretService<S> {
         &self,
         request: Request<Streaming<DiscoveryRequest>>,
     ) -> Result<Response<Self::StreamSecretsStream>, Status> {
-        let (source, requests) = self.open(request).await?;
-        let machine = SecretStream::mounted(Mounting::Secrets);
-        Ok(Response::new(start(requests, machine, source)))
+        self.run(request, SecretStream::mounted(Mounting::Secrets))
+            .await
     }
 
     type DeltaSecretsStream = Responses<DeltaDiscoveryResponse>;
 
     async fn delta_secrets(
         &self,
-        _request: Request<Streaming<DeltaDiscoveryRequest>>,
+        request: Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<Response<Self::DeltaSecretsStream>, Status> {
-        Err(Status::unimplemented(
-            "DeltaSecrets is not served yet: set api_type: GRPC to use StreamSecrets",
-        ))
+        self.run(request, DeltaStream::mounted(Mounting::Secrets))
+            .await
+    }
+}
+
+#[tonic::async_trait]
+impl<S: SecretSources> AggregatedDiscoveryService for SecretService<S> {
+    type StreamAggregatedResourcesStream = Responses<DiscoveryResponse>;
+
+    async fn stream_aggregated_resources(
+        &self,
+        request: Request<Streaming<DiscoveryRequest>>,
+    ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
+        self.run(request, SecretStream::mounted(Mounting::Aggregated))
+            .await
+    }
+
+    type DeltaAggregatedResourcesStream = Responses<DeltaDiscoveryResponse>;
+
+    async fn delta_aggregated_resources(
+        &self,
+        request: Request<Streaming<DeltaDiscoveryRequest>>,
+    ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
+        self.run(request, DeltaStream::mounted(Mounting::Aggregated))
+            .await
     }
 }
 
@@ -190,3 +227,6 @@ fn status_of(violation: &Violation) -> Status {
         Violation::TooManyNames(_) | Violation::TooFast => Status::resource_exhausted(text),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,8 @@ use spiffe::TrustDomain;
 use super::*;
 use crate::wire::envoy::extensions::transport_sockets::tls::v3::Secret;
 
+pub(super) mod store;
+
 fn bundle(name: &str) -> TrustBundle {
     let mut parameters = rcgen::CertificateParams::default();
     parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -102,4 +104,73 @@ fn reads_only_text_from_the_nodes_metadata() {
     );
     assert_eq!(node_metadata(&node(None), "key"), None);
     assert_eq!(node_metadata(&Node::default(), "key"), None);
+}
+
+/// Lines of a PEM key that nothing else would hold by chance.
+fn key_lines(pem: &str) -> Vec<&str> {
+    pem.lines().filter(|line| line.len() > 20).skip(1).collect()
+}
+
+/// SDS-S28, SDS-S30
+#[test]
+fn sends_a_chain_and_its_key_in_one_secret() {
+    let key = Zeroizing::new(rcgen::KeyPair::generate().unwrap().serialize_pem());
+    assert!(key.starts_with("-----BEGIN PRIVATE KEY-----"));
+    let any = svid_secret(DEFAULT_SVID, "chain", &key).to_any();
+    let secret = Secret::decode(&*any.value).unwrap();
+    assert_eq!(secret.name, DEFAULT_SVID);
+    let Some(secret::Type::TlsCertificate(certificate)) = secret.r#type else {
+        panic!()
+    };
+    assert_eq!(certificate.certificate_chain, Some(inline("chain")));
+    assert_eq!(certificate.private_key, Some(inline(&key)));
+}
+
+/// SDS-S29
+#[test]
+fn shows_no_key_whatever_is_printed() {
+    use crate::wire::envoy::service::discovery::v3::{DeltaDiscoveryResponse, Resource};
+    let key = Zeroizing::new(rcgen::KeyPair::generate().unwrap().serialize_pem());
+    let versioned = svid_secret(DEFAULT_SVID, "chain", &key);
+    let any = versioned.to_any();
+    let bytes = format!("{:?}", &any.value[60..80]);
+    let bytes = bytes.trim_matches(['[', ']']);
+    let shown = [
+        format!("{versioned:?}"),
+        format!("{:?}", Secret::decode(&*any.value).unwrap()),
+        format!("{:?}", stream::single_response(&[versioned])),
+        format!(
+            "{:?}",
+            DeltaDiscoveryResponse {
+                resources: vec![Resource {
+                    resource: Some(any),
+                    ..Resource::default()
+                }],
+                ..DeltaDiscoveryResponse::default()
+            }
+        ),
+    ];
+    let escaped = format!("{:?}", inline(&key));
+    for text in shown {
+        assert!(!text.is_empty() && !text.contains(bytes), "{text}");
+        assert!(!text.contains(&escaped), "{text}");
+        for line in key_lines(&key) {
+            assert!(!text.contains(line), "{text}");
+        }
+    }
+}
+
+/// SDS-S29
+#[test]
+fn wipes_the_key_of_a_message_that_became_a_secret() {
+    let certificate = TlsCertificate {
+        certificate_chain: None,
+        private_key: Some(inline("key")),
+    };
+    let mut secret = named("x", secret::Type::TlsCertificate(certificate));
+    wipe_key(&mut secret);
+    let Some(secret::Type::TlsCertificate(certificate)) = secret.r#type else {
+        panic!()
+    };
+    assert_eq!(certificate.private_key, Some(inline("")));
 }

@@ -11,10 +11,12 @@ use tonic::{Status, Streaming};
 use super::{SecretEvent, SecretSource, status_of};
 use crate::{
     secret_discovery::{
-        BundleForm, DEFAULT_SVID, NamedVersion, OWN_BUNDLE, Received, SecretStream, Secrets,
-        Violation,
+        BundleForm, DEFAULT_SVID, DeltaStream, NamedVersion, OWN_BUNDLE, Received, SecretStream,
+        Secrets, Violation,
     },
-    wire::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse},
+    wire::envoy::service::discovery::v3::{
+        DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
+    },
 };
 
 pub(super) type Responses<T> = ReceiverStream<Result<T, Status>>;
@@ -47,6 +49,31 @@ impl Machine for SecretStream {
     }
 
     fn respond(&mut self, secrets: &impl Secrets) -> Option<DiscoveryResponse> {
+        Self::respond(self, secrets)
+    }
+
+    fn names(&self) -> Vec<&str> {
+        Self::names(self).collect()
+    }
+
+    fn form(&self) -> BundleForm {
+        Self::form(self)
+    }
+}
+
+impl Machine for DeltaStream {
+    type Request = DeltaDiscoveryRequest;
+    type Response = DeltaDiscoveryResponse;
+
+    fn receive(
+        &mut self,
+        request: &DeltaDiscoveryRequest,
+        since_open: Duration,
+    ) -> Result<Received, Violation> {
+        Self::receive(self, request, since_open)
+    }
+
+    fn respond(&mut self, secrets: &impl Secrets) -> Option<DeltaDiscoveryResponse> {
         Self::respond(self, secrets)
     }
 

@@ -1,45 +1,16 @@
-use std::{cell::RefCell, collections::BTreeMap};
+use std::collections::BTreeMap;
 
 use prost::Message as _;
 use prost_types::Any;
 
 use super::*;
 use crate::{
-    secret_discovery::{MAX_SECRET_NAME, active_authority_secret},
+    secret_discovery::{MAX_SECRET_NAME, tests::store::Store},
     wire::{
         envoy::{config::core::v3::Node, extensions::transport_sockets::tls::v3::Secret},
         google::rpc::Status,
     },
 };
-
-/// Secrets by name; the content is a text.
-#[derive(Default)]
-struct Store(RefCell<BTreeMap<String, String>>);
-
-impl Store {
-    fn with(names: &[&str]) -> Self {
-        let store = Self::default();
-        names.iter().for_each(|name| store.set(name, "first"));
-        store
-    }
-
-    fn set(&self, name: &str, content: &str) {
-        self.0
-            .borrow_mut()
-            .insert(name.to_owned(), content.to_owned());
-    }
-}
-
-impl Secrets for Store {
-    fn secret(&self, name: &str, form: BundleForm) -> Option<VersionedSecret> {
-        let content = self.0.borrow().get(name)?.clone();
-        let secret = active_authority_secret(&format!("{content} {form:?}"));
-        Some(VersionedSecret::new(Secret {
-            name: name.to_owned(),
-            ..secret
-        }))
-    }
-}
 
 const NOW: Duration = Duration::ZERO;
 
@@ -77,19 +48,6 @@ fn names(response: &DiscoveryResponse) -> Vec<String> {
     assert!(!response.nonce.is_empty() && !response.version_info.is_empty());
     let secret = |any: &Any| Secret::decode(&*any.value).unwrap().name;
     response.resources.iter().map(secret).collect()
-}
-
-/// These as the store has them now.
-fn sent(script: &Script, names: &[&str]) -> Vec<NamedVersion> {
-    let version = |name: &&str| NamedVersion {
-        name: (*name).to_owned(),
-        version: script
-            .store
-            .secret(name, script.stream.form())
-            .unwrap()
-            .version,
-    };
-    names.iter().map(version).collect()
 }
 
 struct Script {
@@ -145,7 +103,7 @@ fn never_answers_an_acknowledgement() {
     assert_eq!(
         received,
         Received {
-            accepted: sent(&script, &["a"]),
+            accepted: script.store.versions(&["a"]),
             ..Received::default()
         }
     );
@@ -173,7 +131,7 @@ fn takes_a_request_without_nonce_for_a_change_of_names() {
     assert_eq!(received, Received::default());
     assert_eq!(script.stream.names().collect::<Vec<_>>(), ["a", "b"]);
     let accepted = script.receive(&ack(&["a", "b"], &second)).accepted;
-    assert_eq!(accepted, sent(&script, &["b"]));
+    assert_eq!(accepted, script.store.versions(&["b"]));
 }
 
 #[test]
@@ -194,7 +152,7 @@ fn ignores_stale_and_invented_nonces() {
         assert_eq!(script.respond(), None);
     }
     let accepted = script.receive(&ack(&["a"], &second)).accepted;
-    assert_eq!(accepted, sent(&script, &["a"]));
+    assert_eq!(accepted, script.store.versions(&["a"]));
 }
 
 /// SDS-S14
@@ -206,7 +164,7 @@ fn reports_a_rejection_and_sends_again_only_when_the_content_changes() {
     let received = script.receive(&nack(&["a"], &first, &long));
     let rejection = received.rejected.unwrap();
     assert_eq!(received.accepted, []);
-    assert_eq!(rejection.secrets, sent(&script, &["a"]));
+    assert_eq!(rejection.secrets, script.store.versions(&["a"]));
     assert_eq!(rejection.message, "é".repeat(512));
     assert_eq!(script.respond(), None);
     script.store.set("a", "second");
