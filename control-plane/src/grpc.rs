@@ -43,6 +43,7 @@ mod conversation;
 pub(crate) mod listener;
 mod request_body;
 mod strangers;
+mod stream_opens;
 
 mod authorization_policies;
 mod secret_discovery;

@@ -13,7 +13,10 @@ use mesh_lite_proto::{
 };
 use tonic::{Request, Status};
 
-use super::{Sources, caller_of, check_still_trusted, peer_of, secret_source::PeerSecrets};
+use super::{
+    Sources, caller_of, check_still_trusted, peer_of, secret_source::PeerSecrets,
+    stream_opens::StreamOpens,
+};
 use crate::{
     caller::Caller,
     issuance::{
@@ -27,13 +30,18 @@ use crate::{
 pub(super) struct SecretDiscovery {
     sources: Sources,
     queue: IssuanceQueue,
+    opens: StreamOpens,
 }
 
 impl SecretDiscovery {
     pub(super) fn new(sources: Sources) -> Self {
         let issuance = Arc::clone(&sources.issuance);
         let queue = IssuanceQueue::new(issuance, sources.metrics.clone(), sources.clock);
-        Self { sources, queue }
+        Self {
+            sources,
+            queue,
+            opens: StreamOpens::default(),
+        }
     }
 
     fn public_secrets(&self, request: &DiscoveryRequest) -> Result<DiscoveryResponse, Status> {
@@ -52,6 +60,7 @@ impl SecretSources for SecretDiscovery {
     type Source = PeerSecrets;
 
     async fn open(&self, opening: Request<()>) -> Result<PeerSecrets, Status> {
+        self.opens.admit(&caller_of(&opening)?)?;
         PeerSecrets::open(&opening, &self.sources)
     }
 

@@ -131,6 +131,7 @@ async fn serves_health_and_reflection() {
         .collect();
     for name in [
         "envoy.service.secret.v3.SecretDiscoveryService",
+        "envoy.service.discovery.v3.AggregatedDiscoveryService",
         "mesh_lite.v1.WorkloadDirectory",
         "mesh_lite.v1.AuthorizationPolicies",
         "grpc.health.v1.Health",
