@@ -78,7 +78,7 @@ impl Envoy {
         command.arg("-c").arg(&bootstrap);
         command.arg("--admin-address-path").arg(&admin_path);
         command.args(["--concurrency", "1", "--disable-hot-restart"]);
-        command.args(["--log-level", "info"]);
+        command.args(["--log-level", "warning"]);
         let mut process = Process::start(name, command, directory);
         let admin = eventually(&format!("{name} has an admin port"), || {
             process.assert_runs();

@@ -118,6 +118,12 @@ impl LoopbackMesh {
         self.control_plane.as_ref().map(Process::pid)
     }
 
+    /// Signs the next issuing CA; a running control plane notices.
+    pub fn renew_root(&self) {
+        let mut renew = self.command("root");
+        succeed(renew.arg("renew").arg("--data-dir").arg(self.state()));
+    }
+
     pub fn kill_control_plane(&mut self) {
         self.control_plane = None;
     }

@@ -210,6 +210,10 @@ fn rights() -> Vec<PeerCertificate> {
             |p| p.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)),
         leaf(&["V2", "A7"], "a CA that may sign certificates", Refused, ONLY_PLAIN, |p| {
             p.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            p.key_usages.push(KeyCertSign);
+        }),
+        leaf(&["V2", "A7"], "a CA that may sign nothing but certificates", Refused, NEITHER, |p| {
+            p.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
             p.key_usages = vec![KeyCertSign];
         }),
         leaf(&["V3"], "a key that may sign certificates", Refused, ONLY_PLAIN,
