@@ -12,12 +12,16 @@
 mod served {
     pub(crate) mod client;
     pub(crate) mod running;
+    mod workload_api;
 
+    mod acceptance;
     mod admin;
     mod authority_life;
     mod authorization_policies;
     mod connections;
+    mod imported_authority;
     mod issuance;
+    mod leaf_profile;
     mod rotation;
     mod secrecy;
     mod secret_streams;

@@ -182,7 +182,7 @@ fn hands_out_nothing_that_differs_from_what_was_meant() {
     assert!(svid_inspection::inspect(ca, &meant, &trust.authority).is_err());
 }
 
-/// SPIFFE-A1 to A6.
+/// SPIFFE-A1, SPIFFE-A2, SPIFFE-A4, SPIFFE-A5, SPIFFE-A6
 #[test]
 fn makes_signing_certificates_as_spiffe_demands() {
     let root = Root::create(&trust_domain(), 365 * DAY, now()).unwrap();
