@@ -155,6 +155,10 @@ fn names() -> Vec<PeerCertificate> {
         leaf(&["I10"], "another URI", Other, NEITHER, uris(&[OTHER])),
         leaf(&["I10"], "the right URI but for the case of its path", Other, NEITHER,
             uris(&["spiffe://cluster.local/ns/shop/sa/Web"])),
+        leaf(&["I9"], "an ID of the greatest length", Other, NEITHER, |p| {
+            let length = 2048 - "spiffe://cluster.local/".len();
+            p.subject_alt_names = vec![uri(&format!("spiffe://cluster.local/{}", "x".repeat(length)))];
+        }),
         leaf(&["V5"], "no name at all", Refused, NEITHER, uris(&[])),
         leaf(&["V5"], "a DNS name only", Refused, NEITHER,
             move |p| p.subject_alt_names = vec![dns("web.shop")]),

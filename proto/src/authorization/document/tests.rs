@@ -113,6 +113,24 @@ fn loads_the_example_of_the_design_with_its_lines() {
     assert_eq!(step(&document, GUEST), Step::NoAllowRule);
 }
 
+/// SPIFFE-I9, SPIFFE-I10
+#[test]
+fn a_principal_may_be_as_long_as_a_spiffe_id_and_its_case_counts() {
+    let around = "spiffe://cluster.local/ns/shop/sa/".len();
+    let longest = format!(
+        "spiffe://cluster.local/ns/shop/sa/{}",
+        "w".repeat(2048 - around)
+    );
+    let document = policy(&format!(
+        "rules:\n- from:\n  - source: {{principals: [{longest}]}}"
+    ));
+    assert_eq!(step(&document, &longest), Step::AllowRule);
+    let shorter = longest.strip_suffix('w').unwrap();
+    assert_eq!(step(&document, shorter), Step::NoAllowRule);
+    let other_case = format!("{shorter}W");
+    assert_eq!(step(&document, &other_case), Step::NoAllowRule);
+}
+
 #[test]
 fn every_field_is_read_into_its_own_place() {
     let document = policy(
