@@ -20,6 +20,7 @@ use crate::{
 
 mod limits;
 mod scripted;
+mod secrecy;
 
 use scripted::{Delta, Event, Served, Stream};
 

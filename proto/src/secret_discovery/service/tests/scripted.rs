@@ -180,6 +180,11 @@ impl Served {
         self.script.changes.send_replace(());
     }
 
+    pub(super) fn set_secret(&self, name: &str, secret: VersionedSecret) {
+        self.store.set_secret(name, secret);
+        self.script.changes.send_replace(());
+    }
+
     pub(super) fn secret(&self, name: &str) -> VersionedSecret {
         self.store.secret(name, BundleForm::default()).unwrap()
     }
