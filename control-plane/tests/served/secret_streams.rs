@@ -68,7 +68,7 @@ fn trusted_ca(names: &[&str]) -> DiscoveryRequest {
     }
 }
 
-fn bundle_of(response: &DiscoveryResponse) -> TrustBundle {
+pub(super) fn bundle_of(response: &DiscoveryResponse) -> TrustBundle {
     let content = secrets(response)
         .into_iter()
         .find(|secret| secret.name == OWN_BUNDLE);
