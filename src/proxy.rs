@@ -29,6 +29,7 @@ use mesh_lite_proxy::{
     metrics::MetricsPrefix,
     outbound::Upstream,
     sidecar::{self, Addresses, Capture, Listen, SidecarConfig, Signals},
+    workload_socket::WorkloadSocketConfig,
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -94,6 +95,8 @@ pub(crate) struct Args {
     inbound_ports: Vec<u16>,
     #[command(flatten)]
     listeners: Listeners,
+    #[command(flatten)]
+    workload_socket: WorkloadSocketArgs,
     /// off, stdout, or a file: a JSON line when a connection opens and one when it closes.
     #[arg(
         long,
@@ -124,6 +127,49 @@ pub(crate) struct Args {
         value_name = "SECONDS"
     )]
     shutdown_grace_period: u64,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Certificates for other programs of this workload")]
+struct WorkloadSocketArgs {
+    /// Unix socket on which Envoy and other SDS clients (over gRPC, with `authority: localhost`)
+    /// get this workload's key, certificate and trust bundle. None if not set.
+    #[arg(
+        long = "workload-socket",
+        id = "workload_socket",
+        env = "MESH_LITE_WORKLOAD_SOCKET",
+        value_parser = socket_path,
+        value_name = "PATH"
+    )]
+    path: Option<PathBuf>,
+    /// Users that may, beside the sidecar's own and root.
+    #[arg(
+        long = "workload-socket-uids",
+        id = "workload_socket_uids",
+        env = "MESH_LITE_WORKLOAD_SOCKET_UIDS",
+        value_delimiter = ',',
+        requires = "workload_socket",
+        value_name = "UIDS"
+    )]
+    users: Vec<u32>,
+}
+
+/// An address instead of a path would not be a Unix socket, where alone a key may be handed out.
+fn socket_path(text: &str) -> Result<PathBuf, String> {
+    if text.starts_with('/') && !text.ends_with('/') {
+        return Ok(text.into());
+    }
+    Err(format!(
+        "{text:?} is not the absolute path of a Unix socket, as in /var/run/mesh-lite/socket: a key is never \
+         handed out over TCP"
+    ))
+}
+
+impl WorkloadSocketArgs {
+    fn into_config(self) -> Option<WorkloadSocketConfig> {
+        let users = self.users;
+        self.path.map(|path| WorkloadSocketConfig { path, users })
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -275,6 +321,7 @@ impl Args {
             },
             capture,
             addresses: self.listeners.into_addresses(),
+            workload_socket: self.workload_socket.into_config(),
             access_log: self.access_log,
             metrics_prefix: self.metrics_prefix,
             workers: workers.get(),
@@ -353,6 +400,23 @@ mod tests {
                 .listen,
             "[::1]:8081".parse().unwrap()
         );
+    }
+
+    /// SDS-S25
+    #[test]
+    fn a_workload_socket_is_a_path_and_never_an_address() {
+        assert_eq!(socket_path("/run/a/socket"), Ok("/run/a/socket".into()));
+        for text in [
+            "",
+            "127.0.0.1:15030",
+            "tcp://0.0.0.0:1",
+            "unix:///run/a",
+            "run/a",
+            "/run/",
+        ] {
+            let refused = socket_path(text).unwrap_err();
+            assert!(refused.contains("never handed out over TCP"), "{refused}");
+        }
     }
 
     #[test]

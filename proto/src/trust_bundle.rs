@@ -91,22 +91,25 @@ impl TrustBundle {
     }
 }
 
-/// DER in PEM's clothes (RFC 7468).
+/// DER in PEM's clothes (RFC 7468). Written once, where it stays: of a private key no copy is left
+/// behind beside the one that the caller wipes.
 pub fn pem(label: &str, der: &[u8]) -> String {
-    const LINE: usize = 64;
-    let base64 = base64(der);
-    let mut text = format!("-----BEGIN {label}-----\n");
-    for line in base64.as_bytes().chunks(LINE) {
-        text.push_str(std::str::from_utf8(line).unwrap_or_default());
+    /// 64 symbols.
+    const LINE: usize = 48;
+    const AROUND: usize = "-----BEGIN -----\n-----END -----\n".len();
+    let symbols = der.len().div_ceil(3) * 4 + der.len().div_ceil(LINE);
+    let mut text = String::with_capacity(AROUND + 2 * label.len() + symbols);
+    let _ = writeln!(text, "-----BEGIN {label}-----");
+    for line in der.chunks(LINE) {
+        base64(line, &mut text);
         text.push('\n');
     }
     let _ = writeln!(text, "-----END {label}-----");
     text
 }
 
-fn base64(bytes: &[u8]) -> String {
+fn base64(bytes: &[u8], text: &mut String) {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for group in bytes.chunks(3) {
         let byte = |index: usize| u32::from(group.get(index).copied().unwrap_or_default());
         let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
@@ -120,7 +123,6 @@ fn base64(bytes: &[u8]) -> String {
             }));
         }
     }
-    text
 }
 
 pub fn hex(bytes: &[u8]) -> String {

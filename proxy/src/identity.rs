@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use mesh_lite_proto::{svid::LeafFacts, trust_bundle::TrustBundle};
+use mesh_lite_proto::{
+    svid::LeafFacts,
+    trust_bundle::{TrustBundle, pem},
+};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use zeroize::Zeroizing;
 
@@ -29,8 +32,8 @@ pub struct Identity {
     pub trust_bundle: Arc<TrustBundle>,
 }
 
-/// A private key, PKCS#8 DER. Wiped when dropped; has no `Debug`, and never leaves the process
-/// but in the state file.
+/// A private key, PKCS#8 DER. Wiped when dropped; has no `Debug`, and leaves the process in the
+/// state file, and through the workload socket to whom it is opened for.
 pub struct PrivateKey(Zeroizing<Vec<u8>>);
 
 impl PrivateKey {
@@ -40,6 +43,11 @@ impl PrivateKey {
 
     pub fn as_der(&self) -> PrivateKeyDer<'_> {
         PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.0.as_slice()))
+    }
+
+    /// PKCS#8 PEM, for the workload's own Envoy (SDS-S28).
+    pub(crate) fn to_pem(&self) -> Zeroizing<String> {
+        Zeroizing::new(pem("PRIVATE KEY", &self.0))
     }
 
     /// For the state file and the arithmetic on keys.

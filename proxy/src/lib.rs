@@ -42,3 +42,4 @@ mod socket;
 mod spread;
 pub mod tls;
 pub mod tunnel;
+pub mod workload_socket;

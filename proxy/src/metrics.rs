@@ -12,7 +12,7 @@ use std::{
 };
 
 use mesh_lite_proto::authorization::Decision;
-use prometheus_client::encoding::text;
+use prometheus_client::{encoding::text, metrics::gauge::Gauge};
 
 mod authorization;
 mod connection;
@@ -23,7 +23,8 @@ mod series;
 use authorization::DecisionLabels;
 pub use connection::{ConnectionLabels, ConnectionMeter, Direction};
 pub use reasons::{
-    AcceptError, BreakageCause, CertificateKind, Plaintext, Reason, Refusal, Renewal, Termination,
+    AcceptError, BreakageCause, CertificateKind, LocalSecret, Plaintext, Reason, Refusal, Renewal,
+    SocketRefusal, Termination,
 };
 use registered::Registered;
 
@@ -100,6 +101,25 @@ impl Metrics {
         self.0.renewals.add(result);
     }
 
+    pub fn socket_refused(&self, reason: SocketRefusal) {
+        self.0.socket_refusals.add(reason);
+    }
+
+    pub fn local_secrets(&self, outcome: LocalSecret, secrets: usize) {
+        (0..secrets).for_each(|_| self.0.local_secrets.add(outcome));
+    }
+
+    /// Streams open at the workload socket: one more until what is returned is dropped.
+    pub fn socket_stream(&self) -> OpenStream {
+        self.0.socket_streams.inc();
+        OpenStream(self.0.socket_streams.clone())
+    }
+
+    /// An identity that nobody could use, and that was sent to nobody.
+    pub fn broken_secret(&self) {
+        self.0.broken_secrets.inc();
+    }
+
     pub fn bundle_generation(&self, generation: u64) {
         set(&self.0.bundle_generation, generation);
     }
@@ -158,13 +178,23 @@ impl Metrics {
     }
 }
 
+/// Counted as open until it is dropped.
+#[derive(Debug)]
+pub struct OpenStream(Gauge);
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
 impl fmt::Debug for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Metrics")
     }
 }
 
-fn set(gauge: &prometheus_client::metrics::gauge::Gauge, value: u64) {
+fn set(gauge: &Gauge, value: u64) {
     gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
 }
 

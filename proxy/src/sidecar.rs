@@ -31,6 +31,7 @@ use crate::{
     metrics::{Metrics, MetricsPrefix},
     outbound::Upstream,
     readiness::{Part, Readiness},
+    workload_socket::{WorkloadSocket, WorkloadSocketConfig, WorkloadSocketError},
 };
 
 mod capture_watch;
@@ -57,6 +58,8 @@ pub struct SidecarConfig {
     pub workers: usize,
     pub max_connections: usize,
     pub patience: Patience,
+    /// SDS for the workload's own clients; none unless asked for.
+    pub workload_socket: Option<WorkloadSocketConfig>,
 }
 
 /// How connections get here.
@@ -82,6 +85,8 @@ pub enum SidecarError {
     Listen(#[from] ListenError),
     #[error(transparent)]
     Admin(#[from] BindError),
+    #[error(transparent)]
+    WorkloadSocket(#[from] WorkloadSocketError),
     #[error(transparent)]
     AccessLog(#[from] AccessLogError),
     #[error("enforcement has ended by a bug of ours: nothing would hold connections to policy")]
@@ -172,9 +177,12 @@ async fn serve(
         addresses,
         capture,
         patience,
+        workload_socket,
         ..
     } = config;
     serve_admin(&addresses, &shown).await?;
+    let workload_socket =
+        open_workload_socket(workload_socket.as_ref(), &handles, &path.metrics).await?;
     listeners::open(&addresses, &capture, &path, &handles, data, &readiness)?;
     capture_watch::spawn(capture, addresses, path, &handles, data, &readiness);
 
@@ -192,8 +200,25 @@ async fn serve(
             signals.next(),
         )
         .await;
+    if let Some(socket) = workload_socket {
+        socket.close().await;
+    }
     tracing::info!("drained");
     Ok(log)
+}
+
+async fn open_workload_socket(
+    config: Option<&WorkloadSocketConfig>,
+    handles: &control::ControlHandles,
+    metrics: &Metrics,
+) -> Result<Option<WorkloadSocket>, WorkloadSocketError> {
+    let Some(config) = config else {
+        return Ok(None);
+    };
+    let identities = handles.identity.clone();
+    WorkloadSocket::open(config, identities, metrics, clock::now)
+        .await
+        .map(Some)
 }
 
 async fn serve_admin(addresses: &Addresses, shown: &pages::Shown) -> Result<(), SidecarError> {

@@ -154,7 +154,8 @@ fn request(
         ..DiscoveryRequest::default()
     });
     if let (Credential::TokenFile(path), Some(token)) = (credential, token) {
-        let mut bearer = MetadataValue::try_from(format!("Bearer {}", token.as_str()))
+        let bearer = Zeroizing::new(format!("Bearer {}", token.as_str()));
+        let mut bearer = MetadataValue::try_from(bearer.as_str())
             .map_err(|_| IssueError::TokenText { path: path.clone() })?;
         bearer.set_sensitive(true);
         request.metadata_mut().insert("authorization", bearer);
@@ -179,7 +180,9 @@ fn read_token(path: &Path) -> Result<Zeroizing<String>, IssueError> {
         source,
     };
     let file = std::fs::File::open(path).map_err(unreadable)?;
-    let mut text = Zeroizing::new(String::new());
+    // room for all of it at once: growing would leave copies of the token behind
+    let room = usize::try_from(MAX_TOKEN).unwrap_or_default();
+    let mut text = Zeroizing::new(String::with_capacity(room.saturating_add(2)));
     file.take(MAX_TOKEN.saturating_add(1))
         .read_to_string(&mut text)
         .map_err(unreadable)?;

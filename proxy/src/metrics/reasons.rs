@@ -140,6 +140,25 @@ reasons! {
         TrustBundle => "trust_bundle",
     }
 
+    /// Why somebody was refused at the workload socket.
+    SocketRefusal {
+        /// Of a user that may not have this workload's key.
+        User => "user",
+        /// As many connections are open as may be.
+        Connections => "connections",
+        /// As many streams are open as may be.
+        Streams => "streams",
+    }
+
+    /// What became of secrets that were asked for at the workload socket.
+    LocalSecret {
+        Accepted => "accepted",
+        /// The client could not use it and keeps what it had.
+        Rejected => "rejected",
+        /// There was nothing of that name when it was asked for.
+        Unknown => "unknown",
+    }
+
     AcceptError {
         /// The peer was gone before it was accepted.
         Aborted => "aborted",

@@ -14,7 +14,8 @@ use super::{
     authorization::DecisionLabels,
     connection::{ActiveConnections, ConnectionLabels, ConnectionSeries},
     reasons::{
-        AcceptError, BreakageCause, CertificateKind, Plaintext, Refusal, Renewal, Termination,
+        AcceptError, BreakageCause, CertificateKind, LocalSecret, Plaintext, Refusal, Renewal,
+        SocketRefusal, Termination,
     },
     series::{ByReason, CappedSeries, CounterView, GaugeByReason, Shown},
 };
@@ -34,6 +35,10 @@ pub(super) struct Registered {
     pub(super) accept_errors: ByReason<AcceptError>,
     pub(super) certificate_expiry: GaugeByReason<CertificateKind>,
     pub(super) renewals: ByReason<Renewal>,
+    pub(super) socket_refusals: ByReason<SocketRefusal>,
+    pub(super) socket_streams: Gauge,
+    pub(super) local_secrets: ByReason<LocalSecret>,
+    pub(super) broken_secrets: Counter,
     pub(super) breakage: GaugeByReason<BreakageCause>,
     pub(super) bundle_generation: Gauge,
     pub(super) policy_revision: Gauge,
@@ -67,6 +72,10 @@ impl Registered {
             accept_errors: ByReason::new("error"),
             certificate_expiry: GaugeByReason::new("kind", Shown::AsStored),
             renewals: ByReason::new("result"),
+            socket_refusals: ByReason::new("reason"),
+            socket_streams: Gauge::default(),
+            local_secrets: ByReason::new("result"),
+            broken_secrets: Counter::default(),
             breakage: GaugeByReason::new("cause", ahead),
             bundle_generation: Gauge::default(),
             policy_revision: Gauge::default(),
@@ -84,6 +93,7 @@ impl Registered {
         all.register_connections();
         all.register_decisions();
         all.register_identity();
+        all.register_workload_socket();
         all.register_control_plane();
         all.register_own_health();
         all
@@ -193,6 +203,30 @@ impl Registered {
             "clock_skew_seconds",
             "How far the control plane's clock is ahead of ours",
             self.clock_skew.clone(),
+        );
+    }
+
+    fn register_workload_socket(&mut self) {
+        let r = &mut self.registry;
+        r.register(
+            "workload_socket_refused",
+            "Connections and streams refused at the workload socket",
+            self.socket_refusals.clone(),
+        );
+        r.register(
+            "workload_socket_streams",
+            "Streams open at the workload socket",
+            self.socket_streams.clone(),
+        );
+        r.register(
+            "workload_socket_secrets",
+            "What became of secrets asked for at the workload socket",
+            self.local_secrets.clone(),
+        );
+        r.register(
+            "broken_secrets",
+            "Identities that nobody could use, and that were sent to nobody",
+            self.broken_secrets.clone(),
         );
     }
 

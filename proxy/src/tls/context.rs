@@ -10,6 +10,7 @@ use mesh_lite_proto::{identity::WorkloadId, trust_bundle::TrustBundle, tunnel};
 use rustls::{
     ClientConfig, Error as TlsError, ServerConfig,
     client::{ResolvesClientCert, Resumption},
+    crypto::aws_lc_rs::sign::any_supported_type,
     server::{ClientHello, NoServerSessionStorage, ResolvesServerCert},
     sign::CertifiedKey,
     version::TLS13,
@@ -104,9 +105,8 @@ pub fn client_config(
 }
 
 fn certified_key(identity: &Identity) -> Result<Arc<CertifiedKey>, UnusableIdentity> {
-    let key = provider()
-        .key_provider
-        .load_private_key(identity.key.as_der().clone_key())?;
+    // from where it lies: the provider's own way would leave a copy that nobody wipes
+    let key = any_supported_type(&identity.key.as_der())?;
     let certified_key = CertifiedKey::new(identity.chain.clone(), key);
     certified_key.keys_match()?;
     Ok(Arc::new(certified_key))
