@@ -278,10 +278,7 @@ fn an_expiry_that_is_not_known_is_not_shown_as_1970() {
 fn time_to_breakage_runs_down_and_below_zero_and_disappears_when_repaired() {
     let metrics = metrics(10);
     let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000);
-    metrics.breakage_at(
-        BreakageCause::Leaf,
-        Some(start + Duration::from_secs(60)),
-    );
+    metrics.breakage_at(BreakageCause::Leaf, Some(start + Duration::from_secs(60)));
     let left = |at| {
         value(
             &metrics.encode(at),
