@@ -11,6 +11,7 @@
 
 mod served {
     pub(crate) mod client;
+    mod mesh_by_clock;
     pub(crate) mod running;
     mod workload_api;
 
@@ -22,6 +23,7 @@ mod served {
     mod imported_authority;
     mod issuance;
     mod leaf_profile;
+    mod root_change;
     mod rotation;
     mod secrecy;
     mod secret_streams;

@@ -1,119 +1,22 @@
-//! A mesh over months: the control plane, its clients and their timers go by one clock, which
-//! the test moves. Time stands still but where it is moved or waited for.
+//! The authority over months, in both root modes. Time stands still but where it is moved or
+//! waited for.
 
-use std::{
-    sync::OnceLock,
-    time::{Duration, SystemTime},
-};
+use std::time::Duration;
 
 use mesh_lite_control_plane::{
     clock as wall,
     root_commands::{Renewal, RootMode, renew_root, renewal_is_due},
 };
-use mesh_lite_proto::{secret_discovery::OWN_BUNDLE, trust_bundle::TrustBundle};
-use rcgen::KeyPair;
-use rustls_pki_types::{CertificateDer, UnixTime};
 use tokio::time::{self, Instant};
-use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 
 use super::{
-    client::{Svid, csr, fetch_request, request_for},
+    mesh_by_clock::{
+        A_WHILE, DAY, STEP, Sidecar, clock, days_to_breakage, readiness, start, verify,
+    },
     running::{Directories, Running, eventually, trust_domain},
-    secret_streams::bundle_of,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
-const DAY: Duration = Duration::from_secs(24 * 3600);
-/// Half of a leaf's life by default: when sidecars renew.
-const STEP: Duration = Duration::from_secs(12 * 3600);
-/// Longer than any look at the data directory takes to come, shorter than any step.
-const A_WHILE: Duration = Duration::from_secs(30);
-
-/// Far from the clock on the wall: whoever reads that one is found out.
-const BEGIN: Duration = Duration::from_secs(3_000_000_000);
-
-/// Tokio's clock, as a date.
-fn clock() -> SystemTime {
-    static START: OnceLock<Instant> = OnceLock::new();
-    let start = *START.get_or_init(Instant::now);
-    SystemTime::UNIX_EPOCH + BEGIN + (Instant::now() - start)
-}
-
-async fn start(mode: RootMode) -> Running {
-    let directories = Directories::made(mode, clock);
-    let mut settings = directories.settings();
-    settings.leaf_lifetime = mesh_lite_control_plane::settings::LEAF_LIFETIME;
-    Running::start_with(directories, settings).await
-}
-
-/// One sidecar: its certificate, and the roots that it was told of.
-struct Sidecar {
-    svid: Svid,
-    bundle: TrustBundle,
-}
-
-impl Sidecar {
-    async fn new(running: &Running, workload: &str) -> Self {
-        let svid = running.issue(workload).await;
-        let bundle = bundle_as_told(running, &svid).await;
-        Self { svid, bundle }
-    }
-
-    /// Renews by mutual TLS, with a new key; then learns the trust bundle anew.
-    async fn renew(&mut self, running: &Running) -> Svid {
-        let channel = running.connect(Some(&self.svid)).await.unwrap();
-        let key = KeyPair::generate().unwrap();
-        let response = running
-            .fetch(channel, fetch_request(&csr(&key, &[])))
-            .await
-            .unwrap();
-        let before = std::mem::replace(&mut self.svid, Svid::new(&response, key));
-        self.bundle = bundle_as_told(running, &self.svid).await;
-        before
-    }
-}
-
-async fn bundle_as_told(running: &Running, svid: &Svid) -> TrustBundle {
-    let channel = running.connect(Some(svid)).await.unwrap();
-    let mut request = request_for(&[OWN_BUNDLE]);
-    request.node = Some(super::client::node(&[(
-        mesh_lite_proto::sidecar::VALIDATOR_METADATA_KEY,
-        "trusted_ca",
-    )]));
-    bundle_of(&running.fetch(channel, request).await.unwrap())
-}
-
-/// As a peer of ours judges it, as client and as server.
-fn verify(chain: &[CertificateDer<'_>], bundle: &TrustBundle) -> Result<(), webpki::Error> {
-    let anchors: Vec<_> = bundle
-        .authorities()
-        .iter()
-        .map(|root| anchor_from_trusted_cert(root).unwrap())
-        .collect();
-    let now = clock().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-    let leaf = EndEntityCert::try_from(&chain[0])?;
-    for usage in [KeyUsage::client_auth(), KeyUsage::server_auth()] {
-        leaf.verify_for_usage(
-            webpki::ALL_VERIFICATION_ALGS,
-            &anchors,
-            &chain[1..],
-            UnixTime::since_unix_epoch(now),
-            usage,
-            None,
-            None,
-        )?;
-    }
-    Ok(())
-}
-
-async fn readiness(running: &Running) -> String {
-    running.get("/readyz").await.1
-}
-
-async fn days_to_breakage(running: &Running, cause: &str) -> f64 {
-    let series = format!("mesh_lite_control_plane_time_to_breakage_seconds{{cause=\"{cause}\"}}");
-    running.metric(&series).await / DAY.as_secs_f64()
-}
 
 /// What a daily timer runs. True if it signed.
 fn renew_if_due(running: &Running) -> bool {

@@ -145,7 +145,16 @@ impl Running {
         &self,
         svid: Option<&Svid>,
     ) -> Result<Channel, tonic::transport::Error> {
-        let mut config = client_config(&self.directories.trust_bundle(), svid);
+        self.connect_trusting(&self.directories.trust_bundle(), svid)
+            .await
+    }
+
+    pub(crate) async fn connect_trusting(
+        &self,
+        bundle: &TrustBundle,
+        svid: Option<&Svid>,
+    ) -> Result<Channel, tonic::transport::Error> {
+        let mut config = client_config(bundle, svid);
         config.time_provider = Arc::new(ByClock(self.directories.clock));
         in_time("connected", connect(self.bound.grpc, config)).await
     }
