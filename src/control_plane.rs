@@ -97,6 +97,10 @@ pub(crate) struct Args {
     /// Plaintext from sidecars to the outside.
     #[arg(long, env = "MESH_LITE_OUTBOUND_POLICY", value_enum, default_value_t = Policy::AllowAny)]
     outbound_policy: Policy,
+    /// Make keys here for SDS clients that bring no certificate request (plain Envoy without a
+    /// sidecar), and send them over TLS. Without it they get bundles only.
+    #[arg(long, env = "MESH_LITE_ALLOW_REMOTE_KEYS")]
+    allow_remote_keys: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -164,6 +168,7 @@ impl Args {
                 unmeshed: unmeshed.unwrap_or_default(),
                 unmeshed_by_namespace,
             },
+            allow_remote_keys: self.allow_remote_keys,
         })
     }
 }

@@ -14,6 +14,19 @@ pub fn now() -> SystemTime {
     SystemTime::now()
 }
 
+/// A clock that is set, or a machine that slept, is noticed within this time.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+
+/// Completes when the clock says that it is so late. Not for what must be exact after the clock
+/// was set.
+pub(crate) async fn wait_until(clock: Clock, at: SystemTime) {
+    while let Ok(left) = at.duration_since(clock())
+        && !left.is_zero()
+    {
+        tokio::time::sleep(left.min(LOOK_AGAIN)).await;
+    }
+}
+
 /// Seconds since 1970; times before count as 1970.
 pub(crate) fn unix_seconds(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH)

@@ -40,6 +40,7 @@ use crate::{
 
 pub(crate) mod connection;
 mod conversation;
+mod credential;
 pub(crate) mod listener;
 mod request_body;
 mod strangers;
@@ -62,6 +63,8 @@ pub(crate) struct Sources {
     pub(crate) workloads: watch::Receiver<Arc<WorkloadIndex>>,
     pub(crate) policies: watch::Receiver<PolicyIndex>,
     pub(crate) outbound: Arc<OutboundRules>,
+    /// Keys are made here for clients that bring no certificate request.
+    pub(crate) allow_remote_keys: bool,
     pub(crate) metrics: Metrics,
     pub(crate) clock: Clock,
 }

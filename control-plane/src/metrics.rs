@@ -106,6 +106,7 @@ struct Series {
     acknowledged: Family<ByStream, Counter>,
     rejected: Family<ByStream, Counter>,
     unknown_secrets: Counter,
+    broken_secrets: Counter,
     expiry: Family<ByKind, Gauge<f64, AtomicU64>>,
     time_to_breakage: Family<ByCause, Gauge<f64, AtomicU64>>,
     problems: Family<ByKind, Gauge>,
@@ -146,6 +147,11 @@ impl Metrics {
             "unknown_secrets",
             "Secrets asked for that do not exist or are not the caller's",
             series.unknown_secrets.clone(),
+        );
+        registry.register(
+            "broken_secrets",
+            "Secrets that were broken at their source and sent to nobody; the log says what is wrong",
+            series.broken_secrets.clone(),
         );
         registry.register(
             "certificate_expiry_timestamp_seconds",
@@ -212,6 +218,11 @@ impl Metrics {
 
     pub(crate) fn unknown_secret(&self) {
         self.series.unknown_secrets.inc();
+    }
+
+    /// An alarm: something that should never happen did, and nobody was harmed.
+    pub(crate) fn broken_secret(&self) {
+        self.series.broken_secrets.inc();
     }
 
     pub(crate) fn expiry(&self, kind: CertificateKind, at: SystemTime) {

@@ -26,6 +26,8 @@ pub struct Settings {
     pub admin_listen: SocketAddr,
     pub leaf_lifetime: Duration,
     pub outbound: OutboundRules,
+    /// Make keys here for SDS clients that bring no certificate request.
+    pub allow_remote_keys: bool,
 }
 
 /// Settings that make sense together.
@@ -57,6 +59,13 @@ impl Settings {
                  moment breaks the mesh. Not for production",
                 self.leaf_lifetime
             ));
+        }
+        if self.allow_remote_keys {
+            warnings.push(
+                "--allow-remote-keys: private keys of SDS clients without a certificate request are made in this \
+                 process and sent to them; whoever holds this process or a reusable token holds those keys"
+                    .to_owned(),
+            );
         }
         problems.extend(self.missing_directories());
         problems.extend(self.wrong_addresses_and_names());

@@ -153,6 +153,7 @@ impl Parts {
             workloads,
             policies,
             outbound: Arc::new(settings.outbound.clone()),
+            allow_remote_keys: settings.allow_remote_keys,
             metrics,
             clock,
         };

@@ -14,17 +14,17 @@ use mesh_lite_proto::{
 use tonic::{Request, Status};
 
 use super::{
-    Sources, caller_of, check_still_trusted, peer_of, secret_source::PeerSecrets,
+    Sources, caller_of,
+    credential::{bearer_token, credential, standing_proof},
+    secret_source::{CallerSecrets, identity_of},
     stream_opens::StreamOpens,
 };
 use crate::{
-    caller::Caller,
     issuance::{
-        Asked, Credential, Refusal,
+        Asked, Refusal,
         queue::{IssuanceQueue, NotIssued},
     },
     trust_bundle_publisher::PublicSecrets,
-    workload_attestation::join_token::JoinToken,
 };
 
 pub(super) struct SecretDiscovery {
@@ -50,18 +50,21 @@ impl SecretDiscovery {
             self.sources.metrics.unknown_secret();
             Status::not_found(
                 "none of these secrets exist for this caller. An X509-SVID is issued to a certificate request \
-                 (PEM) in node.metadata under mesh-lite.io/csr; keys are not made here",
+                 (PEM) in node.metadata under mesh-lite.io/csr. Keys are made here only for StreamSecrets and \
+                 DeltaSecrets, and only with --allow-remote-keys",
             )
         })
     }
 }
 
 impl SecretSources for SecretDiscovery {
-    type Source = PeerSecrets;
+    type Source = CallerSecrets;
 
-    async fn open(&self, opening: Request<()>) -> Result<PeerSecrets, Status> {
-        self.opens.admit(&caller_of(&opening)?)?;
-        PeerSecrets::open(&opening, &self.sources)
+    async fn open(&self, opening: Request<()>) -> Result<CallerSecrets, Status> {
+        let caller = caller_of(&opening)?;
+        self.opens.admit(&caller)?;
+        let proof = standing_proof(&caller, bearer_token(&opening)?, &self.queue).await?;
+        CallerSecrets::open(caller, proof, &self.sources, &self.queue)
     }
 
     async fn fetch(&self, request: Request<DiscoveryRequest>) -> Result<DiscoveryResponse, Status> {
@@ -73,7 +76,8 @@ impl SecretSources for SecretDiscovery {
             .as_ref()
             .and_then(|node| node_metadata(node, CSR_METADATA_KEY));
         let Some(csr) = csr.map(ToOwned::to_owned) else {
-            check_still_trusted(&*peer_of(&caller)?, &self.sources)?;
+            let proof = standing_proof(&caller, token, &self.queue).await?;
+            identity_of(&proof, &self.sources)?;
             return self.public_secrets(&message);
         };
         let name = svid_name(&message.resource_names)?;
@@ -84,7 +88,7 @@ impl SecretSources for SecretDiscovery {
         };
         let granted = self
             .queue
-            .issue(credential(caller, token)?, asked)
+            .issue(credential(&caller, token)?, asked)
             .await
             .map_err(|error| not_issued(&error))?;
         let secret = VersionedSecret::new(chain_secret(&name, &granted.chain_pem));
@@ -106,39 +110,6 @@ fn svid_name(names: &[String]) -> Result<String, Status> {
 /// The identity that a name insists on; "default" insists on none.
 fn named_id(name: &str) -> Option<String> {
     (name != DEFAULT_SVID).then(|| name.to_owned())
-}
-
-/// The join token if there is one, else the SVID of the connection: a caller that has an SVID
-/// and sends a token all the same means to be attested anew.
-fn credential(caller: Caller, token: Option<JoinToken>) -> Result<Credential, Status> {
-    match (token, caller.peer) {
-        (Some(token), _) => Ok(Credential::JoinToken(token)),
-        (None, Some(peer)) => Ok(Credential::Svid(peer)),
-        (None, None) => Err(Status::unauthenticated(
-            "show who you are: a join token (authorization: Bearer ..., made by `mesh-lite token create NAMESPACE/NAME`) \
-             the first time, a client certificate after that",
-        )),
-    }
-}
-
-fn bearer_token<T>(request: &Request<T>) -> Result<Option<JoinToken>, Status> {
-    let malformed =
-        || Status::unauthenticated("the authorization header is not `Bearer <join token>`");
-    let mut headers = request.metadata().get_all("authorization").iter();
-    let Some(header) = headers.next() else {
-        return Ok(None);
-    };
-    if headers.next().is_some() {
-        return Err(Status::unauthenticated(
-            "there is more than one authorization header",
-        ));
-    }
-    let text = header.to_str().map_err(|_| malformed())?;
-    let (scheme, token) = text.split_once(' ').ok_or_else(malformed)?;
-    if !scheme.eq_ignore_ascii_case("bearer") {
-        return Err(malformed());
-    }
-    Ok(Some(JoinToken::received(token)))
 }
 
 /// Callers' faults are never INTERNAL, ours never theirs (SDS-S23).

@@ -1,60 +1,163 @@
 //! What one caller of the SDS streams may have, and for how long.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::SystemTime};
 
-use mesh_lite_proto::secret_discovery::{
-    BundleForm, Secrets, VersionedSecret,
-    service::{SecretEvent, SecretSource},
+use mesh_lite_proto::{
+    identity::WorkloadId,
+    secret_discovery::{
+        BundleForm, DEFAULT_SVID, Secrets, VersionedSecret,
+        service::{SecretEvent, SecretSource},
+    },
 };
 use tokio::sync::watch;
-use tonic::{Request, Status};
+use tonic::Status;
 
-use super::{Sources, caller_of, check_still_trusted, conversation::wait_for_change, peer_of};
+use super::{
+    Sources, check_still_trusted, conversation::wait_for_change, secret_discovery::status_of,
+};
 use crate::{
-    caller::{Caller, Peer},
+    caller::Caller,
     certificate_authority::rotation::Trust,
+    clock::wait_until,
+    issuance::{StandingProof, queue::IssuanceQueue},
     metrics::{OpenGauge, StreamKind},
     policy_index::PolicyIndex,
+    remote_keys::{MadeHere, RemoteSvid},
     trust_bundle_publisher::PublicSecrets,
+    workload_index::WorkloadIndex,
 };
 
 const KIND: StreamKind = StreamKind::Secrets;
 
-/// The secrets of a caller with an X509-SVID.
-pub(super) struct PeerSecrets {
-    peer: Arc<Peer>,
+/// Bundles for every caller, and its own X509-SVID if keys are made here.
+pub(super) struct CallerSecrets {
+    proof: StandingProof,
+    /// Fixed when the stream opened (SDS-S24).
+    id: WorkloadId,
     caller: Caller,
     trust: watch::Receiver<Arc<Trust>>,
     policies: watch::Receiver<PolicyIndex>,
+    workloads: watch::Receiver<Arc<WorkloadIndex>>,
+    /// `None`: the operator did not allow it.
+    svid: Option<RemoteSvid<MadeHere>>,
     sources: Sources,
     _open: OpenGauge,
 }
 
-impl PeerSecrets {
-    pub(super) fn open(opening: &Request<()>, sources: &Sources) -> Result<Self, Status> {
-        let caller = caller_of(opening)?;
-        let peer = peer_of(&caller)?;
-        check_still_trusted(&peer, sources)?;
+/// Who the holder of a proof is, if it may have anything at all.
+///
+/// # Errors
+/// If it has expired, or its holder was evicted or has no place in the mesh.
+pub(super) fn identity_of(proof: &StandingProof, sources: &Sources) -> Result<WorkloadId, Status> {
+    match proof {
+        StandingProof::Svid(peer) => {
+            check_still_trusted(peer, sources)?;
+            Ok(peer.leaf.id.clone())
+        }
+        StandingProof::StreamToken(_) => {
+            let now = (sources.clock)();
+            let attested = sources.issuance.entitled(proof, now);
+            Ok(attested.map_err(|refusal| status_of(&refusal))?.id)
+        }
+    }
+}
+
+impl CallerSecrets {
+    pub(super) fn open(
+        caller: Caller,
+        proof: StandingProof,
+        sources: &Sources,
+        queue: &IssuanceQueue,
+    ) -> Result<Self, Status> {
+        let id = identity_of(&proof, sources)?;
+        // from here on the connection is a workload's
+        caller.proved.send_replace(true);
+        let svid = sources.allow_remote_keys.then(|| {
+            let maker = MadeHere {
+                queue: queue.clone(),
+                proof: proof.clone(),
+                address: caller.address,
+            };
+            let (clock, metrics) = (sources.clock, sources.metrics.clone());
+            RemoteSvid::new(maker, sources.authority.watch(), clock, metrics)
+        });
         Ok(Self {
-            peer,
+            proof,
+            id,
             caller,
             trust: sources.authority.watch(),
             policies: sources.policies.clone(),
+            workloads: sources.workloads.clone(),
+            svid,
             sources: sources.clone(),
             _open: sources.metrics.stream(KIND),
         })
     }
-}
 
-impl Secrets for PeerSecrets {
-    fn secret(&self, name: &str, form: BundleForm) -> Option<VersionedSecret> {
-        PublicSecrets(Arc::clone(&self.trust.borrow())).secret(name, form)
+    fn is_own(&self, name: &str) -> bool {
+        name == DEFAULT_SVID || name == self.id.as_str()
+    }
+
+    /// Bundles are for whoever was certified; an X509-SVID, and a token, are for a workload that
+    /// exists.
+    fn needs_document(&self) -> bool {
+        let wants_svid = self.svid.as_ref().is_some_and(RemoteSvid::is_wanted);
+        wants_svid || matches!(self.proof, StandingProof::StreamToken(_))
+    }
+
+    /// When the proof ends, if the stream ends with it (SDS-S27). Bundles go on being told to a
+    /// sidecar whose leaf is over: it renews on the same connection.
+    fn ends_at(&self) -> Option<SystemTime> {
+        match &self.proof {
+            StandingProof::StreamToken(token) => Some(token.expires),
+            StandingProof::Svid(peer) if self.needs_document() => Some(peer.leaf.not_after),
+            StandingProof::Svid(_) => None,
+        }
+    }
+
+    fn check_document(&self) -> Result<(), Status> {
+        let now = (self.sources.clock)();
+        let attested = self.sources.issuance.entitled(&self.proof, now);
+        let found = attested.map_err(|refusal| status_of(&refusal))?.id;
+        if found == self.id {
+            return Ok(());
+        }
+        Err(Status::permission_denied(format!(
+            "the caller's Workload document is {found} now, and this stream was opened for {}: open another",
+            self.id
+        )))
+    }
+
+    fn log_refused_key(&self) {
+        tracing::warn!(
+            peer.id = %self.id,
+            client.addr = %self.caller.address,
+            "a client without a certificate request asks for its X509-SVID, and keys are made here only with \
+             --allow-remote-keys: put a sidecar with --workload-socket beside it, or send a certificate request \
+             in node.metadata under mesh-lite.io/csr by FetchSecrets"
+        );
     }
 }
 
-impl SecretSource for PeerSecrets {
-    fn wanted(&mut self, _names: &[&str]) {
-        // bundles are always ready
+impl Secrets for CallerSecrets {
+    fn secret(&self, name: &str, form: BundleForm) -> Option<VersionedSecret> {
+        if self.is_own(name) {
+            return self.svid.as_ref()?.secret(name);
+        }
+        PublicSecrets(Arc::clone(&self.trust.borrow())).secret(name, form)
+    }
+
+    fn is_being_made(&self, name: &str) -> bool {
+        self.is_own(name) && self.svid.as_ref().is_some_and(RemoteSvid::is_being_made)
+    }
+}
+
+impl SecretSource for CallerSecrets {
+    fn wanted(&mut self, names: &[&str]) {
+        let own = names.iter().any(|name| self.is_own(name));
+        if let Some(svid) = &mut self.svid {
+            svid.want(own);
+        }
     }
 
     fn check(&mut self) -> Result<(), Status> {
@@ -63,13 +166,35 @@ impl SecretSource for PeerSecrets {
                 "the control plane closes this connection: open the stream on a new one",
             ));
         }
-        check_still_trusted(&self.peer, &self.sources)
+        if let StandingProof::Svid(peer) = &self.proof {
+            check_still_trusted(peer, &self.sources)?;
+        }
+        if self.needs_document() {
+            self.check_document()?;
+        }
+        Ok(())
     }
 
     async fn changed(&mut self) {
+        let ends_at = self.ends_at();
+        let clock = self.sources.clock;
+        let needs_document = self.needs_document();
         tokio::select! {
             () = wait_for_change(&mut self.trust) => {}
             () = wait_for_change(&mut self.policies) => {}
+            () = wait_for_change(&mut self.workloads), if needs_document => {}
+            () = async {
+                match &mut self.svid {
+                    Some(svid) => svid.changed().await,
+                    None => std::future::pending().await,
+                }
+            } => {}
+            () = async {
+                match ends_at {
+                    Some(at) => wait_until(clock, at).await,
+                    None => std::future::pending().await,
+                }
+            } => {}
             // its sender gone means the same: the connection ends
             _ = self.caller.closing.changed() => {}
         }
@@ -82,14 +207,19 @@ impl SecretSource for PeerSecrets {
             SecretEvent::Rejected { rejection, pair } => {
                 metrics.rejected(KIND);
                 tracing::warn!(
-                    peer.id = %self.peer.leaf.id,
+                    peer.id = %self.id,
                     secrets = ?rejection.secrets,
                     pair = ?pair,
                     message = ?rejection.message,
                     "secrets rejected: the client keeps the last good ones"
                 );
             }
-            SecretEvent::Unknown(_) => metrics.unknown_secret(),
+            SecretEvent::Unknown(name) => {
+                metrics.unknown_secret();
+                if self.is_own(name) {
+                    self.log_refused_key();
+                }
+            }
         }
     }
 }

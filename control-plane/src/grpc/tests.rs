@@ -132,6 +132,7 @@ async fn served(trust: Arc<Trust>, peer: Option<Peer>) -> Served {
         workloads: workloads_seen,
         policies: policies_seen,
         outbound: Arc::default(),
+        allow_remote_keys: false,
         metrics: Metrics::new(),
         clock: now,
     };

@@ -37,10 +37,6 @@ impl IssuanceQueue {
         }
     }
 
-    pub(crate) fn issuance(&self) -> &Issuance {
-        &self.issuance
-    }
-
     pub(crate) async fn issue(
         &self,
         credential: Credential,

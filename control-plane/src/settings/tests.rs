@@ -14,6 +14,7 @@ fn settings(directory: &TempDir) -> Settings {
         admin_listen: (Ipv4Addr::LOCALHOST, 15014).into(),
         leaf_lifetime: LEAF_LIFETIME,
         outbound: OutboundRules::default(),
+        allow_remote_keys: false,
     }
 }
 

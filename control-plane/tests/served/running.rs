@@ -126,6 +126,7 @@ impl Directories {
             admin_listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             leaf_lifetime: Duration::from_secs(3600),
             outbound: OutboundRules::default(),
+            allow_remote_keys: false,
         }
     }
 

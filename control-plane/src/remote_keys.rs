@@ -1,0 +1,289 @@
+//! Keys made here, for clients that bring no certificate request (plain Envoy straight at the
+//! control plane): only if the operator allowed it, one X509-SVID for each stream that asks.
+//!
+//! ```text
+//! wanted ─▶ make (key, issuance queue) ─▶ check (SDS-S18) ─▶ held ─▶ secret, while it has life left
+//!             ▲                              │ broken: alarm, nothing sent, tried again
+//!             └── half of its life, another issuing CA, a bundle that does not vouch for it
+//! ```
+
+use std::{
+    future::Future,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use mesh_lite_proto::{
+    secret_discovery::{VersionedSecret, svid_secret},
+    svid::LeafFacts,
+    trust_bundle::{TrustBundle, pem},
+};
+use rustls_pki_types::CertificateDer;
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{self, Instant},
+};
+use zeroize::Zeroizing;
+
+use crate::{
+    certificate_authority::{random::random_bytes, rotation::Trust},
+    clock::{Clock, wait_until},
+    issuance::{queue::NotIssued, turns::Urgency},
+    metrics::Metrics,
+};
+
+mod made_here;
+pub(crate) mod svid_check;
+
+pub(crate) use made_here::MadeHere;
+use svid_check::check_svid;
+
+/// After a failure: this long, then twice as long, up to the last.
+const FIRST_BACK_OFF: Duration = Duration::from_secs(1);
+const LAST_BACK_OFF: Duration = Duration::from_secs(60);
+/// The part of a certificate's life before which it must have been sent: with less left a client
+/// would be in a hurry at once (SDS-S19).
+const REST: u32 = 10;
+
+/// A chain, leaf first, and its key.
+pub(crate) struct Made {
+    pub(crate) chain: Vec<CertificateDer<'static>>,
+    /// PKCS#8, DER.
+    pub(crate) key: Zeroizing<Vec<u8>>,
+    pub(crate) issuer_key_id: String,
+}
+
+/// Where a new key and its certificate come from: never the same key twice (SDS-S30).
+pub(crate) trait Maker: Send + 'static {
+    fn make(
+        &self,
+        urgency: Urgency,
+    ) -> impl Future<Output = Result<Made, NotIssued>> + Send + 'static;
+}
+
+/// The X509-SVID of one stream.
+pub(crate) struct RemoteSvid<M> {
+    maker: M,
+    trust: watch::Receiver<Arc<Trust>>,
+    clock: Clock,
+    metrics: Metrics,
+    wanted: bool,
+    held: Option<Held>,
+    /// At most one; ends with the stream.
+    making: JoinSet<Result<Made, NotIssued>>,
+    retry_at: Option<Instant>,
+    failures: u32,
+}
+
+struct Held {
+    made: Made,
+    leaf: LeafFacts,
+    /// The bundle that it was checked against.
+    bundle: Arc<TrustBundle>,
+    renew_at: SystemTime,
+    send_before: SystemTime,
+}
+
+impl<M: Maker> RemoteSvid<M> {
+    pub(crate) fn new(
+        maker: M,
+        trust: watch::Receiver<Arc<Trust>>,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> Self {
+        Self {
+            maker,
+            trust,
+            clock,
+            metrics,
+            wanted: false,
+            held: None,
+            making: JoinSet::new(),
+            retry_at: None,
+            failures: 0,
+        }
+    }
+
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.wanted
+    }
+
+    /// Whether the stream now asks for it. A key that nobody asks for is not kept.
+    pub(crate) fn want(&mut self, wanted: bool) {
+        if !wanted {
+            self.held = None;
+            self.making.abort_all();
+            self.retry_at = None;
+        } else if !self.wanted {
+            self.begin();
+        }
+        self.wanted = wanted;
+    }
+
+    /// `None` also while it is being made.
+    pub(crate) fn secret(&self, name: &str) -> Option<VersionedSecret> {
+        let made = &self.ready()?.made;
+        let chain: String = made
+            .chain
+            .iter()
+            .map(|certificate| pem("CERTIFICATE", certificate))
+            .collect();
+        let key = Zeroizing::new(pem("PRIVATE KEY", &made.key));
+        Some(svid_secret(name, &chain, &key))
+    }
+
+    /// It is wanted, and there is nothing to send yet.
+    pub(crate) fn is_being_made(&self) -> bool {
+        self.wanted && self.ready().is_none()
+    }
+
+    fn ready(&self) -> Option<&Held> {
+        let held = self.held.as_ref()?;
+        let checked = Arc::ptr_eq(&held.bundle, &self.trust.borrow().bundle);
+        (checked && (self.clock)() < held.send_before).then_some(held)
+    }
+
+    /// Completes when the secret has changed. Cancelled and called again at will.
+    pub(crate) async fn changed(&mut self) {
+        if !self.wanted {
+            return std::future::pending().await;
+        }
+        loop {
+            let retry_at = self.retry_at;
+            let renew_at = self.held.as_ref().map(|held| held.renew_at);
+            let idle = self.making.is_empty();
+            tokio::select! {
+                Some(made) = self.making.join_next() => {
+                    let changed = match made {
+                        Ok(Ok(made)) => self.take(made),
+                        Ok(Err(error)) => self.failed(&error.to_string()),
+                        // told to end, and begun again since
+                        Err(error) if error.is_cancelled() => false,
+                        Err(_) => self.failed("a defect; see the panic above"),
+                    };
+                    if changed {
+                        return;
+                    }
+                }
+                Ok(()) = self.trust.changed() => {
+                    self.look_at_trust();
+                    return;
+                }
+                () = sleep_until(retry_at), if idle => self.begin(),
+                () = due(self.clock, renew_at), if idle && retry_at.is_none() => self.begin(),
+            }
+        }
+    }
+
+    fn begin(&mut self) {
+        let urgency = match self.held {
+            Some(_) => Urgency::Renewal,
+            None => Urgency::First,
+        };
+        self.retry_at = None;
+        self.making.spawn(self.maker.make(urgency));
+    }
+
+    /// Takes what was made if it is whole, and alarms if not (SDS-S18). What was held before goes
+    /// on meanwhile.
+    fn take(&mut self, made: Made) -> bool {
+        let now = (self.clock)();
+        // not marked as seen: another issuing CA that came meanwhile is still to be looked at
+        let bundle = Arc::clone(&self.trust.borrow().bundle);
+        match check_svid(&made.chain, &made.key, &bundle, now) {
+            Ok(leaf) => {
+                let life = leaf.not_after.duration_since(now).unwrap_or_default();
+                let renew_at = now.checked_add(around_half(life)).unwrap_or(now);
+                let rest = leaf
+                    .not_after
+                    .duration_since(leaf.not_before)
+                    .unwrap_or_default()
+                    / REST;
+                self.held = Some(Held {
+                    send_before: leaf.not_after.checked_sub(rest).unwrap_or(now),
+                    made,
+                    leaf,
+                    bundle,
+                    renew_at,
+                });
+                self.failures = 0;
+                true
+            }
+            Err(broken) => {
+                self.metrics.broken_secret();
+                tracing::error!(
+                    error = %broken,
+                    "a secret is broken at its source and is not sent to anybody: the client keeps what it has"
+                );
+                self.back_off();
+                false
+            }
+        }
+    }
+
+    fn failed(&mut self, error: &str) -> bool {
+        self.back_off();
+        tracing::warn!(
+            error,
+            tries = self.failures,
+            "no X509-SVID for a client without a certificate request: tried again"
+        );
+        false
+    }
+
+    fn back_off(&mut self) {
+        let doubled = 2_u32.saturating_pow(self.failures);
+        let pause = FIRST_BACK_OFF.saturating_mul(doubled).min(LAST_BACK_OFF);
+        self.failures = self.failures.saturating_add(1);
+        self.retry_at = Some(Instant::now() + pause);
+    }
+
+    /// What is held must be vouched for by the bundle that is served now, and be of the issuing CA
+    /// that signs now.
+    fn look_at_trust(&mut self) {
+        let trust = Arc::clone(&self.trust.borrow_and_update());
+        let now = (self.clock)();
+        let Some(held) = &mut self.held else { return };
+        let vouched = check_svid(&held.made.chain, &held.made.key, &trust.bundle, now);
+        let current = held.made.issuer_key_id == trust.authority.facts().key_id;
+        match &vouched {
+            Ok(_) => held.bundle = Arc::clone(&trust.bundle),
+            Err(reason) => {
+                let serial = &held.leaf.serial;
+                tracing::info!(%serial, %reason, "an X509-SVID that was made here is no longer sent");
+                self.held = None;
+            }
+        }
+        if (vouched.is_err() || !current) && self.making.is_empty() {
+            self.begin();
+        }
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn due(clock: Clock, at: Option<SystemTime>) {
+    match at {
+        Some(at) => wait_until(clock, at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Half of a life, give or take a tenth of that, so that what was made together is not renewed
+/// together (SDS-S19).
+fn around_half(life: Duration) -> Duration {
+    // Without random numbers everybody is in the middle, which is no reason to fail.
+    let random = random_bytes::<2>().map_or(u16::MAX / 2, u16::from_be_bytes);
+    let least = life.saturating_mul(45) / 100;
+    let spread = life / 10;
+    least.saturating_add(spread.saturating_mul(u32::from(random)) / u32::from(u16::MAX))
+}
+
+#[cfg(test)]
+mod tests;
