@@ -50,3 +50,6 @@ pub(crate) fn root_facts(trust: &Trust) -> Option<AuthorityFacts> {
     let root = trust.authority.root_in(&trust.bundle).ok()?;
     AuthorityFacts::read(root).ok()
 }
+
+#[cfg(test)]
+mod tests;

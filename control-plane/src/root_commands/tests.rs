@@ -3,6 +3,8 @@ use tempfile::TempDir;
 use super::*;
 use crate::clock::from_unix_seconds;
 
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
 fn now() -> SystemTime {
     from_unix_seconds(1_800_000_000)
 }
@@ -69,7 +71,9 @@ fn is_due_from_half_of_the_issuing_authoritys_life() {
     init_root(&places, &new(), now()).unwrap();
     let due = |at| renewal_is_due(&places, &trust_domain(), at).unwrap();
     assert!(!due(now()));
-    assert!(!due(now() + issuing_lifetime() / 2 - Duration::from_secs(600)));
+    assert!(!due(
+        now() + issuing_lifetime() / 2 - Duration::from_secs(600)
+    ));
     assert!(due(now() + issuing_lifetime() / 2));
 }
 
@@ -122,4 +126,74 @@ fn refuses_tokens_where_there_is_no_mesh() {
         refused.to_string().contains("mesh-lite root init"),
         "{refused}"
     );
+}
+
+#[test]
+fn signs_for_thirty_days_where_a_timer_renews_and_for_a_year_where_a_person_does() {
+    for (mode, days) in [(RootMode::Kept, 30), (RootMode::Offline, 365)] {
+        let directory = TempDir::new().unwrap();
+        let places = places(&directory);
+        let report = init_root(&places, &NewRoot { mode, ..new() }, now()).unwrap();
+        assert_eq!(report.issuing_until, now() + days * DAY);
+        // renewal goes on in the mode that the mesh was made in
+        let later = now() + 10 * DAY;
+        let renewed = renew_root(&places, Renewal::default(), later).unwrap();
+        assert_eq!(renewed.mode, mode);
+        assert_eq!(renewed.issuing_until, later + days * DAY);
+    }
+}
+
+#[test]
+fn changes_the_root_mode_when_told_to() {
+    let directory = TempDir::new().unwrap();
+    let places = places(&directory);
+    init_root(&places, &new(), now()).unwrap();
+    let offline = Renewal {
+        mode: Some(RootMode::Offline),
+        issuing_lifetime: Some(200 * DAY),
+    };
+    let report = renew_root(&places, offline, now()).unwrap();
+    assert_eq!(report.issuing_until, now() + 200 * DAY);
+    assert_eq!(report.warns_from, now() + 140 * DAY);
+    let again = renew_root(&places, Renewal::default(), now()).unwrap();
+    assert_eq!(again.mode, RootMode::Offline);
+}
+
+#[test]
+fn refuses_issuing_cas_that_live_longer_than_their_root_mode_allows() {
+    let directory = TempDir::new().unwrap();
+    let places = places(&directory);
+    let with = |mode, lifetime| NewRoot {
+        mode,
+        issuing_lifetime: Some(lifetime),
+        ..new()
+    };
+    let refused = init_root(&places, &with(RootMode::Kept, 91 * DAY), now()).unwrap_err();
+    let text = refused.to_string();
+    assert!(
+        text.contains("root mode kept") && text.contains("90d at most, not 91d"),
+        "{text}"
+    );
+    assert!(text.contains("--root-mode offline"), "{text}");
+    assert!(init_root(&places, &with(RootMode::Offline, 367 * DAY), now()).is_err());
+    assert!(!directory.path().join("state/root").exists());
+    init_root(&places, &with(RootMode::Kept, 90 * DAY), now()).unwrap();
+    let too_long = Renewal {
+        mode: None,
+        issuing_lifetime: Some(366 * DAY),
+    };
+    assert!(renew_root(&places, too_long, now()).is_err());
+}
+
+/// The bundle is only added to, and what is to be done with the old root can be said.
+#[test]
+fn adds_a_second_root_beside_the_first() {
+    let directory = TempDir::new().unwrap();
+    let first = places(&directory);
+    assert_eq!(init_root(&first, &new(), now()).unwrap().roots, 1);
+    let second = Places {
+        root_dir: Some(directory.path().join("second")),
+        ..first
+    };
+    assert_eq!(init_root(&second, &new(), now()).unwrap().roots, 2);
 }

@@ -150,3 +150,62 @@ fn lets_one_control_plane_at_a_time_use_a_directory() {
     drop(held);
     assert!(data.lock().is_ok());
 }
+
+#[test]
+fn remembers_the_root_mode_and_takes_no_other_word_for_one() {
+    let temporary = TempDir::new().unwrap();
+    let data = DataDirectory::new(temporary.path().to_owned());
+    // a mesh that was made before there was a mode
+    assert_eq!(data.read_root_mode().unwrap(), RootMode::Kept);
+    let root = root();
+    for mode in [RootMode::Offline, RootMode::Kept] {
+        data.write_issuing_authority(&issuing(&root), mode).unwrap();
+        assert_eq!(data.read_root_mode().unwrap(), mode);
+    }
+    assert_eq!(mode(&data.root_mode()), 0o644);
+    for word in ["", "Offline", "online"] {
+        fs::write(data.root_mode(), word).unwrap();
+        let refused = data.read_root_mode().unwrap_err().to_string();
+        assert!(refused.contains("write kept or offline"), "{refused}");
+    }
+}
+
+/// The superuser's timer signs; a control plane with fewer rights reads. What it must not read
+/// stays the superuser's.
+#[test]
+fn leaves_files_to_the_owner_of_the_data_directory_but_not_the_root() {
+    const NOBODY: u32 = 65_534;
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("not run: only the superuser can leave files to others");
+        return;
+    }
+    let temporary = TempDir::new().unwrap();
+    let path = temporary.path().join("state");
+    fs::create_dir(&path).unwrap();
+    std::os::unix::fs::chown(&path, Some(NOBODY), Some(NOBODY)).unwrap();
+    let data = DataDirectory::new(path);
+    data.create().unwrap();
+    let root = root();
+    let directory = RootDirectory::new(data.default_root());
+    directory.write_new(&root).unwrap();
+    data.write_issuing_authority(&issuing(&root), RootMode::Kept)
+        .unwrap();
+    let bundle = TrustBundle::new(trust_domain(), vec![root.certificate().clone()]).unwrap();
+    data.write_trust_bundle(&bundle).unwrap();
+    let owner = |path: &Path| {
+        let metadata = fs::metadata(path).unwrap();
+        (metadata.uid(), metadata.gid())
+    };
+    for path in [
+        data.issuing(),
+        data.join_tokens(),
+        data.issuing_authority(),
+        data.root_mode(),
+        data.trust_bundle(),
+    ] {
+        assert_eq!(owner(&path), (NOBODY, NOBODY), "{}", path.display());
+    }
+    assert_eq!(owner(&data.default_root()).0, 0);
+    assert_eq!(owner(&data.default_root().join(ROOT_FILE)).0, 0);
+    assert_eq!(mode(&data.default_root()), 0o700);
+}
