@@ -63,7 +63,7 @@ struct Directories {
     #[arg(long, env = "MESH_LITE_ROOT_DIR", value_name = "DIR")]
     root_dir: Option<PathBuf>,
     /// Who brings the root when an issuing CA is to be signed: a timer (kept) or a person
-    /// (offline). `renew` goes on as before if it is not told.
+    /// (offline). Kept in a new mesh; else what it was before.
     #[arg(long, env = "MESH_LITE_ROOT_MODE", value_parser = root_mode(), value_name = "MODE")]
     root_mode: Option<RootMode>,
     /// How long the issuing CA lives, at least twice as long as leaves. 30d in root mode kept,
@@ -138,7 +138,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
             let new = NewRoot {
                 trust_domain: init.trust_domain,
                 root_lifetime: init.root_lifetime.duration(),
-                mode: init.directories.root_mode.unwrap_or_default(),
+                mode: init.directories.root_mode,
                 issuing_lifetime: init.directories.issuing_lifetime(),
             };
             let places = init.directories.places();

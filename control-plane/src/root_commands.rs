@@ -55,7 +55,8 @@ impl Places {
 pub struct NewRoot {
     pub trust_domain: TrustDomain,
     pub root_lifetime: Duration,
-    pub mode: RootMode,
+    /// `None`: as the data directory says; kept in a new one.
+    pub mode: Option<RootMode>,
     /// `None`: what the mode says.
     pub issuing_lifetime: Option<Duration>,
 }
@@ -97,14 +98,14 @@ pub fn init_root(
     new: &NewRoot,
     now: SystemTime,
 ) -> Result<RootReport, RootCommandError> {
-    let terms = Terms::new(new.mode, new.issuing_lifetime)?;
+    let (data, directory) = (places.data(), places.root());
+    let terms = Terms::new(&data, new.mode, new.issuing_lifetime)?;
     if terms.lifetime > new.root_lifetime {
         return Err(RootCommandError::Lifetimes {
             root: new.root_lifetime,
             issuing: terms.lifetime,
         });
     }
-    let (data, directory) = (places.data(), places.root());
     data.create()?;
     let root = Root::create(&new.trust_domain, new.root_lifetime, now)?;
     directory.write_new(&root)?;
@@ -121,11 +122,7 @@ pub fn renew_root(
     now: SystemTime,
 ) -> Result<RootReport, RootCommandError> {
     let (data, directory) = (places.data(), places.root());
-    let mode = match renewal.mode {
-        Some(mode) => mode,
-        None => data.read_root_mode()?,
-    };
-    let terms = Terms::new(mode, renewal.issuing_lifetime)?;
+    let terms = Terms::new(&data, renewal.mode, renewal.issuing_lifetime)?;
     let root = directory.read()?;
     data.create()?;
     sign_next(&data, &directory, &root, terms, now)
@@ -200,7 +197,15 @@ struct Terms {
 }
 
 impl Terms {
-    fn new(mode: RootMode, lifetime: Option<Duration>) -> Result<Self, RootCommandError> {
+    fn new(
+        data: &DataDirectory,
+        mode: Option<RootMode>,
+        lifetime: Option<Duration>,
+    ) -> Result<Self, RootCommandError> {
+        let mode = match mode {
+            Some(mode) => mode,
+            None => data.read_root_mode()?,
+        };
         let lifetime = lifetime.unwrap_or_else(|| mode.issuing_lifetime());
         let longest = mode.longest_issuing_lifetime();
         if lifetime > longest {
@@ -269,8 +274,11 @@ pub enum RootCommandError {
     #[error(transparent)]
     Authority(#[from] InvalidAuthority),
     #[error(
-        "in root mode {mode} an issuing CA lives {longest} at most, not {lifetime}: lower --issuing-lifetime, \
-         or say --root-mode offline if the root is out of reach of a timer"
+        "in root mode {mode} an issuing CA lives {longest} at most, not {lifetime}: lower --issuing-lifetime{}",
+        match mode {
+            RootMode::Kept => ", or say --root-mode offline if no timer can reach the root",
+            RootMode::Offline => "",
+        }
     )]
     LivesTooLong {
         mode: RootMode,

@@ -21,8 +21,15 @@ fn new() -> NewRoot {
     NewRoot {
         trust_domain: trust_domain(),
         root_lifetime: ROOT_LIFETIME,
-        mode: RootMode::Kept,
+        mode: None,
         issuing_lifetime: None,
+    }
+}
+
+fn with_mode(mode: RootMode) -> NewRoot {
+    NewRoot {
+        mode: Some(mode),
+        ..new()
     }
 }
 
@@ -133,7 +140,7 @@ fn signs_for_thirty_days_where_a_timer_renews_and_for_a_year_where_a_person_does
     for (mode, days) in [(RootMode::Kept, 30), (RootMode::Offline, 365)] {
         let directory = TempDir::new().unwrap();
         let places = places(&directory);
-        let report = init_root(&places, &NewRoot { mode, ..new() }, now()).unwrap();
+        let report = init_root(&places, &with_mode(mode), now()).unwrap();
         assert_eq!(report.issuing_until, now() + days * DAY);
         // renewal goes on in the mode that the mesh was made in
         let later = now() + 10 * DAY;
@@ -157,6 +164,12 @@ fn changes_the_root_mode_when_told_to() {
     assert_eq!(report.warns_from, now() + 140 * DAY);
     let again = renew_root(&places, Renewal::default(), now()).unwrap();
     assert_eq!(again.mode, RootMode::Offline);
+    let next_root = Places {
+        root_dir: Some(directory.path().join("next-root")),
+        ..places
+    };
+    let next = init_root(&next_root, &new(), now()).unwrap();
+    assert_eq!(next.mode, RootMode::Offline, "the mesh's, not the default");
 }
 
 #[test]
@@ -164,9 +177,8 @@ fn refuses_issuing_cas_that_live_longer_than_their_root_mode_allows() {
     let directory = TempDir::new().unwrap();
     let places = places(&directory);
     let with = |mode, lifetime| NewRoot {
-        mode,
         issuing_lifetime: Some(lifetime),
-        ..new()
+        ..with_mode(mode)
     };
     let refused = init_root(&places, &with(RootMode::Kept, 91 * DAY), now()).unwrap_err();
     let text = refused.to_string();

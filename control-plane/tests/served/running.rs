@@ -106,7 +106,7 @@ impl Directories {
         let new = NewRoot {
             trust_domain: trust_domain(),
             root_lifetime: ROOT_LIFETIME,
-            mode,
+            mode: Some(mode),
             issuing_lifetime: None,
         };
         init_root(&self.places(root), &new, (self.clock)()).unwrap()
