@@ -6,7 +6,10 @@ use mesh_lite_proto::{
         envoy::{
             extensions::transport_sockets::tls::v3::{SpiffeCertValidatorConfig, secret},
             service::{
-                discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest, DiscoveryResponse},
+                discovery::v3::{
+                    DiscoveryRequest, DiscoveryResponse,
+                    aggregated_discovery_service_client::AggregatedDiscoveryServiceClient,
+                },
                 secret::v3::secret_discovery_service_client::SecretDiscoveryServiceClient,
             },
         },
@@ -23,6 +26,9 @@ use super::{
     running::{Running, bundle_at, eventually, in_time, trust_domain},
 };
 
+mod delta;
+mod status_codes;
+
 /// A StreamSecrets stream and its two ends.
 pub(super) struct Stream {
     requests: mpsc::Sender<DiscoveryRequest>,
@@ -35,6 +41,19 @@ impl Stream {
         requests.send(first).await.unwrap();
         let mut client = SecretDiscoveryServiceClient::new(channel);
         let opening = client.stream_secrets(ReceiverStream::new(receiver));
+        let responses = in_time("the stream opens", opening).await?.into_inner();
+        Ok(Self {
+            requests,
+            responses,
+        })
+    }
+
+    /// The same over ADS.
+    async fn open_aggregated(channel: Channel, first: DiscoveryRequest) -> Result<Self, Status> {
+        let (requests, receiver) = mpsc::channel(256);
+        requests.send(first).await.unwrap();
+        let mut client = AggregatedDiscoveryServiceClient::new(channel);
+        let opening = client.stream_aggregated_resources(ReceiverStream::new(receiver));
         let responses = in_time("the stream opens", opening).await?.into_inner();
         Ok(Self {
             requests,
@@ -88,6 +107,7 @@ pub(super) fn active_authority(response: &DiscoveryResponse) -> Option<String> {
     Some(String::from_utf8(inline(generic.secret)).unwrap())
 }
 
+/// SDS-S1, SDS-S9, SDS-S16
 #[tokio::test]
 async fn streams_bundle_and_active_authority_and_pushes_their_changes() {
     let running = Running::start().await;
@@ -117,6 +137,7 @@ async fn streams_bundle_and_active_authority_and_pushes_their_changes() {
     assert_eq!(active_authority(&third), None);
 }
 
+/// SDS-S5, SDS-S6
 #[tokio::test]
 async fn sends_the_spiffe_validator_unless_the_node_asks_otherwise() {
     let running = Running::start().await;
@@ -142,6 +163,7 @@ async fn sends_the_spiffe_validator_unless_the_node_asks_otherwise() {
     }
 }
 
+/// SDS-S10, SDS-S11
 #[tokio::test]
 async fn names_equal_content_equally_over_a_restart() {
     let running = Running::start().await;
@@ -162,6 +184,7 @@ async fn names_equal_content_equally_over_a_restart() {
     assert_eq!(after.resources, before.resources);
 }
 
+/// SDS-S23, SDS-S24
 #[tokio::test]
 async fn opens_no_stream_for_callers_without_a_certificate() {
     let running = Running::start().await;
@@ -175,6 +198,7 @@ async fn opens_no_stream_for_callers_without_a_certificate() {
     );
 }
 
+/// SDS-S14
 #[tokio::test]
 async fn counts_a_rejection_and_does_not_send_the_same_again() {
     let running = Running::start().await;
@@ -207,6 +231,7 @@ async fn counts_a_rejection_and_does_not_send_the_same_again() {
     assert_eq!(second.nonce, "2");
 }
 
+/// SDS-S4, SDS-S8: another workload's SVID is as unknown as nobody's.
 #[tokio::test]
 async fn keeps_a_stream_with_unknown_names_and_counts_them() {
     let running = Running::start().await;
@@ -226,6 +251,7 @@ async fn keeps_a_stream_with_unknown_names_and_counts_them() {
         .await;
 }
 
+/// SDS-S3, SDS-S21, SDS-S23
 #[tokio::test]
 async fn ends_streams_that_break_the_limits() {
     let running = Running::start().await;
@@ -256,6 +282,7 @@ async fn ends_streams_that_break_the_limits() {
     );
 }
 
+/// SDS-S26
 #[tokio::test]
 async fn ends_the_streams_of_an_evicted_caller_and_opens_no_other() {
     let running = Running::start().await;
@@ -282,17 +309,4 @@ async fn ends_the_streams_of_an_evicted_caller_and_opens_no_other() {
         (open < 0.5).then_some(())
     })
     .await;
-}
-
-#[tokio::test]
-async fn says_that_delta_is_not_served() {
-    let running = Running::start().await;
-    let channel = running.workload("shop/web").await;
-    let mut client = SecretDiscoveryServiceClient::new(channel);
-    let requests = tokio_stream::once(DeltaDiscoveryRequest::default());
-    let refused = in_time("an answer", client.delta_secrets(requests))
-        .await
-        .unwrap_err();
-    assert_eq!(refused.code(), Code::Unimplemented);
-    assert!(refused.message().contains("StreamSecrets"), "{refused}");
 }

@@ -110,8 +110,9 @@ async fn run<M: Machine, S: SecretSource>(
     responses: &mpsc::Sender<Result<M::Response, Status>>,
 ) -> Result<(), Status> {
     let opened = Instant::now();
-    let mut maybe_owed = false;
-    loop {
+    let (mut asks, mut maybe_owed) = (true, false);
+    // one that asks no more is answered still, as a tool in a terminal expects
+    while asks || maybe_owed {
         tokio::select! {
             biased;
             () = responses.closed() => return Ok(()),
@@ -119,7 +120,7 @@ async fn run<M: Machine, S: SecretSource>(
                 source.check()?;
                 maybe_owed = true;
             }
-            request = requests.message() => match request? {
+            request = requests.message(), if asks => match request? {
                 Some(request) => {
                     let received = machine
                         .receive(&request, opened.elapsed())
@@ -128,7 +129,7 @@ async fn run<M: Machine, S: SecretSource>(
                     observe(&received, machine.form(), &mut source);
                     maybe_owed = true;
                 }
-                None => return Ok(()),
+                None => asks = false,
             },
             permit = responses.reserve(), if maybe_owed => {
                 let Ok(permit) = permit else { return Ok(()) };
@@ -140,6 +141,7 @@ async fn run<M: Machine, S: SecretSource>(
             }
         }
     }
+    Ok(())
 }
 
 fn observe(received: &Received, form: BundleForm, source: &mut impl SecretSource) {

@@ -235,6 +235,24 @@ async fn tells_the_source_every_name_that_is_wanted_after_each_request() {
     assert_eq!(served.event().await, wanted(&["c"]));
 }
 
+/// As tools do that send one request and close their side.
+#[tokio::test]
+async fn answers_a_client_that_asks_once_and_then_ends_its_stream() {
+    let served = Served::with(&["a"]).await;
+    let mut client = SecretDiscoveryServiceClient::new(served.channel.clone());
+    let once = tokio_stream::once(request(&["a"]));
+    let responses = client.stream_secrets(once).await.unwrap().into_inner();
+    let responses: Vec<_> = scripted::in_time("it ends", responses.collect()).await;
+    assert_eq!(responses.len(), 1);
+    assert_eq!(responses[0].as_ref().unwrap().resources.len(), 1);
+    let once = tokio_stream::once(subscribe(&["nobody"]));
+    let responses = client.delta_secrets(once).await.unwrap().into_inner();
+    let responses: Vec<_> = scripted::in_time("it ends", responses.collect()).await;
+    assert_eq!(responses.len(), 1);
+    let removed = &responses[0].as_ref().unwrap().removed_resources;
+    assert_eq!(removed, &["nobody"]);
+}
+
 /// What a source counts as open is closed when its stream is, whoever closed it.
 #[tokio::test]
 async fn drops_the_source_with_the_stream() {
