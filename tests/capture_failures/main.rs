@@ -24,7 +24,7 @@ use mesh_lite_test_support::{
 use rustix::process::Signal;
 
 mod tunnel_client;
-use tunnel_client::TunnelClient;
+use tunnel_client::{TunnelClient, saved_identity};
 
 const PERMISSIVE: &str = "\
 apiVersion: mesh-lite.io/v1
@@ -369,6 +369,8 @@ on_each_backend! {
         };
         mesh.start_sidecar('a');
         let _ = says(&mesh, "mesh-lite redirect");
+        // Killed before, it would start again with a token that is spent.
+        saved_identity(mesh.a(), &mesh.network);
         mesh.a_mut().kill();
         // Another pod's record is no proof for this one.
         mesh.capture('b');

@@ -9,7 +9,7 @@ use mesh_lite_proto::svid::inspect_leaf;
 use mesh_lite_proto::trust_bundle::TrustBundle;
 use mesh_lite_proto::tunnel::{ALPN, Answer, Status};
 use mesh_lite_proxy::identity::Identity;
-use mesh_lite_proxy::identity::state_file::StateFile;
+use mesh_lite_proxy::identity::state_file::{SavedState, StateFile};
 use mesh_lite_proxy::tls::context::client_config;
 use mesh_lite_test_support::eventually::PATIENCE;
 use mesh_lite_test_support::mesh::API_ID;
@@ -22,14 +22,7 @@ pub(crate) struct TunnelClient(Arc<ClientConfig>);
 
 impl TunnelClient {
     pub(crate) fn of(sidecar: &Sidecar, network: &Network) -> Self {
-        let file = StateFile::in_directory(sidecar.data_dir());
-        let saved = eventually("the sidecar has saved its identity", || {
-            // Nobody else may read it.
-            let read = network.a.namespace.run(SIDECAR_UID, || file.read());
-            read.map_err(|error| error.to_string())?
-                .filter(|saved| saved.key.is_some())
-                .ok_or_else(|| "no key yet".to_owned())
-        });
+        let saved = saved_identity(sidecar, network);
         let chain: Vec<CertificateDer<'static>> = saved
             .rest
             .chain
@@ -88,6 +81,19 @@ impl TunnelClient {
             rest: answer[taken..].to_vec(),
         }
     }
+}
+
+/// Waits until the sidecar of pod a has its certificate on disk: its join token is spent then,
+/// and not needed any more.
+pub(crate) fn saved_identity(sidecar: &Sidecar, network: &Network) -> SavedState {
+    let file = StateFile::in_directory(sidecar.data_dir());
+    eventually("the sidecar has saved its identity", || {
+        // Nobody else may read it.
+        let read = network.a.namespace.run(SIDECAR_UID, || file.read());
+        read.map_err(|error| error.to_string())?
+            .filter(|saved| saved.key.is_some())
+            .ok_or_else(|| "no key yet".to_owned())
+    })
 }
 
 /// What pod b said.
