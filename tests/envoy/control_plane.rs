@@ -16,7 +16,7 @@ use mesh_lite_test_support::loopback_mesh::WEB_ONLY;
 use rustls::ClientConfig;
 
 use crate::scene::{
-    API, Chain, GUEST, RECONNECTS, WEB, application, call, client, is_let_in, wait_changed,
+    API, Chain, GUEST, RECONNECTS, WEB, application, call, client, is_let_in, replace, wait_changed,
 };
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_mesh-lite");
@@ -171,12 +171,6 @@ fn nothing_is_sent_while_the_store_is_broken() {
     scene.mesh.renew_root();
     wait_changed(address, &scene.web, &before);
     assert_eq!(envoy.rejected(), 0, "{}", envoy.output());
-}
-
-fn replace(path: &Path, text: &str) {
-    let unfinished = path.with_extension("unfinished");
-    fs::write(&unfinished, text).unwrap();
-    fs::rename(unfinished, path).unwrap();
 }
 
 /// E2E-E6, SDS-S10, SDS-S11: what is in use stays in use, and what has changed meanwhile is served.

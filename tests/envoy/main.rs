@@ -12,6 +12,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod broken_secret;
 mod control_plane;
 mod forms;
 mod peer_certificates;

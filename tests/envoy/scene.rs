@@ -1,8 +1,9 @@
 //! A pair of Envoys between two applications, fed by the SDS server of this process.
 
+use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -185,4 +186,11 @@ pub(crate) fn wait_changed(to: SocketAddr, config: &Arc<ClientConfig>, before: &
 /// A client of the mesh with a certificate of its own.
 pub(crate) fn client(root: &Authority, id: &str) -> Arc<ClientConfig> {
     client_config(Some(&root.leaf(id, |_| ())), &[])
+}
+
+/// A new content for a file, whole, as an operator would.
+pub(crate) fn replace(path: &Path, text: &str) {
+    let unfinished = path.with_extension("unfinished");
+    fs::write(&unfinished, text).unwrap();
+    fs::rename(unfinished, path).unwrap();
 }

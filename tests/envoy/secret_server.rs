@@ -89,6 +89,11 @@ impl SecretServer {
         self.set_pair(name, &credential.chain_pem, &credential.key_pem())
     }
 
+    /// A certificate with the key of another one, which no server should send.
+    pub(crate) fn set_mismatched(&self, name: &str, chain: &Credential, key: &Credential) {
+        self.set_pair(name, &chain.chain_pem, &key.key_pem());
+    }
+
     fn set_pair(&self, name: &str, chain_pem: &str, key_pem: &str) -> String {
         let secret = svid_secret(name, chain_pem, &key_pem.to_owned().into());
         let version = secret.version.clone();

@@ -3,18 +3,25 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use mesh_lite_test_support::LoopbackMesh;
 use mesh_lite_test_support::applications::Server;
 use mesh_lite_test_support::certificates::Authority;
 use mesh_lite_test_support::envoy::{Envoy, installed};
 use mesh_lite_test_support::eventually;
+use mesh_lite_test_support::eventually::eventually_within;
 use mesh_lite_test_support::loopback_mesh::{WEB_ONLY, WORKLOADS};
 
-use crate::scene::{API, GUEST, WEB, application, call, client, converse, wait_changed};
+use crate::scene::{
+    API, GUEST, WEB, application, call, client, converse, is_let_in, replace, wait_changed,
+};
 use crate::traffic::Traffic;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_mesh-lite");
+
+/// Far more than the 35 s for which a new root settles, and the life of a leaf after it.
+const SETTLES: Duration = Duration::from_secs(120);
 
 struct Scene {
     mesh: LoopbackMesh,
@@ -36,6 +43,12 @@ impl Scene {
             application,
             program,
         })
+    }
+
+    /// The root in a folder of the control plane's data directory.
+    fn root(&self, folder: &str) -> Authority {
+        let path = self.mesh.state().join(folder).join("root.pem");
+        Authority::read(&std::fs::read_to_string(path).unwrap())
     }
 
     fn socket(&self, workload: &str) -> String {
@@ -134,14 +147,68 @@ fn what_sidecars_renew_reaches_envoys_under_traffic() {
     let to = inbound.listener();
     let outbound = scene.outbound("web", to, API);
     let from = outbound.listener();
-    let root = std::fs::read_to_string(scene.mesh.state().join("root/root.pem")).unwrap();
-    let web = client(&Authority::read(&root), WEB);
+    let web = client(&scene.root("root"), WEB);
     let traffic = Traffic::start(move || converse(from));
     let mut shown = call(to, &web).unwrap();
     for _ in 0..3 {
         shown = wait_changed(to, &web, &shown);
         traffic.wait_served(5);
     }
+    traffic.assert_no_failure();
+    for envoy in [&inbound, &outbound] {
+        assert_eq!(envoy.rejected(), 0, "{}", envoy.output());
+    }
+}
+
+/// E2E-E4, SDS-S17, with all of the mesh: the next root is announced, settles for 35 s, its issuing
+/// CA signs, and the old root goes once nothing in use comes from it.
+#[test]
+fn a_root_change_of_the_whole_mesh_costs_no_connection() {
+    const TEST: &str = concat!(
+        module_path!(),
+        "::a_root_change_of_the_whole_mesh_costs_no_connection"
+    );
+    let Some(mut scene) = Scene::start(TEST, &["--leaf-lifetime", "20s"]) else {
+        return;
+    };
+    scene.start_sidecars();
+    let mut inbound = scene.inbound(&[]);
+    inbound.wait_ready();
+    let to = inbound.listener();
+    let outbound = scene.outbound("web", to, API);
+    let from = outbound.listener();
+    let old = scene.root("root");
+    let old_web = client(&old, WEB);
+    let issuer = call(to, &old_web).unwrap()[1].clone();
+    let traffic = Traffic::start(move || converse(from));
+    scene.mesh.init_root("next-root");
+    let web = client(&scene.root("next-root"), WEB);
+    eventually_within(SETTLES, "the next issuing CA signs", || {
+        match call(to, &web).map(|shown| shown[1] == issuer) {
+            Ok(false) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    // whatever web gets from now on comes from the next root
+    let serials = outbound.serials();
+    eventually_within(SETTLES, "web has renewed", || {
+        if outbound.serials() == serials {
+            Err("not yet")
+        } else {
+            Ok(())
+        }
+    });
+    let bundle = scene.mesh.state().join("trust-bundle.pem");
+    let both = std::fs::read_to_string(&bundle).unwrap();
+    replace(&bundle, &both.replace(&old.pem, ""));
+    eventually("the old root is gone", || {
+        if is_let_in(to, &old_web) {
+            Err("believed")
+        } else {
+            Ok(())
+        }
+    });
+    traffic.wait_served(20);
     traffic.assert_no_failure();
     for envoy in [&inbound, &outbound] {
         assert_eq!(envoy.rejected(), 0, "{}", envoy.output());
@@ -187,8 +254,7 @@ fn a_sidecar_that_is_killed_and_comes_back_serves_its_new_certificate() {
     let mut inbound = scene.inbound(&[]);
     inbound.wait_ready();
     let to = inbound.listener();
-    let root = std::fs::read_to_string(scene.mesh.state().join("root/root.pem")).unwrap();
-    let web = client(&Authority::read(&root), WEB);
+    let web = client(&scene.root("root"), WEB);
     let before = call(to, &web).unwrap();
     scene.mesh.sidecar_mut("api").kill();
     assert_eq!(call(to, &web).unwrap(), before);

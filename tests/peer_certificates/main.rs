@@ -97,6 +97,19 @@ async fn the_control_plane_serves_callers_with_a_good_certificate_only() {
     .await;
 }
 
+#[test]
+fn the_table_has_a_case_of_every_line_that_is_about_a_certificate() {
+    let about_bundles = [16, 17];
+    let table = table();
+    for number in (1..=20).filter(|number| !about_bundles.contains(number)) {
+        let id = format!("SPIFFE-V{number}");
+        assert!(
+            table.iter().any(|line| line.lines.contains(&id.as_str())),
+            "{id}"
+        );
+    }
+}
+
 /// SPIFFE-V10: a missing certificate is not one that may be believed.
 #[tokio::test]
 async fn a_sidecar_that_is_dialled_wants_a_certificate() {

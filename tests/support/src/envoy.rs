@@ -160,6 +160,17 @@ impl Envoy {
         self.sum("update_rejected")
     }
 
+    /// Serial numbers of the leaves in use.
+    pub fn serials(&self) -> Vec<String> {
+        let (_, text) = self.get("/certs");
+        let listed: Value = serde_json::from_str(&text).unwrap();
+        let pairs = listed["certificates"].as_array().cloned();
+        let leaves = pairs.unwrap_or_default().into_iter();
+        leaves
+            .filter_map(|pair| Some(pair["cert_chain"][0]["serial_number"].as_str()?.to_owned()))
+            .collect()
+    }
+
     pub fn config_dump(&self) -> Value {
         serde_json::from_str(&self.get("/config_dump").1).unwrap()
     }

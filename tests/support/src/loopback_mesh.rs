@@ -118,6 +118,14 @@ impl LoopbackMesh {
         self.control_plane.as_ref().map(Process::pid)
     }
 
+    /// Makes another root, in a folder of the control plane's data directory, and its issuing CA.
+    pub fn init_root(&self, folder: &str) {
+        let mut init = self.command("root");
+        init.args(["init", "--data-dir"]).arg(self.state());
+        init.arg("--root-dir").arg(self.state().join(folder));
+        succeed(&mut init);
+    }
+
     /// Signs the next issuing CA; a running control plane notices.
     pub fn renew_root(&self) {
         let mut renew = self.command("root");

@@ -151,40 +151,40 @@ fn names() -> Vec<PeerCertificate> {
     use Ours::{Expected, Other, Refused};
     let dns = |name: &str| SanType::DnsName(name.try_into().unwrap());
     vec![
-        leaf(&["V1", "I1"], "the right URI", Expected, BOTH, |_| ()),
-        leaf(&["I10"], "another URI", Other, NEITHER, uris(&[OTHER])),
-        leaf(&["I10"], "the right URI but for the case of its path", Other, NEITHER,
+        leaf(&["SPIFFE-V1", "SPIFFE-I1"], "the right URI", Expected, BOTH, |_| ()),
+        leaf(&["SPIFFE-I10"], "another URI", Other, NEITHER, uris(&[OTHER])),
+        leaf(&["SPIFFE-I10"], "the right URI but for the case of its path", Other, NEITHER,
             uris(&["spiffe://cluster.local/ns/shop/sa/Web"])),
-        leaf(&["I9"], "an ID of the greatest length", Other, NEITHER, |p| {
+        leaf(&["SPIFFE-I9"], "an ID of the greatest length", Other, NEITHER, |p| {
             let length = 2048 - "spiffe://cluster.local/".len();
             p.subject_alt_names = vec![uri(&format!("spiffe://cluster.local/{}", "x".repeat(length)))];
         }),
-        leaf(&["V5"], "no name at all", Refused, NEITHER, uris(&[])),
-        leaf(&["V5"], "a DNS name only", Refused, NEITHER,
+        leaf(&["SPIFFE-V5"], "no name at all", Refused, NEITHER, uris(&[])),
+        leaf(&["SPIFFE-V5"], "a DNS name only", Refused, NEITHER,
             move |p| p.subject_alt_names = vec![dns("web.shop")]),
-        leaf(&["V6"], "two URIs, the right one first", Refused, BOTH, uris(&[EXPECTED, OTHER])),
-        leaf(&["V6"], "two URIs, the right one last", Refused, BOTH, uris(&[OTHER, EXPECTED])),
-        leaf(&["V6"], "the right URI twice", Refused, None, uris(&[EXPECTED, EXPECTED])),
-        leaf(&["V6"], "the right URI and then a web address", Refused, None,
+        leaf(&["SPIFFE-V6"], "two URIs, the right one first", Refused, BOTH, uris(&[EXPECTED, OTHER])),
+        leaf(&["SPIFFE-V6"], "two URIs, the right one last", Refused, BOTH, uris(&[OTHER, EXPECTED])),
+        leaf(&["SPIFFE-V6"], "the right URI twice", Refused, None, uris(&[EXPECTED, EXPECTED])),
+        leaf(&["SPIFFE-V6"], "the right URI and then a web address", Refused, None,
             uris(&[EXPECTED, "https://cluster.local/ns/shop/sa/web"])),
-        leaf(&["V6"], "a web address and then the right URI", Refused, None,
+        leaf(&["SPIFFE-V6"], "a web address and then the right URI", Refused, None,
             uris(&["https://cluster.local/ns/shop/sa/web", EXPECTED])),
-        leaf(&["V7"], "a web address", Refused, NEITHER,
+        leaf(&["SPIFFE-V7"], "a web address", Refused, NEITHER,
             uris(&["https://cluster.local/ns/shop/sa/web"])),
-        leaf(&["V9", "I5"], "the trust domain in upper case", Refused, NEITHER,
+        leaf(&["SPIFFE-V9", "SPIFFE-I5"], "the trust domain in upper case", Refused, NEITHER,
             uris(&["spiffe://CLUSTER.LOCAL/ns/shop/sa/web"])),
-        leaf(&["V8", "I11"], "a trust domain and no path", Refused, NEITHER,
+        leaf(&["SPIFFE-V8", "SPIFFE-I11"], "a trust domain and no path", Refused, NEITHER,
             uris(&["spiffe://cluster.local"])),
-        leaf(&["V8", "I7"], "the empty path", Refused, None, uris(&["spiffe://cluster.local/"])),
-        leaf(&["V20"], "another URI, the right one as common name", Other, NEITHER, |p| {
+        leaf(&["SPIFFE-V8", "SPIFFE-I7"], "the empty path", Refused, None, uris(&["spiffe://cluster.local/"])),
+        leaf(&["SPIFFE-V20"], "another URI, the right one as common name", Other, NEITHER, |p| {
             p.subject_alt_names = vec![uri(OTHER)];
             p.distinguished_name.push(DnType::CommonName, EXPECTED);
         }),
-        leaf(&["V20"], "another URI, and a DNS name that looks right", Other, NEITHER,
+        leaf(&["SPIFFE-V20"], "another URI, and a DNS name that looks right", Other, NEITHER,
             move |p| p.subject_alt_names = vec![uri(OTHER), dns("web.shop")]),
-        leaf(&["L1"], "the right URI and a DNS name", Expected, BOTH,
+        leaf(&["SPIFFE-L1"], "the right URI and a DNS name", Expected, BOTH,
             move |p| p.subject_alt_names = vec![uri(EXPECTED), dns("web.shop")]),
-        leaf(&["L2"], "a subject, and so names that are not critical", Expected, BOTH, |p| {
+        leaf(&["SPIFFE-L2"], "a subject, and so names that are not critical", Expected, BOTH, |p| {
             p.distinguished_name.push(DnType::CommonName, "web");
         }),
     ]
@@ -197,10 +197,16 @@ fn malformed_names() -> impl Iterator<Item = PeerCertificate> {
     all.chain([longest, long_domain]).map(|text| {
         let shown: String = text.chars().take(60).collect();
         let name = format!("the malformed ID {shown:?}");
-        leaf(&["V9"], &name, Ours::Refused, NEITHER, move |params| {
-            params.subject_alt_names.clear();
-            params.custom_extensions = vec![raw_uris(&[&text])];
-        })
+        leaf(
+            &["SPIFFE-V9"],
+            &name,
+            Ours::Refused,
+            NEITHER,
+            move |params| {
+                params.subject_alt_names.clear();
+                params.custom_extensions = vec![raw_uris(&[&text])];
+            },
+        )
     })
 }
 
@@ -210,37 +216,37 @@ fn rights() -> Vec<PeerCertificate> {
     use KeyUsagePurpose::{CrlSign, KeyAgreement, KeyCertSign};
     use Ours::{Expected, Refused};
     vec![
-        leaf(&["V2", "A7"], "a CA", Refused, ONLY_PLAIN,
+        leaf(&["SPIFFE-V2", "SPIFFE-A7"], "a CA", Refused, ONLY_PLAIN,
             |p| p.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)),
-        leaf(&["V2", "A7"], "a CA that may sign certificates", Refused, ONLY_PLAIN, |p| {
+        leaf(&["SPIFFE-V2", "SPIFFE-A7"], "a CA that may sign certificates", Refused, ONLY_PLAIN, |p| {
             p.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
             p.key_usages.push(KeyCertSign);
         }),
-        leaf(&["V2", "A7"], "a CA that may sign nothing but certificates", Refused, NEITHER, |p| {
+        leaf(&["SPIFFE-V2", "SPIFFE-A7"], "a CA that may sign nothing but certificates", Refused, NEITHER, |p| {
             p.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
             p.key_usages = vec![KeyCertSign];
         }),
-        leaf(&["V3"], "a key that may sign certificates", Refused, ONLY_PLAIN,
+        leaf(&["SPIFFE-V3"], "a key that may sign certificates", Refused, ONLY_PLAIN,
             |p| p.key_usages.push(KeyCertSign)),
-        leaf(&["V3"], "a key that may sign CRLs", Refused, ONLY_PLAIN,
+        leaf(&["SPIFFE-V3"], "a key that may sign CRLs", Refused, ONLY_PLAIN,
             |p| p.key_usages.push(CrlSign)),
-        leaf(&["V4"], "no key usage", Refused, ONLY_PLAIN, |p| p.key_usages.clear()),
-        leaf(&["V4"], "a key that may not sign handshakes", Refused, None,
+        leaf(&["SPIFFE-V4"], "no key usage", Refused, ONLY_PLAIN, |p| p.key_usages.clear()),
+        leaf(&["SPIFFE-V4"], "a key that may not sign handshakes", Refused, None,
             |p| p.key_usages = vec![KeyAgreement]),
-        leaf(&["V18"], "no extended key usage", Expected, BOTH, |p| p.extended_key_usages.clear()),
-        leaf(&["V18"], "for servers only", Refused, None,
+        leaf(&["SPIFFE-V18"], "no extended key usage", Expected, BOTH, |p| p.extended_key_usages.clear()),
+        leaf(&["SPIFFE-V18"], "for servers only", Refused, None,
             |p| p.extended_key_usages = vec![ServerAuth]),
-        leaf(&["V18"], "for clients only", Refused, None,
+        leaf(&["SPIFFE-V18"], "for clients only", Refused, None,
             |p| p.extended_key_usages = vec![ClientAuth]),
-        leaf(&["V18"], "for signing code", Refused, None,
+        leaf(&["SPIFFE-V18"], "for signing code", Refused, None,
             |p| p.extended_key_usages = vec![CodeSigning]),
-        leaf(&["V19"], "a critical extension that nobody knows", Refused, NEITHER, |p| {
+        leaf(&["SPIFFE-V19"], "a critical extension that nobody knows", Refused, NEITHER, |p| {
             let mut unknown = rcgen::CustomExtension::from_oid_content(
                 &[1, 3, 6, 1, 4, 1, 55555, 1], vec![5, 0]);
             unknown.set_criticality(true);
             p.custom_extensions = vec![unknown];
         }),
-        leaf(&["L3"], "no basic constraints", Expected, None, |p| p.is_ca = IsCa::NoCa),
+        leaf(&["SPIFFE-L3"], "no basic constraints", Expected, None, |p| p.is_ca = IsCa::NoCa),
     ]
 }
 
@@ -248,9 +254,9 @@ fn rights() -> Vec<PeerCertificate> {
 fn times() -> Vec<PeerCertificate> {
     use Ours::Refused;
     vec![
-        leaf(&["V10"], "expired", Refused, NEITHER,
+        leaf(&["SPIFFE-V10"], "expired", Refused, NEITHER,
             |p| p.not_after = date_time_ymd(2020, 1, 1)),
-        leaf(&["V10"], "not valid yet", Refused, NEITHER,
+        leaf(&["SPIFFE-V10"], "not valid yet", Refused, NEITHER,
             |p| p.not_before = date_time_ymd(2400, 1, 1)),
     ]
 }
@@ -260,42 +266,42 @@ fn issuers() -> Vec<PeerCertificate> {
     use Ours::{Expected, Refused};
     let foreign = "spiffe://other.mesh/ns/shop/sa/web";
     vec![
-        chain(&["V11", "V12"], "signed by another root", Refused, NEITHER,
+        chain(&["SPIFFE-V11", "SPIFFE-V12"], "signed by another root", Refused, NEITHER,
             |s| s.stranger.leaf(EXPECTED, |_| ())),
-        chain(&["V11"], "signed by another root, which comes with it", Refused, NEITHER,
+        chain(&["SPIFFE-V11"], "signed by another root, which comes with it", Refused, NEITHER,
             |s| s.stranger.leaf(EXPECTED, |_| ()).under(&[&s.stranger])),
-        chain(&["V11"], "signed in our root's name with another key", Refused, NEITHER,
+        chain(&["SPIFFE-V11"], "signed in our root's name with another key", Refused, NEITHER,
             |s| s.mesh.impostor().leaf(EXPECTED, |_| ())),
-        chain(&["V11"], "signed by itself", Refused, NEITHER, |_| Credential::self_signed(EXPECTED)),
-        chain(&["V12"], "another trust domain's ID, signed by our root", Refused, NEITHER,
+        chain(&["SPIFFE-V11"], "signed by itself", Refused, NEITHER, |_| Credential::self_signed(EXPECTED)),
+        chain(&["SPIFFE-V12"], "another trust domain's ID, signed by our root", Refused, NEITHER,
             move |s| s.mesh.leaf(foreign, |_| ())),
-        chain(&["V13"], "its issuer is missing", Refused, NEITHER,
+        chain(&["SPIFFE-V13"], "its issuer is missing", Refused, NEITHER,
             |s| s.mesh.intermediate(|_| ()).leaf(EXPECTED, |_| ())),
-        chain(&["V13"], "with its issuer", Expected, BOTH, |s| {
+        chain(&["SPIFFE-V13"], "with its issuer", Expected, BOTH, |s| {
             let issuer = s.mesh.intermediate(|_| ());
             issuer.leaf(EXPECTED, |_| ()).under(&[&issuer])
         }),
-        chain(&["V13"], "with its issuers, in the wrong order", Expected, BOTH, |s| {
+        chain(&["SPIFFE-V13"], "with its issuers, in the wrong order", Expected, BOTH, |s| {
             let upper = s.mesh.intermediate(|_| ());
             let lower = upper.intermediate(|_| ());
             lower.leaf(EXPECTED, |_| ()).under(&[&upper, &lower])
         }),
-        chain(&["V14"], "its issuer is not a CA", Refused, NEITHER, |s| {
+        chain(&["SPIFFE-V14"], "its issuer is not a CA", Refused, NEITHER, |s| {
             let issuer = s.mesh.intermediate(|p| p.is_ca = IsCa::ExplicitNoCa);
             issuer.leaf(EXPECTED, |_| ()).under(&[&issuer])
         }),
-        chain(&["V14"], "its issuer says nothing of being a CA", Refused, NEITHER, |s| {
+        chain(&["SPIFFE-V14"], "its issuer says nothing of being a CA", Refused, NEITHER, |s| {
             let issuer = s.mesh.intermediate(|p| p.is_ca = IsCa::NoCa);
             issuer.leaf(EXPECTED, |_| ()).under(&[&issuer])
         }),
-        chain(&["V14"], "its issuer may not sign certificates", Refused, NEITHER, |s| {
+        chain(&["SPIFFE-V14"], "its issuer may not sign certificates", Refused, NEITHER, |s| {
             let may_not = |p: &mut CertificateParams| {
                 p.key_usages = vec![KeyUsagePurpose::DigitalSignature];
             };
             let issuer = s.mesh.intermediate(may_not);
             issuer.leaf(EXPECTED, |_| ()).under(&[&issuer])
         }),
-        chain(&["V14"], "its issuer is another leaf", Refused, NEITHER, |s| {
+        chain(&["SPIFFE-V14"], "its issuer is another leaf", Refused, NEITHER, |s| {
             let issuer = s.mesh.intermediate(|p| {
                 p.distinguished_name = DistinguishedName::new();
                 p.subject_alt_names = vec![uri(OTHER)];
@@ -304,7 +310,7 @@ fn issuers() -> Vec<PeerCertificate> {
             });
             issuer.leaf(EXPECTED, |_| ()).under(&[&issuer])
         }),
-        chain(&["V10"], "its issuer has expired", Refused, NEITHER, |s| {
+        chain(&["SPIFFE-V10"], "its issuer has expired", Refused, NEITHER, |s| {
             let issuer = s.mesh.intermediate(|p| p.not_after = date_time_ymd(2020, 1, 1));
             issuer.leaf(EXPECTED, |_| ()).under(&[&issuer])
         }),
@@ -317,18 +323,18 @@ fn path_lengths() -> Vec<PeerCertificate> {
         p.is_ca = IsCa::Ca(BasicConstraints::Constrained(length));
     };
     vec![
-        chain(&["V15"], "one authority below one that allows none", Ours::Refused, NEITHER,
+        chain(&["SPIFFE-V15"], "one authority below one that allows none", Ours::Refused, NEITHER,
             move |s| {
                 let upper = s.mesh.intermediate(length(0));
                 let lower = upper.intermediate(|_| ());
                 lower.leaf(EXPECTED, |_| ()).under(&[&lower, &upper])
             }),
-        chain(&["V15"], "no authority below one that allows none", Ours::Expected, BOTH,
+        chain(&["SPIFFE-V15"], "no authority below one that allows none", Ours::Expected, BOTH,
             move |s| {
                 let issuer = s.mesh.intermediate(length(0));
                 issuer.leaf(EXPECTED, |_| ()).under(&[&issuer])
             }),
-        chain(&["V15"], "as many authorities as the upper one allows", Ours::Expected, BOTH,
+        chain(&["SPIFFE-V15"], "as many authorities as the upper one allows", Ours::Expected, BOTH,
             move |s| {
                 let upper = s.mesh.intermediate(length(1));
                 let lower = upper.intermediate(length(0));
