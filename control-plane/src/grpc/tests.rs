@@ -26,7 +26,10 @@ use prost_types::{Struct, Value, value::Kind};
 use rcgen::{CertificateParams, KeyPair, PublicKeyData};
 use rustls_pki_types::{CertificateDer, UnixTime};
 use spiffe::TrustDomain;
-use tokio::{io::DuplexStream, time};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time,
+};
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tonic::{
     Code,
@@ -51,7 +54,11 @@ use crate::{
     workload_index::Workload,
 };
 
+mod ending;
 mod strangers;
+mod wire_tap;
+
+use wire_tap::Tapped;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const WEB: &str = "spiffe://mesh.test/ns/shop/sa/web";
@@ -100,7 +107,8 @@ fn peer(trust: &Arc<Trust>) -> Peer {
 struct Served {
     channel: Channel,
     trust: watch::Sender<Arc<Trust>>,
-    _end: watch::Sender<Ending>,
+    end: watch::Sender<Ending>,
+    tapped: Tapped,
     _policies: watch::Sender<PolicyIndex>,
     _workloads: watch::Sender<Arc<WorkloadIndex>>,
 }
@@ -145,16 +153,18 @@ async fn served(trust: Arc<Trust>, peer: Option<Peer>) -> Served {
         stranger: None,
     };
     tokio::spawn(connection::serve(server, routes, opened, ending));
+    let tapped = Tapped::default();
     Served {
-        channel: dial(client).await,
+        channel: dial(tapped.tap(client)).await,
         trust,
-        _end: end,
+        end,
+        tapped,
         _policies: policies,
         _workloads: workloads,
     }
 }
 
-async fn dial(client: DuplexStream) -> Channel {
+async fn dial(client: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Channel {
     let mut client = Some(client);
     let dial = service_fn(move |_| {
         let client = client

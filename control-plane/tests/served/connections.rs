@@ -40,6 +40,7 @@ async fn refuses_a_caller_whose_certificate_another_root_signed() {
         .await;
 }
 
+/// SDS-S25
 #[tokio::test]
 async fn hangs_up_on_plaintext() {
     let running = Running::start().await;
@@ -65,6 +66,7 @@ async fn hangs_up_on_plaintext() {
         .await;
 }
 
+/// SDS-S22, SDS-S23
 #[tokio::test]
 async fn ends_streams_with_unavailable_when_it_ends() {
     let mut running = Running::start().await;

@@ -30,8 +30,12 @@ struct Served {
     task: tokio::task::JoinHandle<()>,
 }
 
-/// A connection in memory, with a service whose streams never end by themselves.
 async fn served(peer: Option<Arc<Peer>>) -> Served {
+    served_to(peer, Endpoint::from_static("http://control-plane")).await
+}
+
+/// A connection in memory, with a service whose streams never end by themselves.
+async fn served_to(peer: Option<Arc<Peer>>, endpoint: Endpoint) -> Served {
     let (client, server) = tokio::io::duplex(64 * 1024);
     let (end, ending) = watch::channel(Ending::NotYet);
     let (_, health) = tonic_health::server::health_reporter();
@@ -48,7 +52,6 @@ async fn served(peer: Option<Arc<Peer>>) -> Served {
             .ok_or_else(|| std::io::Error::other("one connection only"));
         async move { client.map(TokioIo::new) }
     });
-    let endpoint = Endpoint::from_static("http://control-plane");
     let channel = endpoint.connect_with_connector(dial).await.unwrap();
     Served { channel, end, task }
 }
@@ -64,6 +67,7 @@ async fn open_stream(channel: &Channel) -> tonic::Streaming<tonic_health::pb::He
     stream
 }
 
+/// SDS-S22
 #[tokio::test(start_paused = true)]
 async fn closes_a_connection_at_its_age_and_a_strangers_much_earlier() {
     for (peer, allowance) in [(Some(peer()), OF_PEERS), (None, OF_STRANGERS)] {
@@ -83,6 +87,7 @@ async fn closes_a_connection_at_its_age_and_a_strangers_much_earlier() {
     }
 }
 
+/// SDS-S22
 #[tokio::test(start_paused = true)]
 async fn closes_at_once_when_the_control_plane_ends() {
     let opened = Instant::now();
@@ -93,6 +98,7 @@ async fn closes_at_once_when_the_control_plane_ends() {
     assert!(opened.elapsed() <= GRACE_AT_END + LAST_WORDS + Duration::from_secs(1));
 }
 
+/// SDS-S21
 #[tokio::test(start_paused = true)]
 async fn refuses_requests_that_come_too_fast() {
     let Served {
@@ -127,4 +133,45 @@ fn spreads_the_age_of_connections_by_a_fifth_each_way() {
         "{ages:?}"
     );
     assert!(ages.iter().any(|age| *age < middle) && ages.iter().any(|age| *age > middle));
+}
+
+/// SDS-S22
+#[tokio::test(start_paused = true)]
+async fn tolerates_pings_and_silence() {
+    let ping = Duration::from_secs(10);
+    let endpoint = Endpoint::from_static("http://control-plane")
+        .http2_keep_alive_interval(ping)
+        .keep_alive_timeout(Duration::from_secs(5))
+        .keep_alive_while_idle(true);
+    for endpoint in [endpoint, Endpoint::from_static("http://control-plane")] {
+        let Served {
+            channel,
+            end: _end,
+            task,
+        } = served_to(Some(peer()), endpoint).await;
+        let mut stream = open_stream(&channel).await;
+        // less than the least age of a connection
+        let silence = time::timeout(Duration::from_secs(20 * 60), stream.message());
+        assert!(silence.await.is_err(), "the stream ended");
+        assert!(!task.is_finished());
+        open_stream(&channel).await;
+    }
+}
+
+/// SDS-S21
+#[tokio::test(start_paused = true)]
+async fn one_more_stream_than_a_peer_may_have_waits_until_another_ends() {
+    let Served {
+        channel,
+        end: _end,
+        task: _task,
+    } = served(Some(peer())).await;
+    let mut open = Vec::new();
+    for _ in 0..OF_PEERS.streams {
+        open.push(open_stream(&channel).await);
+    }
+    let a_while = Duration::from_secs(5);
+    assert!(time::timeout(a_while, open_stream(&channel)).await.is_err());
+    open.pop();
+    assert!(time::timeout(a_while, open_stream(&channel)).await.is_ok());
 }
