@@ -88,6 +88,8 @@ def main():
     state = os.path.join(folder, "state")
     documents = os.path.join(folder, "documents")
     os.makedirs(documents)
+    for sidecar in ("a", "b"):
+        os.mkdir(os.path.join(folder, sidecar), 0o700)
     write(os.path.join(documents, "mesh.yaml"), DOCUMENTS.format(
         client=CLIENT, server=SERVER, other=OTHER, tunnel=tunnel, backend=backend, domain=domain))
     run(program, "root", "init", "--data-dir", state, "--trust-domain", domain)
