@@ -374,6 +374,11 @@ impl LoopbackSidecar {
         self.process.kill();
     }
 
+    /// How it ends by itself.
+    pub fn ended(&mut self) -> std::process::ExitStatus {
+        self.process.ended()
+    }
+
     /// SIGTERM, and how it ends.
     pub fn terminate(&mut self) -> std::process::ExitStatus {
         self.process.signal(Signal::TERM);
