@@ -1,37 +1,12 @@
-use std::{
-    io::{self, Write},
-    sync::{Arc, Mutex},
-};
-
+use mesh_lite_proto::secret_discovery::OWN_BUNDLE;
 use rcgen::KeyPair;
-use tracing_subscriber::fmt::MakeWriter;
 
 use super::{
-    client::{csr, fetch_request, with_token},
+    client::{csr, fetch_request, request_for, with_token},
+    log::heard,
+    remote_keys::{Pair, TokenStream, stream_token},
     running::{Directories, Running},
 };
-
-/// Everything that is logged, whatever its level.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl MakeWriter<'_> for Log {
-    type Writer = Self;
-
-    fn make_writer(&self) -> Self {
-        self.clone()
-    }
-}
 
 /// The lines between the markers, which no text of ours would hold by chance.
 fn key_lines(file: &std::path::Path) -> Vec<String> {
@@ -46,20 +21,23 @@ fn key_lines(file: &std::path::Path) -> Vec<String> {
 /// SDS-S29
 #[tokio::test]
 async fn logs_no_key_and_no_join_token_at_any_level() {
-    let log = Log::default();
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::TRACE)
-        .with_writer(log.clone())
-        .finish();
-    let _logging = tracing::subscriber::set_default(subscriber);
+    let log = heard();
     let directories = Directories::new();
     let (web, api) = (directories.token("shop/web"), directories.token("shop/api"));
-    let running = Running::start_in(directories).await;
+    let reusable = stream_token(&directories, "shop/web");
+    let mut settings = directories.settings();
+    settings.allow_remote_keys = true;
+    let running = Running::start_with(directories, settings).await;
     let key = KeyPair::generate().unwrap();
     for token in [&web, &web, &api] {
         let request = with_token(fetch_request(&csr(&key, &[])), token);
         let _ = running.fetch(running.anonymous().await, request).await;
     }
+    let request = request_for(&["default", OWN_BUNDLE]);
+    let mut stream = TokenStream::open(running.anonymous().await, request, &reusable)
+        .await
+        .unwrap();
+    let made_here = stream.next_pair("default").await;
     running.directories.renew_root();
     let issuing = running.directories.data.join("issuing/issuing-ca.pem");
     std::fs::write(&issuing, "not PEM").unwrap();
@@ -69,12 +47,19 @@ async fn logs_no_key_and_no_join_token_at_any_level() {
     .await;
     let root = key_lines(&running.directories.data.join("root/root.pem"));
     running.directories.renew_root();
-    let secrets = [root, key_lines(&issuing), vec![web, api]].concat();
+    let secrets = [
+        root,
+        key_lines(&issuing),
+        Pair::lines_of_key(&made_here),
+        vec![web, api, reusable],
+    ]
+    .concat();
     let mut answers = running.get("/metrics").await.1 + &running.get("/readyz").await.1;
     running.end().await;
-    answers.push_str(&String::from_utf8_lossy(&log.0.lock().unwrap()));
+    answers.push_str(&log.text());
     assert!(
-        answers.contains("certificate issued"),
+        !log.lines(&["control_plane::audit", "certificate issued"])
+            .is_empty(),
         "the log was not caught"
     );
     for secret in secrets {
