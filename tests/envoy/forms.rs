@@ -37,7 +37,7 @@ fn takes_its_secrets(test: &str, template: &str, values: &[(&str, &str)]) {
     });
     assert!(!is_let_in(address, &web), "the old root is still believed");
     assert_eq!(envoy.rejected(), 0, "{:?}", scene.server.rejections());
-    assert_eq!(scene.server.rejections(), [String::new(); 0]);
+    assert!(scene.server.rejections().is_empty());
     // SDS-S9, SDS-S12: an answer to every response, and no more
     let attempts = envoy.sum("update_attempt");
     assert!(attempts < 20, "{attempts} requests for five responses");

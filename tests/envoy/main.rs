@@ -22,4 +22,5 @@ mod rotation;
 mod scene;
 mod secret_server;
 mod traffic;
+mod withdrawal;
 mod workload_socket;

@@ -7,7 +7,7 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use rustix::process::Signal;
@@ -130,6 +130,19 @@ impl LoopbackMesh {
     pub fn renew_root(&self) {
         let mut renew = self.command("root");
         succeed(renew.arg("renew").arg("--data-dir").arg(self.state()));
+    }
+
+    /// SIGTERM, and how it ends.
+    pub fn end_control_plane(&mut self) -> ExitStatus {
+        let mut process = self.control_plane.take().expect("a control plane");
+        process.signal(Signal::TERM);
+        process.ended()
+    }
+
+    pub fn control_plane_output(&self) -> String {
+        self.control_plane
+            .as_ref()
+            .map_or_else(String::new, Process::output)
     }
 
     pub fn kill_control_plane(&mut self) {
@@ -375,12 +388,12 @@ impl LoopbackSidecar {
     }
 
     /// How it ends by itself.
-    pub fn ended(&mut self) -> std::process::ExitStatus {
+    pub fn ended(&mut self) -> ExitStatus {
         self.process.ended()
     }
 
     /// SIGTERM, and how it ends.
-    pub fn terminate(&mut self) -> std::process::ExitStatus {
+    pub fn terminate(&mut self) -> ExitStatus {
         self.process.signal(Signal::TERM);
         self.process.ended()
     }
