@@ -76,7 +76,7 @@ fn issuances(mesh: &LoopbackMesh, outcome: &str) -> f64 {
 #[test]
 fn an_evicted_caller_is_cut_off_and_nobody_else_notices() {
     let server = application();
-    let mesh = mesh(&server);
+    let mut mesh = mesh(&server);
     let (mut web, mut guest) = (called(&mesh, "web"), called(&mesh, "guest"));
     assert_eq!(web.echo("before").unwrap(), "before");
     mesh.write_documents("evictions.yaml", &evicting(WEB_ID));
@@ -95,17 +95,20 @@ fn an_evicted_caller_is_cut_off_and_nobody_else_notices() {
     assert_eq!(guest.echo("still here").unwrap(), "still here");
     drop(called(&mesh, "guest"));
 
-    // a new issuing CA has every sidecar renew at once: one is refused, the others are served
+    // started anew it gets no certificate, while a new issuing CA has the others renew
     let before = issuances(&mesh, "granted");
-    mesh.renew_root();
-    eventually("web's renewal is refused", || {
+    mesh.sidecar_mut("web").kill();
+    mesh.start_sidecar("web");
+    eventually("web is refused a certificate", || {
         let refused = issuances(&mesh, "evicted");
         if refused >= 1.0 { Ok(()) } else { Err(refused) }
     });
+    mesh.renew_root();
     eventually("the others renew", || {
         let granted = issuances(&mesh, "granted") - before;
         if granted >= 2.0 { Ok(()) } else { Err(granted) }
     });
+    assert!(mesh.sidecar("web").readiness().unwrap().0 != 200);
     assert_eq!(guest.echo("all the time").unwrap(), "all the time");
 
     // what was done by a document is undone by its removal
