@@ -226,3 +226,6 @@ fn words_for(broken: &Broken) -> Box<str> {
         other => other.to_string().into(),
     }
 }
+
+#[cfg(test)]
+mod tests;

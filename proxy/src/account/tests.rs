@@ -1,0 +1,139 @@
+use std::{
+    io::Write,
+    sync::{Arc, Mutex},
+    time::{Duration, SystemTime},
+};
+
+use mesh_lite_proto::{
+    authorization::SourceRef,
+    tunnel::{EncodedAnswer, InvalidAnswer},
+};
+use serde_json::Value;
+
+use super::*;
+use crate::{access_log::ConnectionIds, metrics::MetricsPrefix};
+
+/// Ten times what anything here should take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+#[derive(Clone, Default)]
+struct Memory(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Memory {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn epoch() -> SystemTime {
+    SystemTime::UNIX_EPOCH
+}
+
+/// An outbound connection's account, and where it is told.
+struct Told {
+    account: Account,
+    memory: Memory,
+    metrics: Metrics,
+    log: AccessLog,
+}
+
+impl Told {
+    fn new() -> Self {
+        let metrics = Metrics::new(&MetricsPrefix::default(), 10);
+        let memory = Memory::default();
+        let log = AccessLog::write_to(memory.clone(), &metrics).unwrap();
+        let account = Account::open(
+            ConnectionIds::new(epoch()).next_id(),
+            Direction::Outbound,
+            ([10, 0, 0, 1], 4711).into(),
+            (&metrics, &log, epoch),
+        );
+        Self {
+            account,
+            memory,
+            metrics,
+            log,
+        }
+    }
+
+    /// `event` and `decision` of each line.
+    fn lines(&self) -> Vec<(String, String)> {
+        assert!(self.log.flush(PATIENCE));
+        let bytes = self.memory.0.lock().unwrap().clone();
+        let text = String::from_utf8(bytes).unwrap();
+        let field = |line: &Value, name: &str| line[name].as_str().unwrap_or("-").to_owned();
+        text.lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .map(|line| (field(&line, "event"), field(&line, "decision")))
+            .collect()
+    }
+
+    fn refused_for(&self, reason: &str) -> bool {
+        let line = format!("mesh_lite_refused_total{{reason=\"{reason}\"}} 1");
+        self.metrics.encode(epoch()).contains(&line)
+    }
+
+    fn answered(&self, status: Status) {
+        let source = SourceRef {
+            document: "shop/api".into(),
+            file: "policy.yaml".into(),
+            line: 3,
+        };
+        let encoded = EncodedAnswer::new(status, Some(&source));
+        let (answer, _) = Answer::decode(encoded.as_slice()).unwrap().unwrap();
+        self.account.answered(answer);
+    }
+}
+
+fn line(event: &str, decision: &str) -> (String, String) {
+    (event.to_owned(), decision.to_owned())
+}
+
+#[test]
+fn what_the_other_side_let_through_has_a_line_at_its_answer_and_one_at_its_end() {
+    let told = Told::new();
+    let meter = told.account.meter();
+    assert_eq!(told.lines(), []);
+    told.answered(Status::Ok);
+    assert_eq!(told.lines(), [line("open", "allow")]);
+    told.account.closed(&meter, Ok(()));
+    assert_eq!(told.lines(), [line("open", "allow"), line("close", "-")]);
+    assert!(!told.refused_for("denied_by_peer") && !told.refused_for("refused_by_peer"));
+}
+
+#[test]
+fn what_the_other_side_did_not_let_through_has_one_line_and_is_counted_by_who_refused() {
+    for (status, decision, reason) in [
+        (Status::Denied, "deny", "denied_by_peer"),
+        (Status::Overloaded, "refuse", "refused_by_peer"),
+        (Status::Draining, "refuse", "refused_by_peer"),
+    ] {
+        let told = Told::new();
+        told.answered(status);
+        told.account
+            .not_let_through(Some(status), &Err(Broken::Status(status)));
+        assert_eq!(told.lines(), [line("open", decision)]);
+        assert!(told.refused_for(reason), "{status:?}");
+    }
+}
+
+#[test]
+fn what_ended_without_an_answer_has_one_line_and_is_a_refusal_only_if_the_peer_is_why() {
+    let reset = || Broken::Application(ErrorKind::ConnectionReset.into());
+    for (broken, by_peer) in [
+        (Broken::NoAnswer, true),
+        (Broken::InvalidAnswer(InvalidAnswer::NotVisible), true),
+        (reset(), false),
+        (Broken::Cut(CutReason::Draining), false),
+    ] {
+        let told = Told::new();
+        let words = broken.to_string();
+        told.account.not_let_through(None, &Err(broken));
+        assert_eq!(told.lines(), [line("open", "unanswered")]);
+        assert_eq!(told.refused_for("refused_by_peer"), by_peer, "{words}");
+    }
+}
