@@ -71,6 +71,11 @@ const ONLY_PLAIN: Envoy = Envoy {
     trusted_ca: true,
     spiffe_validator: false,
 };
+/// It does not look at the extended key usage.
+const ONLY_SPIFFE: Envoy = Envoy {
+    trusted_ca: false,
+    spiffe_validator: true,
+};
 
 const fn both(accepts: bool) -> Envoy {
     Envoy {
@@ -91,8 +96,7 @@ pub struct PeerCertificate {
     /// Lines of the SPIFFE checklist that it is a case of.
     pub lines: &'static [&'static str],
     pub ours: Ours,
-    /// `None`: Envoy's answer is of no interest.
-    pub envoy: Option<Envoy>,
+    pub envoy: Envoy,
     make: Box<dyn Fn(&Signers) -> Credential>,
 }
 
@@ -118,7 +122,7 @@ fn leaf(
     lines: &'static [&'static str],
     name: &str,
     ours: Ours,
-    envoy: impl Into<Option<Envoy>>,
+    envoy: Envoy,
     change: impl Fn(&mut CertificateParams) + 'static,
 ) -> PeerCertificate {
     chain(lines, name, ours, envoy, move |signers| {
@@ -130,14 +134,14 @@ fn chain(
     lines: &'static [&'static str],
     name: &str,
     ours: Ours,
-    envoy: impl Into<Option<Envoy>>,
+    envoy: Envoy,
     make: impl Fn(&Signers) -> Credential + 'static,
 ) -> PeerCertificate {
     PeerCertificate {
         name: name.to_owned(),
         lines,
         ours,
-        envoy: envoy.into(),
+        envoy,
         make: Box::new(make),
     }
 }
@@ -164,10 +168,10 @@ fn names() -> Vec<PeerCertificate> {
             move |p| p.subject_alt_names = vec![dns("web.shop")]),
         leaf(&["SPIFFE-V6"], "two URIs, the right one first", Refused, BOTH, uris(&[EXPECTED, OTHER])),
         leaf(&["SPIFFE-V6"], "two URIs, the right one last", Refused, BOTH, uris(&[OTHER, EXPECTED])),
-        leaf(&["SPIFFE-V6"], "the right URI twice", Refused, None, uris(&[EXPECTED, EXPECTED])),
-        leaf(&["SPIFFE-V6"], "the right URI and then a web address", Refused, None,
+        leaf(&["SPIFFE-V6"], "the right URI twice", Refused, BOTH, uris(&[EXPECTED, EXPECTED])),
+        leaf(&["SPIFFE-V6"], "the right URI and then a web address", Refused, BOTH,
             uris(&[EXPECTED, "https://cluster.local/ns/shop/sa/web"])),
-        leaf(&["SPIFFE-V6"], "a web address and then the right URI", Refused, None,
+        leaf(&["SPIFFE-V6"], "a web address and then the right URI", Refused, ONLY_PLAIN,
             uris(&["https://cluster.local/ns/shop/sa/web", EXPECTED])),
         leaf(&["SPIFFE-V7"], "a web address", Refused, NEITHER,
             uris(&["https://cluster.local/ns/shop/sa/web"])),
@@ -175,7 +179,7 @@ fn names() -> Vec<PeerCertificate> {
             uris(&["spiffe://CLUSTER.LOCAL/ns/shop/sa/web"])),
         leaf(&["SPIFFE-V8", "SPIFFE-I11"], "a trust domain and no path", Refused, NEITHER,
             uris(&["spiffe://cluster.local"])),
-        leaf(&["SPIFFE-V8", "SPIFFE-I7"], "the empty path", Refused, None, uris(&["spiffe://cluster.local/"])),
+        leaf(&["SPIFFE-V8", "SPIFFE-I7"], "the empty path", Refused, NEITHER, uris(&["spiffe://cluster.local/"])),
         leaf(&["SPIFFE-V20"], "another URI, the right one as common name", Other, NEITHER, |p| {
             p.subject_alt_names = vec![uri(OTHER)];
             p.distinguished_name.push(DnType::CommonName, EXPECTED);
@@ -231,14 +235,14 @@ fn rights() -> Vec<PeerCertificate> {
         leaf(&["SPIFFE-V3"], "a key that may sign CRLs", Refused, ONLY_PLAIN,
             |p| p.key_usages.push(CrlSign)),
         leaf(&["SPIFFE-V4"], "no key usage", Refused, ONLY_PLAIN, |p| p.key_usages.clear()),
-        leaf(&["SPIFFE-V4"], "a key that may not sign handshakes", Refused, None,
+        leaf(&["SPIFFE-V4"], "a key that may not sign handshakes", Refused, NEITHER,
             |p| p.key_usages = vec![KeyAgreement]),
         leaf(&["SPIFFE-V18"], "no extended key usage", Expected, BOTH, |p| p.extended_key_usages.clear()),
-        leaf(&["SPIFFE-V18"], "for servers only", Refused, None,
+        leaf(&["SPIFFE-V18"], "for servers only", Refused, ONLY_SPIFFE,
             |p| p.extended_key_usages = vec![ServerAuth]),
-        leaf(&["SPIFFE-V18"], "for clients only", Refused, None,
+        leaf(&["SPIFFE-V18"], "for clients only", Refused, BOTH,
             |p| p.extended_key_usages = vec![ClientAuth]),
-        leaf(&["SPIFFE-V18"], "for signing code", Refused, None,
+        leaf(&["SPIFFE-V18"], "for signing code", Refused, ONLY_SPIFFE,
             |p| p.extended_key_usages = vec![CodeSigning]),
         leaf(&["SPIFFE-V19"], "a critical extension that nobody knows", Refused, NEITHER, |p| {
             let mut unknown = rcgen::CustomExtension::from_oid_content(
@@ -246,7 +250,7 @@ fn rights() -> Vec<PeerCertificate> {
             unknown.set_criticality(true);
             p.custom_extensions = vec![unknown];
         }),
-        leaf(&["SPIFFE-L3"], "no basic constraints", Expected, None, |p| p.is_ca = IsCa::NoCa),
+        leaf(&["SPIFFE-L3"], "no basic constraints", Expected, BOTH, |p| p.is_ca = IsCa::NoCa),
     ]
 }
 
