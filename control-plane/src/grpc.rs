@@ -38,6 +38,7 @@ use crate::{
     workload_index::WorkloadIndex,
 };
 
+mod clock_skew;
 pub(crate) mod connection;
 mod conversation;
 mod credential;

@@ -22,6 +22,7 @@ mod served {
     mod authority_life;
     mod authorization_policies;
     mod certificate_requests;
+    mod clock_skew;
     mod connections;
     mod imported_authority;
     mod issuance;

@@ -20,6 +20,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tonic::service::Routes;
 
 use super::{
+    clock_skew::NotValidNow,
     connection::{self, Ending, Opened},
     strangers::{Stranger, Strangers},
 };
@@ -151,7 +152,10 @@ async fn handshake(
     time::timeout(HANDSHAKE_DEADLINE, accepting)
         .await
         .map_err(|_| HandshakeError::Deadline)?
-        .map_err(HandshakeError::Tls)
+        .map_err(|error| match NotValidNow::reason_of(&error) {
+            Some(reason) => reason.into(),
+            None => HandshakeError::Tls(error),
+        })
 }
 
 /// Who showed a certificate, if anybody did.
@@ -180,6 +184,8 @@ enum HandshakeError {
     Deadline,
     #[error("the TLS handshake failed: {0}")]
     Tls(io::Error),
+    #[error(transparent)]
+    NotValidNow(#[from] NotValidNow),
     #[error("the client's certificate is refused: {0}")]
     Peer(#[from] InvalidPeer),
 }
@@ -189,6 +195,7 @@ impl HandshakeError {
         match self {
             Self::Deadline => "deadline",
             Self::Tls(_) => "tls",
+            Self::NotValidNow(reason) => reason.outcome(),
             Self::Peer(_) => "certificate",
         }
     }

@@ -6,7 +6,7 @@ use tonic::{
 };
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
-use super::*;
+use super::{super::strangers::Strangers, *};
 use crate::{certificate_authority::certificate_request::KeyPrint, clock::from_unix_seconds};
 
 fn peer() -> Arc<Peer> {
@@ -174,4 +174,34 @@ async fn one_more_stream_than_a_peer_may_have_waits_until_another_ends() {
     assert!(time::timeout(a_while, open_stream(&channel)).await.is_err());
     open.pop();
     assert!(time::timeout(a_while, open_stream(&channel)).await.is_ok());
+}
+
+/// By a token: its place among the strangers goes to another, its connection lives on (SDS-S22).
+#[tokio::test(start_paused = true)]
+async fn who_proved_itself_by_a_token_lives_as_long_as_a_peer() {
+    let (prove, proved) = watch::channel(false);
+    let strangers = Strangers::default();
+    let mut place = strangers.admit([192, 0, 2, 1].into());
+    let opened = Instant::now();
+    let proving = async {
+        time::sleep(Duration::from_secs(10)).await;
+        prove.send_replace(true);
+    };
+    let (grace, ()) = tokio::join!(until_old(proved, &mut place), proving);
+    assert_eq!(grace, OF_PEERS.grace);
+    assert!(opened.elapsed() >= OF_PEERS.age * 8 / 10);
+    assert!(place.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_proved_itself_too_late_stays_a_stranger() {
+    let (prove, proved) = watch::channel(false);
+    let strangers = Strangers::default();
+    let mut place = strangers.admit([192, 0, 2, 1].into());
+    let opened = Instant::now();
+    let grace = until_old(proved, &mut place).await;
+    assert_eq!(grace, OF_STRANGERS.grace);
+    assert!(opened.elapsed() <= OF_STRANGERS.age * 12 / 10);
+    assert!(place.is_some());
+    drop(prove);
 }
