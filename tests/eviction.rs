@@ -37,12 +37,13 @@ fn evicting(id: &str) -> String {
 
 const NOBODY_EVICTED: &str = "# empty\n";
 
+/// Sidecars spread their renewals over a twentieth of a leaf's life.
+const LEAVES: [&str; 2] = ["--leaf-lifetime", "60s"];
+
 fn mesh(server: &Server) -> LoopbackMesh {
-    let mut mesh = LoopbackMesh::start(
-        env!("CARGO_BIN_EXE_mesh-lite"),
-        server.address().port(),
-        BOTH,
-    );
+    let program = env!("CARGO_BIN_EXE_mesh-lite");
+    let mut mesh = LoopbackMesh::prepare(program, server.address().port(), BOTH, &LEAVES);
+    mesh.start_control_plane();
     mesh.start_sidecars();
     mesh
 }
