@@ -14,13 +14,13 @@ pub fn now() -> SystemTime {
     SystemTime::now()
 }
 
-/// A span of time as people say it: its largest unit that it has two of, rounded down.
+/// A span of time as people say it: in the largest unit that it has two of, rounded.
 pub fn in_words(span: Duration) -> String {
     const UNITS: [(u64, &str); 3] = [(24 * 3600, "days"), (3600, "h"), (60, "min")];
     let seconds = span.as_secs();
     let unit = UNITS.iter().find(|(length, _)| seconds >= 2 * length);
     match unit {
-        Some((length, name)) => format!("{} {name}", seconds / length),
+        Some((length, name)) => format!("{} {name}", (seconds + length / 2) / length),
         None => format!("{seconds} s"),
     }
 }
@@ -36,6 +36,7 @@ mod tests {
         assert_eq!(told(119), "119 s");
         assert_eq!(told(120), "2 min");
         assert_eq!(told(3 * 3600 + 59), "3 h");
+        assert_eq!(told(3 * 3600 - 1), "3 h");
         assert_eq!(told(47 * 3600), "47 h");
         assert_eq!(told(30 * 24 * 3600), "30 days");
     }

@@ -120,11 +120,13 @@ pub fn spawn(
         metrics.clone(),
     );
     let (announced_sender, announced) = watch::channel(Announced::default());
+    let (renewal_reporter, renewal) = RenewalReporter::new(metrics, clock);
     let secrets = SecretStream::new(
         config.trust_domain.clone(),
         config.pod_uid.clone(),
         announced_sender,
         reporter(ControlPart::Trust),
+        renewal_reporter.clone(),
     );
     let (identities, identity) = watch::channel(None);
     let (channel_sender, channels) = watch::channel(None);
@@ -140,7 +142,6 @@ pub fn spawn(
     };
     let back_off = |part: &str| BackOff::new(&format!("{} {part}", config.pod_uid));
     let back_offs = [back_off("trust"), back_off("directory"), back_off("policy")];
-    let (renewal_reporter, renewal) = RenewalReporter::new(metrics);
     let mut owner = IdentityOwner::new(
         OwnerSettings {
             client,

@@ -114,10 +114,10 @@ impl Subscription for PolicyWatch {
     async fn open(
         channel: Channel,
         requests: ReceiverStream<wire::PolicyRequest>,
-    ) -> Result<Streaming<wire::PolicySnapshot>, Status> {
+    ) -> Result<Response<Streaming<wire::PolicySnapshot>>, Status> {
         let mut client =
             AuthorizationPoliciesClient::new(channel).max_decoding_message_size(MAX_GRPC_MESSAGE);
-        client.watch(requests).await.map(Response::into_inner)
+        client.watch(requests).await
     }
 
     fn first_requests(&mut self) -> Vec<wire::PolicyRequest> {

@@ -12,6 +12,7 @@ use crate::{
     tls::fixture::{API, WEB},
 };
 
+mod clock_skew;
 mod identity;
 mod outage;
 mod policy;
@@ -61,8 +62,12 @@ fn config(server: &ScriptedControlPlane, files: &TempDir) -> ControlConfig {
 }
 
 fn start_with(config: ControlConfig, files: &Arc<TempDir>) -> Sidecar {
+    start_with_clock(config, files, crate::clock::now)
+}
+
+fn start_with_clock(config: ControlConfig, files: &Arc<TempDir>, clock: Clock) -> Sidecar {
     let metrics = Metrics::new(&MetricsPrefix::default(), 100);
-    let handles = spawn(config, &metrics, crate::clock::now).unwrap();
+    let handles = spawn(config, &metrics, clock).unwrap();
     Sidecar {
         handles,
         metrics,

@@ -11,7 +11,7 @@ use tokio::{
     time::Instant,
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, Streaming, transport::Channel};
+use tonic::{Response, Status, Streaming, metadata::MetadataMap, transport::Channel};
 
 use super::in_words;
 use crate::back_off::BackOff;
@@ -35,7 +35,7 @@ pub(crate) trait Subscription: Send + 'static {
     fn open(
         channel: Channel,
         requests: ReceiverStream<Self::Request>,
-    ) -> impl Future<Output = Result<Streaming<Self::Response>, Status>> + Send + 'static;
+    ) -> impl Future<Output = Result<Response<Streaming<Self::Response>>, Status>> + Send + 'static;
 
     /// What a new stream begins with, in far fewer than [`QUEUED_REQUESTS`] messages.
     fn first_requests(&mut self) -> Vec<Self::Request>;
@@ -46,6 +46,9 @@ pub(crate) trait Subscription: Send + 'static {
     /// Waits until this side has something to ask. Dropping the future loses nothing. Polled
     /// without a stream, too: what it returns then is not sent, [`Self::first_requests`] is.
     fn next_requests(&mut self) -> impl Future<Output = Vec<Self::Request>> + Send;
+
+    /// What the server said of itself when the stream was opened.
+    fn answered(&mut self, _answer: &MetadataMap) {}
 
     /// The stream is open and the server has answered.
     fn connected(&mut self);
@@ -200,7 +203,7 @@ async fn open<S: Subscription>(
         OPEN_TIMEOUT,
         S::open(channel, ReceiverStream::new(waiting)),
     ));
-    let responses = loop {
+    let answer = loop {
         tokio::select! {
             opened = &mut opening => match opened {
                 Ok(Ok(opened)) => break opened,
@@ -218,9 +221,10 @@ async fn open<S: Subscription>(
             },
         }
     };
+    subscription.answered(answer.metadata());
     Ok(Live {
         requests,
-        responses,
+        responses: answer.into_inner(),
         opened: Instant::now(),
         answered: false,
         clogged: false,

@@ -111,3 +111,29 @@ fn words_name_the_cause_below_the_status() {
         in_words(&status)
     );
 }
+
+/// What rustls says of a server's certificate.
+fn told(error: CertificateError) -> String {
+    tls_words(&io::Error::other(rustls::Error::InvalidCertificate(error)))
+}
+
+#[test]
+fn a_control_plane_from_the_future_means_that_our_clock_is_behind() {
+    let at = |seconds| rustls::pki_types::UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+    let early = told(CertificateError::NotValidYetContext {
+        time: at(1000),
+        not_before: at(1000 + 3 * 3600),
+    });
+    assert!(
+        early.contains("begins in 3 h") && early.contains("set the clock"),
+        "{early}"
+    );
+    let late = told(CertificateError::ExpiredContext {
+        time: at(1000 + 3 * 3600),
+        not_after: at(1000),
+    });
+    assert!(
+        late.contains("ended 3 h ago") && late.contains("our clock is ahead"),
+        "{late}"
+    );
+}

@@ -204,10 +204,10 @@ impl Subscription for DirectoryWatch {
     async fn open(
         channel: Channel,
         requests: ReceiverStream<wire::DirectoryRequest>,
-    ) -> Result<Streaming<wire::DirectoryResponse>, Status> {
+    ) -> Result<Response<Streaming<wire::DirectoryResponse>>, Status> {
         let mut client =
             WorkloadDirectoryClient::new(channel).max_decoding_message_size(MAX_GRPC_MESSAGE);
-        client.watch(requests).await.map(Response::into_inner)
+        client.watch(requests).await
     }
 
     fn first_requests(&mut self) -> Vec<wire::DirectoryRequest> {

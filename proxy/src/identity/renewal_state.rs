@@ -1,12 +1,14 @@
 //! How issuing and renewing stand, for whoever looks in from outside: written by the identity's
-//! owner alone, in one send each time.
+//! owner alone; only how far the clocks are apart, the stream of trust bundles may tell too.
 
-use std::time::SystemTime;
+use std::{sync::Arc, time::SystemTime};
 
 use tokio::sync::watch;
+use tonic::metadata::MetadataMap;
 
 use super::issuer_client::IssueError;
 use crate::{
+    clock::Clock,
     control_plane_client::ClockSkew,
     metrics::{BreakageCause, Metrics},
 };
@@ -37,17 +39,28 @@ pub struct RenewalFailure {
     pub next_attempt: SystemTime,
 }
 
-/// The one writer's end.
+/// The writers' end.
+#[derive(Clone)]
 pub(crate) struct RenewalReporter {
-    state: watch::Sender<RenewalState>,
+    state: Arc<watch::Sender<RenewalState>>,
     metrics: Metrics,
+    clock: Clock,
 }
 
 impl RenewalReporter {
-    pub(crate) fn new(metrics: &Metrics) -> (Self, watch::Receiver<RenewalState>) {
+    pub(crate) fn new(metrics: &Metrics, clock: Clock) -> (Self, watch::Receiver<RenewalState>) {
         let (state, receiver) = watch::channel(RenewalState::default());
-        let metrics = metrics.clone();
-        (Self { state, metrics }, receiver)
+        let reporter = Self {
+            state: Arc::new(state),
+            metrics: metrics.clone(),
+            clock,
+        };
+        (reporter, receiver)
+    }
+
+    /// The control plane answered, and perhaps stated its date.
+    pub(crate) fn answered(&self, answer: &MetadataMap) {
+        self.measured(ClockSkew::measured(answer, (self.clock)()));
     }
 
     /// Told each time around: sends only what has changed.

@@ -23,8 +23,9 @@ use prost_types::{Struct, Value, value::Kind};
 use spiffe::TrustDomain;
 use tokio::sync::watch;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Response, Status, Streaming, transport::Channel};
+use tonic::{Code, Response, Status, Streaming, metadata::MetadataMap, transport::Channel};
 
+use super::renewal_state::RenewalReporter;
 use crate::{control::status::Reporter, control_plane_client::subscription::Subscription};
 
 /// SHA-1 or SHA-256 of a key, in hex, is 40 or 64; anything much longer is not a key id.
@@ -44,6 +45,8 @@ pub(crate) struct SecretStream {
     node_id: String,
     announced: watch::Sender<Announced>,
     reporter: Reporter,
+    /// Hears of the date of each answer.
+    renewal: RenewalReporter,
     accepted_version: String,
 }
 
@@ -53,12 +56,14 @@ impl SecretStream {
         node_id: String,
         announced: watch::Sender<Announced>,
         reporter: Reporter,
+        renewal: RenewalReporter,
     ) -> Self {
         Self {
             trust_domain,
             node_id,
             announced,
             reporter,
+            renewal,
             accepted_version: String::new(),
         }
     }
@@ -80,13 +85,10 @@ impl Subscription for SecretStream {
     async fn open(
         channel: Channel,
         requests: ReceiverStream<DiscoveryRequest>,
-    ) -> Result<Streaming<DiscoveryResponse>, Status> {
+    ) -> Result<Response<Streaming<DiscoveryResponse>>, Status> {
         let mut client =
             SecretDiscoveryServiceClient::new(channel).max_decoding_message_size(MAX_GRPC_MESSAGE);
-        client
-            .stream_secrets(requests)
-            .await
-            .map(Response::into_inner)
+        client.stream_secrets(requests).await
     }
 
     fn first_requests(&mut self) -> Vec<DiscoveryRequest> {
@@ -138,6 +140,10 @@ impl Subscription for SecretStream {
 
     async fn next_requests(&mut self) -> Vec<DiscoveryRequest> {
         std::future::pending().await
+    }
+
+    fn answered(&mut self, answer: &MetadataMap) {
+        self.renewal.answered(answer);
     }
 
     fn connected(&mut self) {

@@ -18,7 +18,10 @@ impl Subscription for Refused {
     type Request = ();
     type Response = ();
 
-    async fn open(_: Channel, mut requests: ReceiverStream<()>) -> Result<Streaming<()>, Status> {
+    async fn open(
+        _: Channel,
+        mut requests: ReceiverStream<()>,
+    ) -> Result<Response<Streaming<()>>, Status> {
         requests.close();
         Err(Status::permission_denied("not you"))
     }

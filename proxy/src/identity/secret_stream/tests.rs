@@ -20,10 +20,11 @@ fn stream() -> Stream {
     let status = Arc::new(watch::Sender::new(ControlStatus::default()));
     let metrics = Metrics::new(&MetricsPrefix::default(), 100);
     let reporter = Reporter::new(&status, ControlPart::Trust, &metrics, crate::clock::now);
+    let (renewal, _) = RenewalReporter::new(&metrics, crate::clock::now);
     let domain = "a.test".parse().unwrap();
     Stream {
         status: status.subscribe(),
-        stream: SecretStream::new(domain, "pod-1".to_owned(), sender, reporter),
+        stream: SecretStream::new(domain, "pod-1".to_owned(), sender, reporter, renewal),
         announced,
     }
 }
