@@ -24,7 +24,7 @@ use crate::{
 
 const CONNECTIONS: &str = "Connections and SDS streams";
 const CHANGE: &str = "A change of the trust bundle";
-/// Handshakes in flight: fewer than the strangers that one address may have.
+/// Handshakes in flight.
 const AT_ONCE: usize = 32;
 /// Ten times what a change should take, and more.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -132,11 +132,11 @@ pub(crate) async fn open(
 
 async fn connect(site: &Site, callers: &[Caller], count: usize) -> anyhow::Result<Vec<Channel>> {
     let (room, mut tasks) = (Arc::new(Semaphore::new(AT_ONCE)), JoinSet::new());
-    for caller in callers.iter().cycle().take(count) {
+    for (pod, caller) in callers.iter().cycle().take(count).enumerate() {
         let (site, caller, room) = (site.clone(), caller.clone(), Arc::clone(&room));
         tasks.spawn(async move {
             let _turn = room.acquire().await?;
-            site.connect(&caller).await
+            site.connect(pod, &caller).await
         });
     }
     let mut channels = Vec::with_capacity(count);

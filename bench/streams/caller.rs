@@ -1,6 +1,11 @@
 //! A caller of the control plane as a sidecar is one: a key of its own, mutual TLS, gRPC.
 
-use std::{collections::BTreeMap, fs, net::SocketAddr, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
 
 use anyhow::{Context as _, bail};
 use hyper_util::rt::TokioIo;
@@ -32,7 +37,7 @@ use prost_types::{Struct, Value, value::Kind};
 use rustls::ClientConfig;
 use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject as _};
 use spiffe::TrustDomain;
-use tokio::net::TcpStream;
+use tokio::net::TcpSocket;
 use tokio_rustls::TlsConnector;
 use tonic::{
     Request,
@@ -72,14 +77,15 @@ impl Site {
         })
     }
 
-    /// The first certificate of a workload, for a join token.
+    /// The first certificate of a workload, for a join token, asked for from that pod.
     pub(crate) async fn first_certificate(
         &self,
+        pod: usize,
         key: KeyAndRequest,
         token: &str,
     ) -> anyhow::Result<Caller> {
         let nobody = client_config(&self.trust_bundle, None, &self.id, HTTP2)?;
-        let channel = self.connect_with(nobody).await?;
+        let channel = self.connect_with(pod, nobody).await?;
         let mut request = Request::new(fetch_request(&key));
         let bearer = format!("Bearer {token}").parse()?;
         request.metadata_mut().insert("authorization", bearer);
@@ -99,17 +105,20 @@ impl Site {
         Ok(Caller { config })
     }
 
-    /// A connection of its own.
-    pub(crate) async fn connect(&self, caller: &Caller) -> anyhow::Result<Channel> {
-        self.connect_with(Arc::clone(&caller.config)).await
+    /// A connection of its own, from that pod.
+    pub(crate) async fn connect(&self, pod: usize, caller: &Caller) -> anyhow::Result<Channel> {
+        self.connect_with(pod, Arc::clone(&caller.config)).await
     }
 
-    async fn connect_with(&self, config: Arc<ClientConfig>) -> anyhow::Result<Channel> {
+    async fn connect_with(&self, pod: usize, config: Arc<ClientConfig>) -> anyhow::Result<Channel> {
         let (address, connector) = (self.address, TlsConnector::from(config));
+        let from = SocketAddr::from((address_of(pod)?, 0));
         let dial = tower::service_fn(move |_| {
             let connector = connector.clone();
             async move {
-                let stream = TcpStream::connect(address).await?;
+                let socket = TcpSocket::new_v4()?;
+                socket.bind(from)?;
+                let stream = socket.connect(address).await?;
                 stream.set_nodelay(true)?;
                 let name = ServerName::IpAddress(address.ip().into());
                 Ok::<_, std::io::Error>(TokioIo::new(connector.connect(name, stream).await?))
@@ -119,6 +128,12 @@ impl Site {
             .connect_with_connector(dial)
             .await?)
     }
+}
+
+/// Pods have addresses of their own, and the control plane counts strangers by address.
+fn address_of(pod: usize) -> anyhow::Result<Ipv4Addr> {
+    let [_, _, high, low] = u32::try_from(pod)?.to_be_bytes();
+    Ok(Ipv4Addr::new(127, 250, high, low))
 }
 
 /// A certificate for a new key, on an open connection. The answer is looked at, and dropped.

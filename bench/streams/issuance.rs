@@ -15,7 +15,7 @@ use crate::{
 
 const FIRST: &str = "First certificate: a join token, on a connection of its own";
 const RENEWAL: &str = "Renewal: mutual TLS on an open connection, a new key each time";
-/// Requests in flight. Fewer than the strangers that one address may have.
+/// Requests in flight.
 const AT_ONCE: usize = 32;
 
 /// A caller for each identity.
@@ -32,12 +32,12 @@ pub(crate) async fn first(
         .collect();
     let cpu = control_plane.cpu_seconds()?;
     let (room, mut tasks) = (Arc::new(Semaphore::new(AT_ONCE)), JoinSet::new());
-    for token in tokens {
+    for (pod, token) in tokens.into_iter().enumerate() {
         let (site, room) = (site.clone(), Arc::clone(&room));
         let key = KeyAndRequest::generate()?;
         tasks.spawn(async move {
             let _turn = room.acquire().await?;
-            site.first_certificate(key, &token).await
+            site.first_certificate(pod, key, &token).await
         });
     }
     let mut callers = Vec::new();
