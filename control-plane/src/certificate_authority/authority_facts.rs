@@ -232,7 +232,7 @@ pub enum InvalidAuthority {
     #[error("certificate {position} after the issuing CA can't stand there: {reason}")]
     Intermediate {
         position: usize,
-        reason: Box<InvalidAuthority>,
+        reason: Box<Self>,
     },
     #[error(
         "a CA of the chain allows {allowed} CAs below it (pathLen) and there are {below}: \

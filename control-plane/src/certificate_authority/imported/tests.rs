@@ -95,6 +95,8 @@ impl Ca {
     }
 }
 
+type Change = fn(&mut CertificateParams);
+
 fn as_it_is(_: &mut CertificateParams) {}
 
 fn path_length(length: u8) -> impl FnOnce(&mut CertificateParams) {
@@ -281,7 +283,7 @@ fn refuses_a_chain_with_a_gap_a_stranger_or_another_order() {
 #[test]
 fn refuses_an_intermediate_that_is_no_ca_of_this_mesh() {
     let root = Ca::root(as_it_is);
-    let cases: [(&str, fn(&mut CertificateParams)); 4] = [
+    let cases: [(&str, Change); 4] = [
         ("not a CA's", |parameters| {
             parameters.is_ca = IsCa::ExplicitNoCa;
         }),
@@ -375,7 +377,7 @@ fn lives_no_longer_than_the_cas_above_it() {
 /// SPIFFE-A1, A5: what is unusual is used all the same, and said.
 #[test]
 fn warns_of_what_some_peers_refuse() {
-    let cases: [(&str, fn(&mut CertificateParams)); 4] = [
+    let cases: [(&str, Change); 4] = [
         ("may also sign data", |parameters| {
             parameters
                 .key_usages
