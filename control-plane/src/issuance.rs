@@ -33,12 +33,14 @@ use crate::{
 mod admission;
 mod audit;
 pub(crate) mod queue;
+mod redeeming;
 mod refusal;
 pub(crate) mod turns;
 
 use admission::Admission;
 pub(crate) use audit::Proof;
 use audit::{Asking, Signed};
+use redeeming::Redeeming;
 pub(crate) use refusal::Refusal;
 
 /// What a caller showed to prove who it is.
@@ -76,9 +78,7 @@ pub(crate) struct Issuance {
     tokens: JoinTokens,
     workloads: watch::Receiver<Arc<WorkloadIndex>>,
     policies: watch::Receiver<PolicyIndex>,
-    /// Issuances by join token happen one after the other: reading a token's record and
-    /// redeeming it are two steps.
-    redeeming: Mutex<()>,
+    redeeming: Redeeming,
     admission: Mutex<Admission>,
     started: Instant,
 }
@@ -95,7 +95,7 @@ impl Issuance {
             tokens,
             workloads,
             policies,
-            redeeming: Mutex::default(),
+            redeeming: Redeeming::default(),
             admission: Mutex::default(),
             started: Instant::now(),
         }
@@ -178,10 +178,7 @@ impl Issuance {
         address: SocketAddr,
         now: SystemTime,
     ) -> Result<Granted, Refusal> {
-        let _one_at_a_time = self
-            .redeeming
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = self.redeeming.begin(token.print());
         let index = Arc::clone(&self.workloads.borrow());
         let key = request.key_print;
         let (workload, answered) = match self.tokens.claim(token, key, now)? {
@@ -293,3 +290,6 @@ fn check_uris(attested: &Attested, request: &CertificateRequest) -> Result<(), R
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;

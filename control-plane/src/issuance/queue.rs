@@ -127,3 +127,6 @@ impl NotIssued {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

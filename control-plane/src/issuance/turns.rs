@@ -66,6 +66,12 @@ impl Turns {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        let state = self.state();
+        state.first.len() + state.renewals.len()
+    }
+
     /// A poisoned lock means a panic in here; what it guards is whole all the same.
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)

@@ -62,7 +62,7 @@ impl JoinToken {
         &self.0
     }
 
-    fn print(&self) -> KeyPrint {
+    pub(crate) fn print(&self) -> KeyPrint {
         KeyPrint::of(self.0.as_bytes())
     }
 
@@ -136,8 +136,8 @@ pub(crate) enum Claim {
     },
 }
 
-/// The tokens of one data directory. One caller at a time: whoever issues holds a lock around
-/// [`JoinTokens::claim`] and [`JoinTokens::redeem`].
+/// The tokens of one data directory. One caller for each token at a time: whoever issues holds it
+/// from [`JoinTokens::claim`] to [`JoinTokens::redeem`].
 #[derive(Debug, Clone)]
 pub(crate) struct JoinTokens(PathBuf);
 

@@ -6,14 +6,7 @@ use super::*;
 
 /// Waits until so many stand in both lines.
 async fn until_waiting(turns: &Turns, count: usize) {
-    loop {
-        let waiting = {
-            let state = turns.state();
-            state.first.len() + state.renewals.len()
-        };
-        if waiting == count {
-            return;
-        }
+    while turns.waiting() < count {
         tokio::task::yield_now().await;
     }
 }

@@ -1,0 +1,76 @@
+use std::sync::Mutex;
+
+use tokio::task::JoinSet;
+
+use super::{
+    super::tests::{asked, fixture, now},
+    *,
+};
+
+/// A storm with real signatures on real threads: 300 sidecars renew, then 40 new ones come.
+#[tokio::test]
+async fn certifies_who_has_nothing_before_who_renews() {
+    const RENEWALS: usize = 300;
+    const FIRST: usize = 40;
+    let fixture = fixture(RENEWALS + FIRST);
+    let queue = IssuanceQueue::new(Arc::clone(&fixture.issuance), Metrics::new(), now);
+    let mut held = Vec::new();
+    for _ in 0..MAX_ISSUANCES {
+        held.push(queue.turns.take(Urgency::Renewal).await.unwrap());
+    }
+    let mut asking = JoinSet::new();
+    let order = Arc::new(Mutex::new(Vec::new()));
+    for number in 0..RENEWALS + FIRST {
+        let (urgency, credential) = if number < RENEWALS {
+            (Urgency::Renewal, Credential::Svid(fixture.peer(number)))
+        } else {
+            let token = fixture.join_token(number);
+            (Urgency::First, Credential::JoinToken(token))
+        };
+        let (queue, order) = (queue.clone(), Arc::clone(&order));
+        asking.spawn(async move {
+            let signing = queue.in_turn(urgency, move |issuance| {
+                order.lock().unwrap().push(urgency);
+                issuance.issue(&credential, &asked(), now())
+            });
+            signing.await.unwrap();
+        });
+    }
+    // all stand in line before the first turn is free
+    while queue.turns.waiting() < RENEWALS + FIRST {
+        tokio::task::yield_now().await;
+    }
+    drop(held);
+    while let Some(done) = asking.join_next().await {
+        done.unwrap();
+    }
+    let order = order.lock().unwrap();
+    assert_eq!(order.len(), RENEWALS + FIRST);
+    let last = order.iter().rposition(|begun| *begun == Urgency::First);
+    let renewed_before = last.unwrap() + 1 - FIRST;
+    // every eighth turn is a renewal's; threads that got turns at once begin in any order
+    let most = FIRST / 7 + 1 + MAX_ISSUANCES;
+    assert!(renewed_before <= most, "{renewed_before} of {RENEWALS}");
+}
+
+/// Whoever waits in vain is told to come back, and is counted.
+#[tokio::test(start_paused = true)]
+async fn says_that_it_is_busy_rather_than_let_anybody_wait_without_end() {
+    let fixture = fixture(1);
+    let metrics = Metrics::new();
+    let queue = IssuanceQueue::new(Arc::clone(&fixture.issuance), metrics.clone(), now);
+    let mut held = Vec::new();
+    for _ in 0..MAX_ISSUANCES {
+        held.push(queue.turns.take(Urgency::First).await.unwrap());
+    }
+    let renewal = || Credential::Svid(fixture.peer(0));
+    let busy = queue.issue(renewal(), asked()).await.unwrap_err();
+    assert!(matches!(busy, NotIssued::Busy(_)) && busy.to_string().contains("try again"));
+    let text = metrics.encode().unwrap();
+    assert!(
+        text.contains("issuances_total{outcome=\"busy\"} 1"),
+        "{text}"
+    );
+    drop(held);
+    assert!(queue.issue(renewal(), asked()).await.is_ok());
+}
