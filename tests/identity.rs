@@ -10,6 +10,7 @@
 
 use std::process::{Command, Output};
 
+use mesh_lite_test_support::applications::http_get_here;
 use mesh_lite_test_support::loopback_mesh::WEB_ONLY;
 use mesh_lite_test_support::mesh::WEB_ID;
 use mesh_lite_test_support::process::finish;
@@ -28,6 +29,12 @@ fn identity(mesh: &LoopbackMesh, arguments: &[&str]) -> Output {
             .args(["identity", "--admin", &admin])
             .args(arguments),
     )
+}
+
+fn metrics(mesh: &LoopbackMesh) -> String {
+    http_get_here(mesh.sidecar("web").admin(), "/metrics")
+        .unwrap()
+        .1
 }
 
 /// Waits until it exits with `code` and says all of `parts`.
@@ -99,6 +106,15 @@ fn a_renewal_that_fails_is_told_before_the_end_and_the_end_after_it() {
     mesh.start_control_plane();
     mesh.start_sidecar("web").wait_ready();
     mesh.kill_control_plane();
+    let breakage = "mesh_lite_time_to_breakage_seconds{cause=\"leaf\"} ";
+    eventually("the metric counts down to the leaf's end", || {
+        let page = metrics(&mesh);
+        let line = page.lines().find_map(|line| line.strip_prefix(breakage));
+        let left = line.and_then(|left| left.parse::<f64>().ok());
+        left.filter(|left| *left < 12.0).ok_or(page)
+    });
+    let unreachable = "mesh_lite_cert_renewals_total{result=\"unreachable\"} 0";
+    assert!(!metrics(&mesh).contains(unreachable));
     says(
         &mesh,
         1,
@@ -119,6 +135,7 @@ fn a_renewal_that_fails_is_told_before_the_end_and_the_end_after_it() {
     mesh.sidecar_mut("web").kill();
     mesh.start_sidecar("web").wait_ready();
     says(&mesh, 0, &["valid, and renewed by itself"]);
+    assert!(!metrics(&mesh).contains(breakage), "repaired");
 }
 
 #[test]

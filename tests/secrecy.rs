@@ -202,6 +202,23 @@ fn use_socket(socket: &Path) {
     }
 }
 
+/// Of a caller, of a token that was used, of what is no TLS.
+fn provoke_refusals(mesh: &mut LoopbackMesh, used_token: &str) {
+    let _ = mesh.sidecar("guest").call();
+    let _ = mesh.sidecar("web").call().unwrap().line();
+    mesh.sidecar_mut("guest").kill();
+    mesh.start_sidecar_with("guest", used_token);
+    eventually("the used token is refused", || {
+        let output = mesh.sidecar("guest").output();
+        let refused = output.contains("does not accept the token");
+        refused.then_some(()).ok_or("not yet")
+    });
+    let tunnel = SocketAddr::new(mesh.sidecar("web").admin().ip(), 15008);
+    for address in [tunnel, mesh.control_plane_address()] {
+        let _ = http_get_here(address, "/");
+    }
+}
+
 /// SDS-S29
 #[test]
 fn no_log_page_metric_or_error_holds_a_key_or_a_token() {
@@ -240,26 +257,8 @@ fn no_log_page_metric_or_error_holds_a_key_or_a_token() {
     }
     use_socket(&socket);
 
-    // refusals: of a caller, of a token that was used, of what is no TLS
-    let _ = mesh.sidecar("guest").call();
-    let _ = mesh.sidecar("web").call().unwrap().line();
     let used = secrets.tokens[2].clone();
-    mesh.sidecar_mut("guest").kill();
-    mesh.start_sidecar_with("guest", used.trim());
-    eventually("the used token is refused", || {
-        match mesh.sidecar("guest").output() {
-            output if output.contains("does not accept the token") => Ok(()),
-            _ => Err("not yet"),
-        }
-    });
-    for port in [15008, 15012] {
-        let host = if port == 15012 {
-            mesh.control_plane_address().ip()
-        } else {
-            mesh.sidecar("web").admin().ip()
-        };
-        let _ = http_get_here(SocketAddr::new(host, port), "/");
-    }
+    provoke_refusals(&mut mesh, used.trim());
     for renewal in 1..=2 {
         for sidecar in &folders {
             eventually(

@@ -164,15 +164,7 @@ async fn serve(
         clock: clock::now,
     };
     spawn_drain_readiness(drain.watch(), &readiness);
-    let shown = pages::Shown {
-        readiness: readiness.clone(),
-        metrics,
-        tls,
-        policy: handles.policy.clone(),
-        status: handles.status.clone(),
-        renewal: handles.renewal.clone(),
-        live: live.clone(),
-    };
+    let shown = pages::Shown::of(&handles, &readiness, &metrics, &tls, &live);
     let SidecarConfig {
         addresses,
         capture,
@@ -192,14 +184,8 @@ async fn serve(
         _ = holding => return Err(SidecarError::EnforcementEnded),
     }
     tracing::info!("asked to end: draining");
-    drain
-        .run(
-            &live,
-            || limits.open_connections(),
-            patience,
-            signals.next(),
-        )
-        .await;
+    let open = || limits.open_connections();
+    drain.run(&live, open, patience, signals.next()).await;
     if let Some(socket) = workload_socket {
         socket.close().await;
     }

@@ -12,7 +12,10 @@ use tokio::{sync::watch, time::Instant};
 use crate::{
     admin::{Page, Pages, health_pages, readyz},
     clock,
-    control::status::{Condition, ControlStatus},
+    control::{
+        ControlHandles,
+        status::{Condition, ControlStatus},
+    },
     identity::{renewal_state::RenewalState, report::IdentityReport},
     live_connections::LiveConnections,
     metrics::Metrics,
@@ -37,6 +40,24 @@ pub(super) struct Shown {
 }
 
 impl Shown {
+    pub(super) fn of(
+        handles: &ControlHandles,
+        readiness: &Readiness,
+        metrics: &Metrics,
+        tls: &watch::Receiver<Option<Arc<TlsContext>>>,
+        live: &LiveConnections,
+    ) -> Self {
+        Self {
+            readiness: readiness.clone(),
+            metrics: metrics.clone(),
+            tls: tls.clone(),
+            policy: handles.policy.clone(),
+            status: handles.status.clone(),
+            renewal: handles.renewal.clone(),
+            live: live.clone(),
+        }
+    }
+
     pub(super) fn health_pages(&self) -> Pages {
         health_pages(&self.readiness)
     }
