@@ -30,6 +30,8 @@ pub struct SecretStream {
     /// Name, and the version last sent under it on this stream.
     subscribed: BTreeMap<String, Option<String>>,
     opened: bool,
+    /// A list was not empty.
+    named: bool,
     responses: u64,
     outstanding: Option<Outstanding>,
 }
@@ -47,6 +49,7 @@ impl SecretStream {
             intake: Intake::new(mounting),
             subscribed: BTreeMap::new(),
             opened: false,
+            named: false,
             responses: 0,
             outstanding: None,
         }
@@ -95,12 +98,12 @@ impl SecretStream {
             .filter(|outstanding| outstanding.nonce == nonce)
     }
 
-    /// Makes the subscription equal to the list. An empty list means everything at first, and
-    /// nothing once something was asked for (SDS-S7).
+    /// Makes the subscription equal to the list. An empty list means everything until something
+    /// was asked for by name, and nothing from then on (SDS-S7).
     fn subscribe(&mut self, names: &[String]) -> Vec<String> {
         let mut wanted: BTreeSet<&str> = names.iter().map(String::as_str).collect();
-        let named_before = self.opened && !self.subscribed.is_empty();
-        if wanted.is_empty() && !named_before {
+        self.named |= !wanted.is_empty();
+        if !self.named {
             wanted.extend([DEFAULT_SVID, OWN_BUNDLE]);
         }
         self.opened = true;

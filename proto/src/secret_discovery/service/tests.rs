@@ -308,6 +308,26 @@ async fn a_slow_stream_costs_one_pending_response_and_holds_up_nobody() {
     assert!(nonce.parse::<usize>().unwrap() <= 4, "{nonce}");
 }
 
+/// SDS-S20, SDS-S26: a client that does not read keeps nothing open by that.
+#[tokio::test]
+async fn a_slow_stream_ends_as_soon_as_its_caller_loses_the_right() {
+    let mut served = Served::with_window(&["a"], 1024).await;
+    let big = |round: usize| format!("{round} ").repeat(16 * 1024);
+    served.set("a", &big(0));
+    let slow = Stream::open(&served, false, request(&["a"])).await;
+    assert!(matches!(served.event().await, Event::Wanted(_)));
+    let mut quick = Delta::open(&served, false, subscribe(&["a"])).await;
+    assert!(matches!(served.event().await, Event::Wanted(_)));
+    for round in 0..10 {
+        served.set("a", &big(round));
+        quick.next().await.unwrap();
+    }
+    served.lose_the_right_and_set(Status::permission_denied("no longer"), "b", "x");
+    assert_eq!(served.event().await, Event::Dropped);
+    assert_eq!(served.event().await, Event::Dropped);
+    drop(slow);
+}
+
 /// SDS-S22
 #[tokio::test(start_paused = true)]
 async fn a_stream_may_be_idle_for_ever() {

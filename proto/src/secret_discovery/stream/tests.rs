@@ -212,14 +212,31 @@ fn waits_when_nothing_asked_for_exists() {
 
 /// SDS-S7
 #[test]
-fn takes_no_names_for_everything_at_first_and_for_nothing_later() {
+fn takes_no_names_for_everything_until_something_is_named() {
     let mut script = Script::new(Store::with(&[DEFAULT_SVID, OWN_BUNDLE, "a"]));
     let first = script.turn(&request(&[])).unwrap();
     assert_eq!(names(&first), [OWN_BUNDLE, DEFAULT_SVID]);
+    // who asks for everything acknowledges with the same empty list
     assert_eq!(script.turn(&ack(&[], &first)), None);
     script.store.set(OWN_BUNDLE, "second");
+    let second = script.respond().unwrap();
+    assert_eq!(names(&second), [OWN_BUNDLE]);
+    let third = script.turn(&ack(&["a"], &second)).unwrap();
+    assert_eq!(names(&third), ["a"]);
+    assert_eq!(script.stream.names().collect::<Vec<_>>(), ["a"]);
+}
+
+/// SDS-S7
+#[test]
+fn takes_no_names_for_nothing_once_something_was_named() {
+    let mut script = Script::new(Store::with(&[DEFAULT_SVID, OWN_BUNDLE, "a"]));
+    let first = script.turn(&request(&["a"])).unwrap();
+    for _ in 0..3 {
+        assert_eq!(script.turn(&ack(&[], &first)), None);
+        assert_eq!(script.stream.names().count(), 0);
+    }
+    script.store.set("a", "second");
     assert_eq!(script.respond(), None);
-    assert_eq!(script.stream.names().count(), 0);
 }
 
 #[test]
