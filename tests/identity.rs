@@ -57,7 +57,7 @@ fn a_valid_identity_is_told_to_people_and_to_programs() {
     let text = says(&mesh, 0, &[WEB_ID, "valid, and renewed by itself"]);
     for part in [
         "serial",
-        "(in 24 h)",
+        "(24 h left)",
         "signed by     issuing CA, key id ",
         "root          1 of 1 in the trust bundle",
         "renewal due",

@@ -73,10 +73,10 @@ fn headline(report: &IdentityReport) -> String {
 
 fn validity(certificate: &CertificateReport, now: u64) -> String {
     format!(
-        "{} to {} ({})",
+        "{} to {} ({} left)",
         date(certificate.not_before),
         date(certificate.not_after),
-        relative(certificate.not_after, now)
+        span(certificate.not_after.saturating_sub(now))
     )
 }
 

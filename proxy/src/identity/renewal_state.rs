@@ -119,7 +119,7 @@ impl RenewalReporter {
 
     fn measured(&self, skew: Option<ClockSkew>) {
         let Some(skew) = skew else { return };
-        self.metrics.clock_skew(-(skew.seconds as f64));
+        self.metrics.clock_skew(skew.seconds.saturating_neg() as f64);
         self.state
             .send_modify(|state| state.clock_skew = Some(skew));
     }

@@ -70,7 +70,7 @@ fn a_valid_certificate_is_told_with_owner_end_signer_root_and_renewal() {
         &valid(),
         &[
             "web (spiffe://a.test/ns/shop/sa/web): valid, and renewed by itself\n",
-            "valid         2027-01-15T07:00:00Z to 2027-01-16T07:00:00Z (in 23 h)",
+            "valid         2027-01-15T07:00:00Z to 2027-01-16T07:00:00Z (23 h left)",
             "signed by     issuing CA, key id 1111, until 2027-02-04T08:00:00Z (in 20 days)",
             "root          1 of 2 in the trust bundle 0123456789ab, key id 2222, until",
             "issued        2027-01-15T07:00:00Z (60 min ago)",
