@@ -67,6 +67,7 @@ fn backdates_by_two_minutes_or_a_tenth_whichever_is_less() {
     }
 }
 
+/// CSR-C5: nobody can ask for a lifetime here, so the clamp is the issuer's end. SPIFFE-L8.
 #[test]
 fn never_issues_past_the_issuer() {
     let authority = authority(30 * DAY, DAY);

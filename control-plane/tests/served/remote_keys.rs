@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use mesh_lite_control_plane::{clock, root_commands::create_stream_token};
 use mesh_lite_proto::{
-    secret_discovery::{ACTIVE_AUTHORITY, OWN_BUNDLE},
+    secret_discovery::{ACTIVE_AUTHORITY, OWN_BUNDLE, SECRET_TYPE_URL},
     svid::inspect_leaf,
     wire::envoy::{
         extensions::transport_sockets::tls::v3::secret,
         service::{
-            discovery::v3::{DiscoveryRequest, DiscoveryResponse},
+            discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest, DiscoveryResponse},
             secret::v3::secret_discovery_service_client::SecretDiscoveryServiceClient,
         },
     },
@@ -308,6 +308,48 @@ async fn makes_pairs_for_callers_with_a_certificate_and_listens_to_no_claim() {
     running.directories.write("workloads.yaml", &gone);
     let ended = in_time("the end", responses.message()).await.unwrap_err();
     assert_eq!(ended.code(), Code::PermissionDenied, "{ended}");
+}
+
+/// SDS-S1, SDS-S8: on a Delta stream a name whose secret is being made is not one that is gone, and
+/// one that is never made is.
+#[tokio::test]
+async fn tells_delta_clients_apart_what_is_being_made_and_what_is_not_to_be_had() {
+    for allowed in [true, false] {
+        let running = if allowed {
+            start(HOUR).await
+        } else {
+            Running::start().await
+        };
+        let (requests, receiver) = mpsc::channel(4);
+        let first = DeltaDiscoveryRequest {
+            type_url: SECRET_TYPE_URL.to_owned(),
+            resource_names_subscribe: vec!["default".to_owned(), OWN_BUNDLE.to_owned()],
+            ..DeltaDiscoveryRequest::default()
+        };
+        requests.send(first).await.unwrap();
+        let mut opening = Request::new(ReceiverStream::new(receiver));
+        let token = stream_token(&running.directories, "shop/web");
+        let header = format!("Bearer {token}").parse().unwrap();
+        opening.metadata_mut().insert("authorization", header);
+        let mut client = SecretDiscoveryServiceClient::new(running.anonymous().await);
+        let mut responses = client.delta_secrets(opening).await.unwrap().into_inner();
+        let (mut sent, mut removed) = (Vec::new(), Vec::new());
+        while sent.len() + removed.len() < 2 {
+            let response = in_time("a response", responses.message()).await;
+            let response = response.unwrap().unwrap();
+            removed.extend(response.removed_resources);
+            sent.extend(response.resources.into_iter().map(|resource| resource.name));
+        }
+        sent.sort();
+        if allowed {
+            assert_eq!(sent, [OWN_BUNDLE, "default"]);
+        } else {
+            assert_eq!(
+                (sent, removed),
+                (vec![OWN_BUNDLE.to_owned()], vec!["default".to_owned()])
+            );
+        }
+    }
 }
 
 /// CSR-C9: whoever opens streams without end waits for its turn, and gets it.

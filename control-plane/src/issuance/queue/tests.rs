@@ -38,7 +38,7 @@ async fn certifies_who_has_nothing_before_who_renews() {
     }
     // all stand in line before the first turn is free
     while queue.turns.waiting() < RENEWALS + FIRST {
-        tokio::task::yield_now().await;
+        task::yield_now().await;
     }
     drop(held);
     while let Some(done) = asking.join_next().await {
