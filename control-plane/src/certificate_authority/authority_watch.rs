@@ -48,9 +48,12 @@ pub(crate) async fn run(
                     publish(&published, &rotation);
                 }
             }
-            Err(error) => problems.push(format!(
-                "{error}. The issuing CA and trust bundle in use go on"
-            )),
+            Err(error) => {
+                let in_use = rotation.trust().authority.check_time(now);
+                let goes_on =
+                    in_use.map_or("", |()| ". The issuing CA and trust bundle in use go on");
+                problems.push(format!("{error}{goes_on}"));
+            }
         }
         let mode = data.read_root_mode().unwrap_or_else(|error| {
             problems.push(error.to_string());
@@ -68,8 +71,8 @@ pub(crate) async fn run(
 fn publish(published: &watch::Sender<Arc<Trust>>, rotation: &Rotation) {
     published.send_if_modified(|current| {
         let next = rotation.trust();
-        let changed = next.bundle != current.bundle
-            || !next.authority.chain().eq(current.authority.chain());
+        let changed =
+            next.bundle != current.bundle || !next.authority.chain().eq(current.authority.chain());
         if changed {
             *current = next;
         }

@@ -15,7 +15,7 @@ pub(crate) fn expiry_warnings(trust: &Trust, mode: RootMode, now: SystemTime) ->
     let issuing = trust.authority.facts();
     let mut warnings = Vec::new();
     if now > mode.warns_from(issuing) {
-        warnings.push(issuing_ends(issuing, mode));
+        warnings.push(issuing_ends(issuing, mode, now));
     }
     if let Some(root) = root_facts(trust).filter(|root| now > root_warns_from(root)) {
         let until = readable(root.not_after);
@@ -28,7 +28,12 @@ pub(crate) fn expiry_warnings(trust: &Trust, mode: RootMode, now: SystemTime) ->
     warnings
 }
 
-fn issuing_ends(facts: &AuthorityFacts, mode: RootMode) -> String {
+fn issuing_ends(facts: &AuthorityFacts, mode: RootMode, now: SystemTime) -> String {
+    let ends = if now < facts.not_after {
+        "ends"
+    } else {
+        "ended"
+    };
     let until = readable(facts.not_after);
     let what_to_do = match mode {
         RootMode::Kept => format!(
@@ -42,7 +47,7 @@ fn issuing_ends(facts: &AuthorityFacts, mode: RootMode) -> String {
                 .to_owned()
         }
     };
-    format!("the issuing CA ends at {until} and nobody can be certified after that; {what_to_do}")
+    format!("the issuing CA {ends} at {until} and nobody can be certified after that; {what_to_do}")
 }
 
 /// The root of the active issuing CA. An imported one may say less than ours.

@@ -35,15 +35,15 @@ fn key_usage(certificate: &X509Certificate<'_>) -> Vec<&'static str> {
         Ok(Some(usage)) => {
             if usage.value.digital_signature() {
                 found.push(
-                    "may also sign data (digitalSignature), which X509-SVID forbids to a CA: strict peers refuse it",
+                    "may also sign data (digitalSignature), which X509-SVID forbids to a CA: strict peers may refuse it",
                 );
             }
             if !is_critical(certificate, &OID_X509_EXT_KEY_USAGE) {
-                found.push("has a key usage that is not critical: strict peers refuse it");
+                found.push("has a key usage that is not critical: strict peers may refuse it");
             }
         }
         _ => found.push(
-            "has no key usage, which X509-SVID demands: Go and OpenSSL's strict mode refuse it",
+            "has no key usage, which X509-SVID demands: the `spiffe` crate and OpenSSL's strict mode refuse it",
         ),
     }
     if !is_critical(certificate, &OID_X509_EXT_BASIC_CONSTRAINTS) {
