@@ -73,6 +73,10 @@ impl Scene {
 
     /// In front of the application, with api's identity; lets web in.
     fn inbound(&self, values: &[(&str, &str)]) -> Envoy {
+        self.inbound_from("inbound", values)
+    }
+
+    fn inbound_from(&self, template: &str, values: &[(&str, &str)]) -> Envoy {
         let (socket, port) = (self.socket("api"), self.application.address().port());
         let port = port.to_string();
         let own = [
@@ -81,7 +85,7 @@ impl Scene {
             ("ALLOWED", WEB),
         ];
         let values: Vec<_> = values.iter().copied().chain(own).collect();
-        self.envoy("inbound", "inbound", &values)
+        self.envoy(template, "inbound", &values)
     }
 
     /// With a workload's identity, to an inbound Envoy at which `peer` is expected. Ready.
@@ -129,6 +133,40 @@ fn two_envoys_between_two_applications_know_each_other() {
     }
     let refused = inbound.sum("ssl.fail_verify_san");
     assert!(refused > 0, "guest was refused for another reason");
+}
+
+/// E2E-E2, SDS-S2, SDS-S4, SDS-S5, SDS-S6: whatever an Envoy's way to ask is.
+#[test]
+fn a_sidecar_serves_every_form_and_every_name() {
+    const TEST: &str = concat!(
+        module_path!(),
+        "::a_sidecar_serves_every_form_and_every_name"
+    );
+    let Some(mut scene) = Scene::start(TEST, &[]) else {
+        return;
+    };
+    scene.start_sidecars();
+    let [web, guest] = [WEB, GUEST].map(|id| client(&scene.root("root"), id));
+    let forms: [(&str, &[(&str, &str)]); 4] = [
+        ("inbound", &[("VALIDATOR", "trusted_ca")]),
+        ("inbound", &[("SVID", API), ("BUNDLE", "ALL")]),
+        ("inbound-ads", &[]),
+        (
+            "inbound-ads",
+            &[
+                ("API_TYPE", "DELTA_GRPC"),
+                ("BUNDLE", "spiffe://cluster.local"),
+            ],
+        ),
+    ];
+    for (template, values) in forms {
+        let mut inbound = scene.inbound_from(template, values);
+        inbound.wait_ready();
+        let to = inbound.listener();
+        assert!(is_let_in(to, &web), "{template} {values:?}");
+        assert!(!is_let_in(to, &guest), "{template} {values:?}");
+        assert_eq!(inbound.rejected(), 0, "{}", inbound.output());
+    }
 }
 
 /// E2E-E3, SDS-S16, SDS-S30: short leaves, so that sidecars renew all the time.

@@ -73,6 +73,8 @@ impl Envoy {
         let bootstrap = directory.join(format!("{name}.yaml"));
         fs::write(&bootstrap, filled(template, &values)).unwrap();
         let admin_path = directory.join(format!("{name}.admin"));
+        // an earlier one of this name may have left its own behind
+        let _ = fs::remove_file(&admin_path);
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--"]).arg(program);
         command.arg("-c").arg(&bootstrap);
