@@ -24,7 +24,7 @@ use crate::{
 
 const CONNECTIONS: &str = "Connections and SDS streams";
 const CHANGE: &str = "A change of the trust bundle";
-/// Handshakes in flight.
+/// Handshakes, and streams without an answer yet.
 const AT_ONCE: usize = 32;
 /// Ten times what a change should take, and more.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -88,9 +88,9 @@ pub(crate) async fn open(
     let connected = settled_kib(pid).await?;
     let cpu_before = control_plane.cpu_seconds()?;
     let (told, arrived) = mpsc::channel(count.max(1));
-    let mut tasks = JoinSet::new();
+    let (room, mut tasks) = (Arc::new(Semaphore::new(AT_ONCE)), JoinSet::new());
     for (stream, channel) in channels.iter().cloned().enumerate() {
-        tasks.spawn(follow(channel, stream, told.clone()));
+        tasks.spawn(follow(channel, stream, Arc::clone(&room), told.clone()));
     }
     let mut streams = Streams {
         channels,
@@ -150,8 +150,11 @@ async fn connect(site: &Site, callers: &[Caller], count: usize) -> anyhow::Resul
 async fn follow(
     channel: Channel,
     stream: usize,
+    room: Arc<Semaphore>,
     told: mpsc::Sender<Arrived>,
 ) -> anyhow::Result<()> {
+    // until the first answer; all at once would be a request's deadline against this machine
+    let mut turn = Some(room.acquire_owned().await?);
     let (requests, sent) = mpsc::channel::<DiscoveryRequest>(4);
     requests.send(subscription()).await?;
     let mut responses = SecretDiscoveryServiceClient::new(channel)
@@ -160,6 +163,7 @@ async fn follow(
         .into_inner();
     while let Some(response) = responses.message().await? {
         let at = Instant::now();
+        drop(turn.take());
         if let Some(roots) = roots_in(&response)? {
             told.send(Arrived { stream, roots, at }).await?;
         }
