@@ -58,3 +58,38 @@ pub(crate) fn unix_millis(time: SystemTime) -> u64 {
         .unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use tokio::time::Instant;
+
+    use super::*;
+
+    thread_local! {
+        static AT: Cell<u64> = const { Cell::new(1_000) };
+    }
+
+    fn set_by_hand() -> SystemTime {
+        from_unix_seconds(AT.get())
+    }
+
+    /// Nobody told the timers that the clock was set, or that the machine slept.
+    #[tokio::test(start_paused = true)]
+    async fn notices_within_half_a_minute_that_the_clock_was_set() {
+        let begun = Instant::now();
+        let waiting = wait_until(set_by_hand, from_unix_seconds(1_000 + 86_400));
+        let setting = async {
+            tokio::time::sleep(Duration::from_secs(100)).await;
+            AT.set(1_000 + 86_400);
+        };
+        tokio::join!(waiting, setting);
+        assert!(begun.elapsed() <= Duration::from_secs(100) + LOOK_AGAIN);
+        // what has passed is not waited for
+        let begun = Instant::now();
+        wait_until(set_by_hand, from_unix_seconds(999)).await;
+        wait_until(set_by_hand, set_by_hand()).await;
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+    }
+}

@@ -9,7 +9,7 @@ use super::{
     turns::{NoTurn, Turns, Urgency},
 };
 use crate::{
-    certificate_authority::{IssuedSvid, certificate_request::PublicKey},
+    certificate_authority::{IssueError, IssuedSvid, certificate_request::PublicKey},
     clock::Clock,
     metrics::Metrics,
     workload_attestation::join_token::{JoinToken, StreamToken},
@@ -47,12 +47,13 @@ impl IssuanceQueue {
             Credential::Svid(_) => Urgency::Renewal,
         };
         let now = (self.clock)();
+        let address = asked.address;
         let issued = self
             .in_turn(urgency, move |issuance| {
                 issuance.issue(&credential, &asked, now)
             })
             .await;
-        self.count(issued)
+        self.count(issued, address)
     }
 
     /// For a key that was made here.
@@ -69,7 +70,7 @@ impl IssuanceQueue {
                 issuance.issue_for(&proof, address, &public_key, now)
             })
             .await;
-        self.count(issued)
+        self.count(issued, address)
     }
 
     /// Whose stream a reusable token opens.
@@ -96,12 +97,17 @@ impl IssuanceQueue {
         Ok(done.await.map_err(|_| NotIssued::Failed)??)
     }
 
-    fn count<T>(&self, issued: Result<T, NotIssued>) -> Result<T, NotIssued> {
+    fn count<T>(&self, issued: Result<T, NotIssued>, address: SocketAddr) -> Result<T, NotIssued> {
         match &issued {
             Ok(_) => self.metrics.issuance("granted"),
             Err(error) => {
                 self.metrics.issuance(error.outcome());
-                tracing::warn!(%error, "no certificate issued");
+                if error.is_broken() {
+                    self.metrics.broken_secret();
+                    tracing::error!(client.addr = %address, %error, "a certificate is broken and is sent to nobody");
+                } else {
+                    tracing::warn!(client.addr = %address, %error, "no certificate issued");
+                }
             }
         }
         issued
@@ -119,6 +125,14 @@ pub(crate) enum NotIssued {
 }
 
 impl NotIssued {
+    /// What was signed is not what was meant (SDS-S18).
+    fn is_broken(&self) -> bool {
+        matches!(
+            self,
+            Self::Refused(Refusal::Issue(IssueError::Inspection(_)))
+        )
+    }
+
     fn outcome(&self) -> &'static str {
         match self {
             Self::Refused(refusal) => refusal.outcome(),

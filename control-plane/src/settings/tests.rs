@@ -47,6 +47,18 @@ fn warns_of_short_leaves_and_refuses_the_shortest() {
     assert!(refused(with(9)).contains("--leaf-lifetime"));
 }
 
+/// SDS-S28
+#[test]
+fn warns_of_keys_that_are_made_here() {
+    let directory = TempDir::new().unwrap();
+    let allowed = Settings {
+        allow_remote_keys: true,
+        ..settings(&directory)
+    };
+    let [warning] = allowed.check().unwrap().warnings.try_into().unwrap();
+    assert!(warning.contains("--allow-remote-keys"), "{warning}");
+}
+
 #[test]
 fn says_everything_that_is_wrong_at_once() {
     let directory = TempDir::new().unwrap();

@@ -6,6 +6,7 @@ use super::{
     super::tests::{asked, fixture, now},
     *,
 };
+use crate::certificate_authority::svid_inspection::InspectionError;
 
 /// A storm with real signatures on real threads: 300 sidecars renew, then 40 new ones come.
 #[tokio::test]
@@ -73,4 +74,26 @@ async fn says_that_it_is_busy_rather_than_let_anybody_wait_without_end() {
     );
     drop(held);
     assert!(queue.issue(renewal(), asked()).await.is_ok());
+}
+
+/// SDS-S18: an alarm, and only for what is broken.
+#[tokio::test]
+async fn alarms_when_what_was_signed_is_not_what_was_meant() {
+    let fixture = fixture(1);
+    let metrics = Metrics::new();
+    let queue = IssuanceQueue::new(Arc::clone(&fixture.issuance), metrics.clone(), now);
+    let address = asked().address;
+    let alarms = || {
+        let text = metrics.encode().unwrap();
+        let line = text
+            .lines()
+            .find(|line| line.contains("broken_secrets_total "));
+        line.unwrap().rsplit(' ').next().unwrap().to_owned()
+    };
+    let busy: Result<(), _> = queue.count(Err(NoTurn.into()), address);
+    assert!(busy.is_err() && alarms() == "0");
+    let broken = InspectionError::Differs("the public key");
+    let broken = Refusal::Issue(IssueError::Inspection(broken));
+    let refused: Result<(), _> = queue.count(Err(broken.into()), address);
+    assert!(refused.is_err() && alarms() == "1");
 }
