@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use mesh_lite_control_plane::{
     clock,
@@ -9,6 +9,7 @@ use mesh_lite_proto::{
     trust_bundle::pem,
 };
 use rcgen::KeyPair;
+use tokio::sync::watch;
 
 use super::{
     client::{Svid, csr, fetch_request, request_for},
@@ -134,4 +135,37 @@ async fn does_not_drop_a_root_whose_leaves_are_in_use() {
         (running.get("/readyz").await.1 == "ok\n").then_some(())
     })
     .await;
+}
+
+/// Callers come without a pause while the issuing CA changes under them.
+#[tokio::test]
+async fn answers_every_request_while_issuing_authorities_come_and_go() {
+    let running = Running::start().await;
+    let (end, ended) = watch::channel(false);
+    let caller = async |workload: &str| {
+        let mut issuers = BTreeSet::new();
+        while !*ended.borrow() {
+            issuers.insert(key_id_of_issuer(&running.issue(workload).await));
+        }
+        issuers
+    };
+    let changes = async {
+        let mut made = BTreeSet::new();
+        for _ in 0..5 {
+            let next = running.directories.renew_root().issuing_key_id;
+            eventually("the next one signs", async || {
+                let svid = running.issue("shop/web").await;
+                (key_id_of_issuer(&svid) == next).then_some(())
+            })
+            .await;
+            made.insert(next);
+        }
+        end.send_replace(true);
+        made
+    };
+    let (web, api, made) = tokio::join!(caller("shop/web"), caller("shop/api"), changes);
+    assert_eq!(made.len(), 5);
+    for issuers in [web, api] {
+        assert!(issuers.intersection(&made).count() >= 2, "{issuers:?}");
+    }
 }
