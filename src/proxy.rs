@@ -93,10 +93,6 @@ pub(crate) struct Args {
         value_name = "PORTS"
     )]
     inbound_ports: Vec<u16>,
-    #[command(flatten)]
-    listeners: Listeners,
-    #[command(flatten)]
-    workload_socket: WorkloadSocketArgs,
     /// off, stdout, or a file: a JSON line when a connection opens and one when it closes.
     #[arg(
         long,
@@ -127,6 +123,11 @@ pub(crate) struct Args {
         value_name = "SECONDS"
     )]
     shutdown_grace_period: u64,
+    // last: what follows a flattened group is shown under its heading
+    #[command(flatten)]
+    listeners: Listeners,
+    #[command(flatten)]
+    workload_socket: WorkloadSocketArgs,
 }
 
 #[derive(Debug, clap::Args)]

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Over all connections; an Envoy of a thousand listeners still has one for each secret.
-const MAX_STREAMS: usize = 1024;
+pub(super) const MAX_STREAMS: usize = 1024;
 
 pub(super) struct LocalSources {
     served: watch::Receiver<Arc<Served>>,

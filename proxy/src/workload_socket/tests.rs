@@ -17,6 +17,7 @@ use crate::{
 
 mod client;
 mod file;
+mod limits;
 
 use client::{Client, Stream, client, names, pair_in, request_for, secrets};
 
@@ -274,39 +275,6 @@ async fn a_user_that_is_not_named_is_refused_with_the_reason_and_counted() {
     assert_eq!(streamed.err().unwrap().code(), Code::PermissionDenied);
     let refused = "workload_socket_refused_total{reason=\"user\"}";
     assert_eq!(running.metric(refused), 1.0);
-}
-
-/// SDS-S21
-#[tokio::test]
-async fn connections_beyond_the_limit_are_closed_and_one_that_ends_makes_room() {
-    let running = Running::with_identity(&Authority::root()).await;
-    let mut open = Vec::new();
-    for _ in 0..MAX_CONNECTIONS {
-        let mut client = running.client().await;
-        in_time(client.fetch_secrets(request_for(&["ROOTCA"])))
-            .await
-            .unwrap();
-        open.push(client);
-    }
-    let mut one_more = UnixStream::connect(running.path()).await.unwrap();
-    let ended = in_time(tokio::io::AsyncReadExt::read(&mut one_more, &mut [0; 1])).await;
-    assert_eq!(ended.unwrap_or_default(), 0);
-    let refused = "workload_socket_refused_total{reason=\"connections\"}";
-    assert_eq!(running.metric(refused), 1.0);
-    open.pop();
-    in_time(async {
-        loop {
-            let stream = std::os::unix::net::UnixStream::connect(running.path()).unwrap();
-            let Ok(channel) = client::channel_over(stream).await else {
-                continue;
-            };
-            let mut client = Client::new(channel);
-            if client.fetch_secrets(request_for(&["ROOTCA"])).await.is_ok() {
-                return;
-            }
-        }
-    })
-    .await;
 }
 
 /// SDS-S3, SDS-S23
