@@ -230,10 +230,7 @@ pub enum InvalidAuthority {
     )]
     BrokenChain { position: usize },
     #[error("certificate {position} after the issuing CA can't stand there: {reason}")]
-    Intermediate {
-        position: usize,
-        reason: Box<Self>,
-    },
+    Intermediate { position: usize, reason: Box<Self> },
     #[error(
         "a CA of the chain allows {allowed} CAs below it (pathLen) and there are {below}: \
          have the issuing CA signed nearer to the root, or that CA made with a larger pathLen"
