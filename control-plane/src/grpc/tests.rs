@@ -55,6 +55,7 @@ use crate::{
 };
 
 mod ending;
+mod many_streams;
 mod strangers;
 mod wire_tap;
 

@@ -21,6 +21,7 @@ fn context(secret: Secret) -> CertificateValidationContext {
     }
 }
 
+/// SDS-S5, SDS-S6
 #[test]
 fn dresses_a_bundle_in_the_form_asked_for() {
     let own = bundle("a.test");
@@ -39,6 +40,7 @@ fn dresses_a_bundle_in_the_form_asked_for() {
     );
 }
 
+/// SDS-S5
 #[test]
 fn keeps_bundles_of_several_trust_domains_apart() {
     let (own, other) = (bundle("a.test"), bundle("b.test"));
@@ -64,6 +66,7 @@ fn keeps_bundles_of_several_trust_domains_apart() {
     assert_eq!(entries, expected);
 }
 
+/// SDS-S10
 #[test]
 fn names_content_by_itself() {
     let versioned = |text: &str| VersionedSecret::new(active_authority_secret(text)).version;
@@ -86,6 +89,7 @@ fn sends_a_chain_without_a_key() {
     assert_eq!(certificate.private_key, None);
 }
 
+/// SDS-S6
 #[test]
 fn reads_only_text_from_the_nodes_metadata() {
     use prost_types::{Struct, Value, value::Kind};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::{sync::mpsc, time::Instant};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
 use super::{SecretEvent, SecretSource, status_of};
 use crate::{
@@ -120,7 +120,7 @@ async fn run<M: Machine, S: SecretSource>(
                 source.check()?;
                 maybe_owed = true;
             }
-            request = requests.message(), if asks => match request? {
+            request = requests.message(), if asks => match request.map_err(unreadable)? {
                 Some(request) => {
                     let received = machine
                         .receive(&request, opened.elapsed())
@@ -142,6 +142,16 @@ async fn run<M: Machine, S: SecretSource>(
         }
     }
     Ok(())
+}
+
+/// What can't be decoded is the caller's fault, which tonic calls INTERNAL (SDS-S23).
+fn unreadable(status: Status) -> Status {
+    match status.code() {
+        Code::Internal => {
+            Status::invalid_argument(format!("the request can't be read: {}", status.message()))
+        }
+        _ => status,
+    }
 }
 
 fn observe(received: &Received, form: BundleForm, source: &mut impl SecretSource) {

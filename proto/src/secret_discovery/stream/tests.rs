@@ -110,6 +110,7 @@ fn never_answers_an_acknowledgement() {
     assert_eq!(script.respond(), None);
 }
 
+/// SDS-S12
 #[test]
 fn answers_added_names_with_those_alone() {
     let mut script = Script::new(Store::with(&["a", "b"]));
@@ -134,6 +135,7 @@ fn takes_a_request_without_nonce_for_a_change_of_names() {
     assert_eq!(accepted, script.store.versions(&["b"]));
 }
 
+/// SDS-S13
 #[test]
 fn ignores_stale_and_invented_nonces() {
     let mut script = Script::new(Store::with(&["a", "b"]));
@@ -202,6 +204,7 @@ fn remembers_unknown_names_and_sends_them_when_they_appear() {
     assert_eq!(script.stream.unanswered().count(), 0);
 }
 
+/// SDS-S8
 #[test]
 fn waits_when_nothing_asked_for_exists() {
     let mut script = Script::new(Store::default());
@@ -239,6 +242,7 @@ fn takes_no_names_for_nothing_once_something_was_named() {
     assert_eq!(script.respond(), None);
 }
 
+/// SDS-S12
 #[test]
 fn sends_a_name_again_that_was_dropped_and_is_asked_for_anew() {
     let mut script = Script::new(Store::with(&["a", "b"]));
@@ -377,7 +381,7 @@ mod properties {
     }
 
     proptest! {
-        /// Whatever a client does: nonces are fresh, only names asked for are sent, nothing is
+        /// SDS-S9, S12, S16. Whatever a client does: nonces are fresh, only names asked for are sent, nothing is
         /// sent twice with equal content, and in the end the client has the newest of everything.
         #[test]
         fn sends_what_is_owed_and_nothing_else(events in proptest::collection::vec(event(), 0..60)) {

@@ -62,7 +62,7 @@ fn respond(
 }
 
 proptest! {
-    /// Whatever a client does: nonces are fresh, only names asked for are spoken of, nothing is
+    /// SDS-S9, S12, S15, S16. Whatever a client does: nonces are fresh, only names asked for are spoken of, nothing is
     /// said twice unless it was asked for again, and in the end the client knows the newest.
     #[test]
     fn sends_what_is_owed_and_nothing_else(events in proptest::collection::vec(event(), 0..60)) {

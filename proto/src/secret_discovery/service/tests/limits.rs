@@ -1,5 +1,8 @@
 //! What a client may ask for, and what it is told when it asks for more.
 
+use tonic::codegen::http::uri::PathAndQuery;
+use tonic_prost::ProstCodec;
+
 use super::*;
 use crate::{secret_discovery::MAX_SECRET_NAME, wire::envoy::config::core::v3::Node};
 
@@ -53,6 +56,35 @@ async fn names_each_fault_of_a_caller_by_its_status_code() {
         untyped.next().await.unwrap_err().code(),
         Code::InvalidArgument
     );
+}
+
+/// SDS-S23: a message whose first field is a number where a text or a node should be.
+#[tokio::test]
+async fn calls_a_request_that_can_not_be_read_the_callers_fault() {
+    let served = Served::with(&["a"]).await;
+    for path in [
+        "/envoy.service.secret.v3.SecretDiscoveryService/StreamSecrets",
+        "/envoy.service.secret.v3.SecretDiscoveryService/DeltaSecrets",
+        "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources",
+        "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources",
+    ] {
+        let mut client = tonic::client::Grpc::new(served.channel.clone());
+        client.ready().await.unwrap();
+        let number = prost_types::Duration {
+            seconds: 1,
+            nanos: 0,
+        };
+        let codec = ProstCodec::<prost_types::Duration, prost_types::Duration>::default();
+        let requests = Request::new(tokio_stream::once(number));
+        let mut responses = client
+            .streaming(requests, PathAndQuery::from_static(path), codec)
+            .await
+            .unwrap()
+            .into_inner();
+        let refused = responses.message().await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{path}: {refused}");
+        assert!(refused.message().contains("can't be read"), "{refused}");
+    }
 }
 
 /// SDS-S21
