@@ -65,3 +65,46 @@ fn a_sidecar_without_a_data_directory_ends_at_once_and_says_what_to_do() {
     assert_eq!(output.status.code(), Some(1), "{words}");
     assert!(words.contains("install -d -o"), "{words}");
 }
+
+/// What it prints is the token alone; what it is good for is said beside it.
+#[test]
+fn a_token_says_what_it_is_good_for() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let state = directory.path().join("state");
+    let state = state.to_str().unwrap();
+    let create = |more: &[&str]| {
+        let common = ["token", "create", "shop/web", "--data-dir", state];
+        mesh_lite(&[&common, more].concat())
+    };
+    let nowhere = create(&["--reusable"]);
+    assert_eq!(nowhere.status.code(), Some(1));
+    let said = String::from_utf8(nowhere.stderr).unwrap();
+    assert!(said.contains("mesh-lite root init"), "{said}");
+    assert!(
+        mesh_lite(&["root", "init", "--data-dir", state])
+            .status
+            .success()
+    );
+    for (more, start, good) in [
+        (&["--ttl", "1m"][..], "mesh-lite-join-", "Good once"),
+        (
+            &["--reusable", "--ttl", "1h"],
+            "mesh-lite-stream-",
+            "Opens SDS streams",
+        ),
+    ] {
+        let made = create(more);
+        assert!(made.status.success());
+        let token = String::from_utf8(made.stdout).unwrap();
+        assert!(
+            token.starts_with(start) && token.lines().count() == 1,
+            "{start}"
+        );
+        let said = String::from_utf8(made.stderr).unwrap();
+        assert!(
+            said.starts_with(good) && said.contains("shop/web"),
+            "{said}"
+        );
+        assert!(!said.contains(token.trim()), "{said}");
+    }
+}

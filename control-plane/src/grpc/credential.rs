@@ -31,10 +31,11 @@ pub(super) async fn standing_proof(
 ) -> Result<StandingProof, Status> {
     match (token, &caller.peer) {
         (Some(token), _) => {
-            let opened = queue.open_stream(token).await;
-            opened
-                .map(StandingProof::StreamToken)
-                .map_err(|error| not_issued(&error))
+            let opened = queue.open_stream(token).await.map_err(|error| {
+                tracing::warn!(client.addr = %caller.address, %error, "a token opens no stream");
+                not_issued(&error)
+            })?;
+            Ok(StandingProof::StreamToken(opened))
         }
         (None, Some(peer)) => Ok(StandingProof::Svid(peer.clone())),
         (None, None) => Err(Status::unauthenticated(

@@ -12,6 +12,7 @@ use super::{
 const WEB: &str = "spiffe://mesh.test/ns/shop/sa/web";
 const API: &str = "spiffe://mesh.test/ns/shop/sa/api";
 
+/// CSR-C2, CSR-C7
 #[tokio::test]
 async fn issues_to_a_join_token_what_the_workload_document_says() {
     let running = Running::start().await;
@@ -101,6 +102,7 @@ async fn remembers_over_a_restart_that_a_token_was_redeemed() {
     assert_eq!(refused.code(), Code::Unauthenticated);
 }
 
+/// CSR-C8
 #[tokio::test]
 async fn refuses_an_unknown_token_and_says_what_to_do() {
     let running = Running::start().await;
@@ -121,6 +123,7 @@ async fn refuses_an_unknown_token_and_says_what_to_do() {
     assert!(running.metric(series).await >= 3.0);
 }
 
+/// CSR-C8
 #[tokio::test]
 async fn refuses_an_expired_token() {
     let running = Running::start().await;
@@ -167,6 +170,7 @@ async fn keeps_a_token_good_while_its_workload_has_no_document() {
     assert_eq!(svid.facts.id.as_str(), "spiffe://mesh.test/ns/shop/sa/late");
 }
 
+/// CSR-C2, SDS-S30
 #[tokio::test]
 async fn renews_by_the_current_certificate_with_a_new_key_only() {
     let running = Running::start().await;
@@ -190,6 +194,7 @@ async fn renews_by_the_current_certificate_with_a_new_key_only() {
     assert_eq!(refused.code(), Code::InvalidArgument);
 }
 
+/// CSR-C2, CSR-C4 as design §3: a wrong name is refused, and nothing is spent.
 #[tokio::test]
 async fn refuses_a_certificate_request_for_another_identity() {
     let running = Running::start().await;
@@ -227,6 +232,7 @@ async fn refuses_a_certificate_request_for_another_identity() {
     assert_eq!(secrets(&response)[0].name, WEB);
 }
 
+/// CSR-C4, SPIFFE-L11
 #[tokio::test]
 async fn takes_nothing_from_a_certificate_request_but_its_key() {
     let running = Running::start().await;
@@ -253,6 +259,7 @@ async fn takes_nothing_from_a_certificate_request_but_its_key() {
     assert!(names.critical);
 }
 
+/// CSR-C3, CSR-C8, SPIFFE-L12
 #[tokio::test]
 async fn refuses_what_is_no_certificate_request() {
     let running = Running::start().await;
@@ -278,6 +285,7 @@ async fn refuses_what_is_no_certificate_request() {
     }
 }
 
+/// CSR-C2, CSR-C8, SDS-S23
 #[tokio::test]
 async fn refuses_callers_who_show_nothing() {
     let running = Running::start().await;
@@ -292,6 +300,7 @@ async fn refuses_callers_who_show_nothing() {
     assert_eq!(refused.code(), Code::Unauthenticated);
 }
 
+/// SDS-S28
 #[tokio::test]
 async fn makes_no_keys_for_callers_without_a_certificate_request() {
     let running = Running::start().await;
@@ -304,6 +313,7 @@ async fn makes_no_keys_for_callers_without_a_certificate_request() {
     assert!(refused.message().contains("mesh-lite.io/csr"), "{refused}");
 }
 
+/// CSR-C2, CSR-C8
 #[tokio::test]
 async fn stops_renewing_when_the_workload_document_is_gone_or_means_somebody_else() {
     let running = Running::start().await;
@@ -331,6 +341,7 @@ async fn stops_renewing_when_the_workload_document_is_gone_or_means_somebody_els
     .await;
 }
 
+/// CSR-C8
 #[tokio::test]
 async fn refuses_evicted_callers_by_identity_and_by_serial() {
     let running = Running::start().await;
@@ -378,6 +389,7 @@ async fn refuses_evicted_callers_by_identity_and_by_serial() {
     assert_eq!(refused.code(), Code::PermissionDenied);
 }
 
+/// SDS-S3, SDS-S21, CSR-C3
 #[tokio::test]
 async fn refuses_oversize_requests_and_other_types() {
     let running = Running::start().await;
