@@ -10,6 +10,7 @@ use mesh_lite_control_plane::{
 use tokio::time::{self, Instant};
 
 use super::{
+    log::heard,
     mesh_by_clock::{
         A_WHILE, DAY, STEP, Sidecar, clock, days_to_breakage, readiness, start, verify,
     },
@@ -143,7 +144,9 @@ async fn starts_serves_and_takes_over_an_issuing_ca_where_it_can_not_read_the_ro
 /// Design §3: a year, and sixty days before its end a person is told.
 #[tokio::test(start_paused = true)]
 async fn root_mode_offline_warns_from_day_305_on_and_not_before() {
+    let log = heard();
     let running = start(RootMode::Offline).await;
+    let logged = || log.text().matches("root mode is offline").count();
     let root = running.directories.data.join("root");
     let elsewhere = running.directories.data.join("taken-away");
     std::fs::rename(&root, &elsewhere).unwrap();
@@ -157,6 +160,7 @@ async fn root_mode_offline_warns_from_day_305_on_and_not_before() {
     time::advance(made + 305 * DAY - HOUR - Instant::now()).await;
     time::sleep(A_WHILE).await;
     assert_eq!(readiness(&running).await, "ok\n", "an hour before day 305");
+    assert_eq!(logged(), 0);
     let left = days_to_breakage(&running, "issuing_ca").await;
     assert!((60.0..60.1).contains(&left), "{left}");
 
@@ -169,6 +173,9 @@ async fn root_mode_offline_warns_from_day_305_on_and_not_before() {
     assert!(said.contains("mesh-lite root renew --root-dir"), "{said}");
     let left = days_to_breakage(&running, "issuing_ca").await;
     assert!((59.9..60.0).contains(&left), "{left}");
+    time::advance(10 * DAY).await;
+    time::sleep(A_WHILE).await;
+    assert_eq!(logged(), 1, "said once, as long as nothing changes");
 
     // the operator does what it says
     std::fs::rename(&elsewhere, &root).unwrap();
