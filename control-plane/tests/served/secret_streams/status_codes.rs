@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rcgen::KeyPair;
-use tonic::{IntoRequest, Request};
+use tonic::{IntoRequest as _, Request};
 
 use super::*;
 use crate::served::client::{csr, fetch_request, with_token};
@@ -34,86 +34,84 @@ fn many_names() -> DiscoveryRequest {
     request_for(&many)
 }
 
-/// SDS-S23
-#[tokio::test]
-async fn fetch_names_each_fault_by_its_code() {
-    let running = Running::start().await;
-    let web = running.workload("shop/web").await;
-    let nobody = running.anonymous().await;
-    let expired = running.directories.token_for("shop/web", Duration::ZERO);
-    let long = "n".repeat(2065);
-    let faults: Vec<(&str, Channel, Request<DiscoveryRequest>, Code)> = vec![
+type Fault = (&'static str, Request<DiscoveryRequest>, Code);
+
+/// Of a caller without a certificate.
+fn faults_of_nobody(expired: &str) -> Vec<Fault> {
+    let code = Code::Unauthenticated;
+    vec![
         (
             "shows nothing, wants a bundle",
-            nobody.clone(),
             request_for(&[OWN_BUNDLE]).into_request(),
-            Code::Unauthenticated,
+            code,
         ),
         (
             "shows nothing, wants a certificate",
-            nobody.clone(),
             asks_for_certificate(&[]).into_request(),
-            Code::Unauthenticated,
+            code,
         ),
         (
             "a token that was never made",
-            nobody.clone(),
             with_token(asks_for_certificate(&[]), "mesh-lite-join-00"),
-            Code::Unauthenticated,
+            code,
         ),
         (
             "an expired token",
-            nobody.clone(),
-            with_token(asks_for_certificate(&[]), &expired),
-            Code::Unauthenticated,
+            with_token(asks_for_certificate(&[]), expired),
+            code,
         ),
         (
             "a header that is no token",
-            nobody,
             with_header(asks_for_certificate(&[]), "Basic d2ViOndlYg=="),
-            Code::Unauthenticated,
+            code,
         ),
+    ]
+}
+
+/// Of a workload with its certificate.
+fn faults_of_web() -> Vec<Fault> {
+    let somebody_else = "spiffe://mesh.test/ns/shop/sa/api";
+    let long = "n".repeat(2065);
+    let faults = [
         (
             "wants to be somebody else",
-            web.clone(),
-            asks_for_certificate(&["spiffe://mesh.test/ns/shop/sa/api"]).into_request(),
+            asks_for_certificate(&[somebody_else]),
             Code::PermissionDenied,
         ),
         (
             "a certificate request that is none",
-            web.clone(),
-            fetch_request("junk").into_request(),
+            fetch_request("junk"),
             Code::InvalidArgument,
         ),
-        (
-            "another type",
-            web.clone(),
-            of_another_type().into_request(),
-            Code::InvalidArgument,
-        ),
-        (
-            "a long name",
-            web.clone(),
-            request_for(&[&long]).into_request(),
-            Code::InvalidArgument,
-        ),
-        (
-            "many names",
-            web.clone(),
-            many_names().into_request(),
-            Code::ResourceExhausted,
-        ),
+        ("another type", of_another_type(), Code::InvalidArgument),
+        ("a long name", request_for(&[&long]), Code::InvalidArgument),
+        ("many names", many_names(), Code::ResourceExhausted),
         (
             "nothing that exists",
-            web,
-            request_for(&["nobody"]).into_request(),
+            request_for(&["nobody"]),
             Code::NotFound,
         ),
     ];
-    for (fault, channel, request, code) in faults {
-        let refused = running.fetch(channel, request).await.unwrap_err();
-        assert_eq!(refused.code(), code, "{fault}: {refused}");
-        assert!(refused.message().len() > 20, "{fault}: {refused}");
+    faults
+        .map(|(fault, request, code)| (fault, request.into_request(), code))
+        .into()
+}
+
+/// SDS-S23
+#[tokio::test]
+async fn fetch_names_each_fault_by_its_code() {
+    let running = Running::start().await;
+    let expired = running.directories.token_for("shop/web", Duration::ZERO);
+    let (web, nobody) = (
+        running.workload("shop/web").await,
+        running.anonymous().await,
+    );
+    for (channel, faults) in [(nobody, faults_of_nobody(&expired)), (web, faults_of_web())] {
+        for (fault, request, code) in faults {
+            let refused = running.fetch(channel.clone(), request).await.unwrap_err();
+            assert_eq!(refused.code(), code, "{fault}: {refused}");
+            assert!(refused.message().len() > 20, "{fault}: {refused}");
+        }
     }
 }
 

@@ -112,7 +112,7 @@ async fn run<M: Machine, S: SecretSource>(
     let opened = Instant::now();
     let (mut asks, mut maybe_owed) = (true, false);
     // one that asks no more is answered still, as a tool in a terminal expects
-    while asks || maybe_owed {
+    while asks || maybe_owed || awaits(&machine, &source) {
         tokio::select! {
             biased;
             () = responses.closed() => return Ok(()),
@@ -142,6 +142,12 @@ async fn run<M: Machine, S: SecretSource>(
         }
     }
     Ok(())
+}
+
+/// Something that was asked for is on its way.
+fn awaits(machine: &impl Machine, source: &impl SecretSource) -> bool {
+    let names = machine.names();
+    names.into_iter().any(|name| source.is_being_made(name))
 }
 
 /// What can't be decoded is the caller's fault, which tonic calls INTERNAL (SDS-S23).

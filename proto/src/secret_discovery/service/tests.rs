@@ -253,6 +253,28 @@ async fn answers_a_client_that_asks_once_and_then_ends_its_stream() {
     assert_eq!(removed, &["nobody"]);
 }
 
+/// A key takes a moment to make, also for a tool.
+#[tokio::test]
+async fn answers_a_client_that_ended_its_stream_when_its_secret_is_made() {
+    let mut served = Served::with(&[]).await;
+    served.store.begin_to_make("slow");
+    let mut client = SecretDiscoveryServiceClient::new(served.channel.clone());
+    let once = tokio_stream::once(request(&["slow"]));
+    let mut responses = client.stream_secrets(once).await.unwrap().into_inner();
+    assert!(matches!(served.event().await, Event::Wanted(_)));
+    // the end of its stream has come through when another's answer has
+    Delta::open(&served, false, subscribe(&["nobody"]))
+        .await
+        .next()
+        .await
+        .unwrap();
+    served.set("slow", "made");
+    let first = scripted::in_time("an answer", responses.message()).await;
+    assert_eq!(first.unwrap().unwrap().resources.len(), 1);
+    let end = scripted::in_time("the end", responses.message()).await;
+    assert_eq!(end.unwrap(), None);
+}
+
 /// What a source counts as open is closed when its stream is, whoever closed it.
 #[tokio::test]
 async fn drops_the_source_with_the_stream() {
