@@ -8,6 +8,7 @@
 //!      └─────── outbound ── directory ── tls::connector ────── forward ──▶ another sidecar
 //!
 //!   identity    key and CSR ─▶ issued leaf ─▶ renewed in time; kept in the state file
+//!      └─────── workload_socket    SDS for the workload's own clients, if asked for
 //!   readiness, drain, admin, metrics, access_log     what operators hold on to
 //! ```
 
