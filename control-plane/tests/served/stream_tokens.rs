@@ -40,7 +40,7 @@ async fn opens_streams_again_and_again_and_answers_a_fetch() {
 #[tokio::test]
 async fn ends_its_streams_when_a_token_expires() {
     let running = Running::start().await;
-    let token = stream_token_for(&running.directories, "shop/web", Duration::from_secs(3));
+    let token = stream_token_for(&running.directories, "shop/web", Duration::from_secs(5));
     let channel = running.anonymous().await;
     let mut stream = TokenStream::open(channel, request_for(&[OWN_BUNDLE]), &token)
         .await
