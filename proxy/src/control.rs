@@ -13,6 +13,7 @@ use std::{path::PathBuf, sync::Arc};
 use mesh_lite_proto::authorization::PolicySnapshot;
 use spiffe::TrustDomain;
 use tokio::sync::watch;
+use tonic::transport::Channel;
 
 use crate::{
     authorization::policy_watch::PolicyWatch,
@@ -140,39 +141,27 @@ pub fn spawn(
         directory: changes,
         directory_revisions,
     };
-    let back_off = |part: &str| BackOff::new(&format!("{} {part}", config.pod_uid));
-    let back_offs = [back_off("trust"), back_off("directory"), back_off("policy")];
-    let mut owner = IdentityOwner::new(
-        OwnerSettings {
-            client,
-            trust_domain: config.trust_domain,
-            trust_bundle_file: config.trust_bundle,
-            join_token_file: config.join_token_file,
-            pod_uid: config.pod_uid,
-        },
-        OwnerOutputs {
-            identities,
-            channels: channel_sender,
-            bundle_file,
-            reporter: reporter(ControlPart::Issuing),
-            renewal: renewal_reporter,
-            metrics: metrics.clone(),
-        },
-        announced,
-        clock,
-    );
+    let outputs = OwnerOutputs {
+        identities,
+        channels: channel_sender,
+        bundle_file,
+        reporter: reporter(ControlPart::Issuing),
+        renewal: renewal_reporter,
+        metrics: metrics.clone(),
+    };
+    let streams = Streams {
+        secrets,
+        directory: directory_watch,
+        policy: policy_watch,
+        channels,
+        pod_uid: config.pod_uid.clone(),
+    };
+    let mut owner = IdentityOwner::new(owner_settings(client, config), outputs, announced, clock);
     owner.start_from(restored.trust_bundle, restored.leaf);
 
     let mut tasks = tokio::task::JoinSet::new();
-    let [trust, directory_back_off, policy_back_off] = back_offs;
     tasks.spawn(owner.run());
-    tasks.spawn(keep_open(secrets, channels.clone(), trust));
-    tasks.spawn(keep_open(
-        directory_watch,
-        channels.clone(),
-        directory_back_off,
-    ));
-    tasks.spawn(keep_open(policy_watch, channels, policy_back_off));
+    streams.start(&mut tasks);
     tasks.spawn(writer.run());
     Ok(ControlHandles {
         identity,
@@ -183,6 +172,35 @@ pub fn spawn(
         renewal,
         tasks,
     })
+}
+
+/// The long streams to the control plane, all on the channel that the identity's owner opens.
+struct Streams {
+    secrets: SecretStream,
+    directory: DirectoryWatch,
+    policy: PolicyWatch,
+    channels: watch::Receiver<Option<Channel>>,
+    pod_uid: String,
+}
+
+impl Streams {
+    fn start(self, tasks: &mut tokio::task::JoinSet<()>) {
+        let back_off = |part: &str| BackOff::new(&format!("{} {part}", self.pod_uid));
+        let [trust, directory, policy] = ["trust", "directory", "policy"].map(back_off);
+        tasks.spawn(keep_open(self.secrets, self.channels.clone(), trust));
+        tasks.spawn(keep_open(self.directory, self.channels.clone(), directory));
+        tasks.spawn(keep_open(self.policy, self.channels, policy));
+    }
+}
+
+fn owner_settings(client: ControlPlaneClient, config: ControlConfig) -> OwnerSettings {
+    OwnerSettings {
+        client,
+        trust_domain: config.trust_domain,
+        trust_bundle_file: config.trust_bundle,
+        join_token_file: config.join_token_file,
+        pod_uid: config.pod_uid,
+    }
 }
 
 fn restore(

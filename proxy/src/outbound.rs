@@ -30,7 +30,7 @@ use crate::{
     },
     forward::{Awaited, Count, Far, Forward},
     listener::Accepted,
-    live_connections::{Registered, Subject},
+    live_connections::{Cut, Registered, Subject},
     metrics::{Direction, Plaintext, Refusal},
     original_destination::original_destination,
     route::{Hop, Route, Router},
@@ -360,10 +360,6 @@ async fn forward(application: &mut TcpStream, connected: Connected, account: &Ac
         _outstanding,
         ..
     } = connected;
-    let count = |meter| Count {
-        direction: Direction::Outbound,
-        meter,
-    };
     match far {
         ConnectedFar::Plain(mut upstream, reason) => {
             account.plaintext(reason);
@@ -371,7 +367,10 @@ async fn forward(application: &mut TcpStream, connected: Connected, account: &Ac
             let forward = Forward {
                 application,
                 far: Far::Plain(&mut upstream.socket),
-                count: count(&meter),
+                count: Count {
+                    direction: Direction::Outbound,
+                    meter: &meter,
+                },
                 cut: registered.cut(),
                 early: Vec::new(),
                 awaited: None,
@@ -379,40 +378,53 @@ async fn forward(application: &mut TcpStream, connected: Connected, account: &Ac
             account.closed(&meter, forward.run().await);
             Ended::Over
         }
-        ConnectedFar::Tunnel(mut tunnel) => {
-            let meter = account.meter();
-            let mut status = None;
-            let mut answered = |answer: Answer<'_>| {
-                status = Some(answer.status);
-                account.answered(answer);
-            };
-            let forward = Forward {
-                application,
-                far: Far::Tunnel {
-                    socket: &mut tunnel.socket,
-                    session: &mut tunnel.session,
-                },
-                count: count(&meter),
-                cut: registered.cut(),
-                early: Vec::new(),
-                awaited: Some(Awaited {
-                    due: Instant::now() + ANSWER,
-                    answered: &mut answered,
-                }),
-            };
-            let ended = forward.run().await;
-            let elsewhere = matches!(status, Some(Status::Draining | Status::Overloaded))
-                && meter.bytes_received() == 0;
-            match (status, ended) {
-                (Some(Status::Ok), ended) => account.closed(&meter, ended),
-                (status, ended) => account.not_let_through(status, &ended),
-            }
-            if elsewhere {
-                Ended::TryAnother
-            } else {
-                Ended::Over
-            }
+        ConnectedFar::Tunnel(tunnel) => {
+            forward_tunnel(application, tunnel, registered.cut(), account).await
         }
+    }
+}
+
+/// Through the other sidecar, which answers first.
+async fn forward_tunnel(
+    application: &mut TcpStream,
+    mut tunnel: Tunnel,
+    cut: &Cut,
+    account: &Account,
+) -> Ended {
+    let meter = account.meter();
+    let mut status = None;
+    let mut answered = |answer: Answer<'_>| {
+        status = Some(answer.status);
+        account.answered(answer);
+    };
+    let forward = Forward {
+        application,
+        far: Far::Tunnel {
+            socket: &mut tunnel.socket,
+            session: &mut tunnel.session,
+        },
+        count: Count {
+            direction: Direction::Outbound,
+            meter: &meter,
+        },
+        cut,
+        early: Vec::new(),
+        awaited: Some(Awaited {
+            due: Instant::now() + ANSWER,
+            answered: &mut answered,
+        }),
+    };
+    let ended = forward.run().await;
+    let elsewhere = matches!(status, Some(Status::Draining | Status::Overloaded))
+        && meter.bytes_received() == 0;
+    match (status, ended) {
+        (Some(Status::Ok), ended) => account.closed(&meter, ended),
+        (status, ended) => account.not_let_through(status, &ended),
+    }
+    if elsewhere {
+        Ended::TryAnother
+    } else {
+        Ended::Over
     }
 }
 
