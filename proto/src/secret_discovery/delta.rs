@@ -44,12 +44,6 @@ pub struct DeltaStream {
     outstanding: VecDeque<Outstanding>,
 }
 
-impl Default for DeltaStream {
-    fn default() -> Self {
-        Self::mounted(Mounting::Secrets)
-    }
-}
-
 impl DeltaStream {
     #[must_use]
     pub fn mounted(mounting: Mounting) -> Self {

@@ -13,7 +13,8 @@ use std::{future::Future, sync::Arc};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    DeltaStream, NamedVersion, Rejection, SecretStream, Secrets, VersionedSecret, Violation,
+    DEFAULT_SVID, DeltaStream, NamedVersion, OWN_BUNDLE, Rejection, SecretStream, Secrets,
+    VersionedSecret, Violation,
     intake::{Mounting, check_names, check_type},
     stream::single_response,
 };
@@ -99,8 +100,8 @@ pub trait SecretSources: Send + Sync + 'static {
     ) -> impl Future<Output = Result<DiscoveryResponse, Status>> + Send;
 }
 
-/// One answer from a source that has everything ready: what there is of the names; `None` if
-/// there is none of them.
+/// One answer from a source that has everything ready: what there is of the names, or of an SVID
+/// and its bundle if none is named (SDS-S7); `None` if there is nothing of it.
 pub fn answer_once(
     secrets: &impl Secrets,
     request: &DiscoveryRequest,
@@ -110,8 +111,11 @@ pub fn answer_once(
         .as_ref()
         .map(BundleForm::asked_by)
         .unwrap_or_default();
-    let names = request.resource_names.iter();
+    let names = request.resource_names.iter().map(String::as_str);
+    let unnamed = [DEFAULT_SVID, OWN_BUNDLE].into_iter();
+    let unnamed = unnamed.filter(|_| request.resource_names.is_empty());
     let found: Vec<VersionedSecret> = names
+        .chain(unnamed)
         .filter_map(|name| secrets.secret(name, form))
         .collect();
     (!found.is_empty()).then(|| single_response(&found))

@@ -16,11 +16,13 @@ use crate::wire::envoy::{
     service::discovery::v3::{DiscoveryRequest, DiscoveryResponse},
 };
 
-/// The last response, until the client says what it thinks of it.
-#[derive(Debug, Clone)]
+/// The last response.
+#[derive(Debug)]
 struct Outstanding {
     nonce: String,
-    secrets: Vec<NamedVersion>,
+    /// Until the client says what it thinks of them. Its later requests repeat the nonce, with or
+    /// without the error, and mean only their names.
+    unjudged: Option<Vec<NamedVersion>>,
 }
 
 /// State of one stream. It never answers by itself: see [`SecretStream::respond`].
@@ -34,12 +36,6 @@ pub struct SecretStream {
     named: bool,
     responses: u64,
     outstanding: Option<Outstanding>,
-}
-
-impl Default for SecretStream {
-    fn default() -> Self {
-        Self::mounted(Mounting::Secrets)
-    }
 }
 
 impl SecretStream {
@@ -78,23 +74,24 @@ impl SecretStream {
                 // about an older response: a later request repeats the names (SDS-S13)
                 return Ok(received);
             };
-            match &request.error_detail {
-                Some(error) => {
+            match (outstanding.unjudged.take(), &request.error_detail) {
+                (Some(secrets), Some(error)) => {
                     received.rejected = Some(Rejection {
-                        secrets: outstanding.secrets,
+                        secrets,
                         message: shortened(&error.message),
                     });
                 }
-                None => received.accepted = outstanding.secrets,
+                (Some(secrets), None) => received.accepted = secrets,
+                (None, _) => {}
             }
         }
         received.added = self.subscribe(&request.resource_names);
         Ok(received)
     }
 
-    fn answered_by(&self, nonce: &str) -> Option<Outstanding> {
+    fn answered_by(&mut self, nonce: &str) -> Option<&mut Outstanding> {
         self.outstanding
-            .clone()
+            .as_mut()
             .filter(|outstanding| outstanding.nonce == nonce)
     }
 
@@ -130,14 +127,6 @@ impl SecretStream {
         self.subscribed.keys().map(String::as_str)
     }
 
-    /// Names that nothing was sent for.
-    pub fn unanswered(&self) -> impl Iterator<Item = &str> {
-        self.subscribed
-            .iter()
-            .filter(|(_, sent)| sent.is_none())
-            .map(|(name, _)| name.as_str())
-    }
-
     /// What to send now: every secret that was not sent yet or has other content than what was
     /// sent. An acknowledgement, an equal content, a rejected content cause nothing (SDS-S12,
     /// S14).
@@ -167,7 +156,7 @@ impl SecretStream {
         let version = self.version();
         self.outstanding = Some(Outstanding {
             nonce: nonce.clone(),
-            secrets: named,
+            unjudged: Some(named),
         });
         Some(DiscoveryResponse {
             version_info: version,

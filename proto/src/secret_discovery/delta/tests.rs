@@ -78,7 +78,7 @@ struct Script {
 impl Script {
     fn new(names: &[&str]) -> Self {
         Self {
-            stream: DeltaStream::default(),
+            stream: DeltaStream::mounted(Mounting::Secrets),
             store: Store::with(names),
         }
     }
@@ -394,7 +394,7 @@ fn takes_secrets_and_no_other_type() {
         type_url: type_url.to_owned(),
         ..subscribe(&["a"])
     };
-    let mut stream = DeltaStream::default();
+    let mut stream = DeltaStream::mounted(Mounting::Secrets);
     assert!(stream.receive(&typed(""), NOW).is_ok());
     let refused = stream.receive(&typed(LISTENERS), NOW);
     assert_eq!(refused, Err(Violation::TypeUrl(LISTENERS.to_owned())));
@@ -431,7 +431,7 @@ fn leaves_other_types_unanswered_over_ads() {
 /// SDS-S21
 #[test]
 fn bounds_names_over_all_requests_of_a_stream() {
-    let mut stream = DeltaStream::default();
+    let mut stream = DeltaStream::mounted(Mounting::Secrets);
     let many: Vec<String> = (0..129).map(|number| number.to_string()).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
     let too_many = Err(Violation::TooManyNames(129));

@@ -8,7 +8,7 @@ use tonic::Code;
 
 use super::*;
 use crate::{
-    secret_discovery::{DEFAULT_SVID, OWN_BUNDLE, SECRET_TYPE_URL},
+    secret_discovery::SECRET_TYPE_URL,
     wire::{
         envoy::service::{
             discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient,
@@ -100,6 +100,25 @@ async fn fetches_once_with_a_version_and_without_a_nonce() {
     assert_eq!((answer.resources.len(), &*answer.nonce), (2, ""));
     assert!(!answer.version_info.is_empty());
     let refused = client.fetch_secrets(request(&["nobody"])).await;
+    assert_eq!(refused.unwrap_err().code(), Code::NotFound);
+}
+
+/// SDS-S1, S7: as the first request of a stream.
+#[tokio::test]
+async fn fetches_an_svid_and_its_bundle_or_what_there_is_of_them_when_nothing_is_named() {
+    for there in [&[DEFAULT_SVID, OWN_BUNDLE, "a"][..], &[OWN_BUNDLE, "a"]] {
+        let served = Served::with(there).await;
+        let mut client = SecretDiscoveryServiceClient::new(served.channel.clone());
+        let answer = client.fetch_secrets(request(&[])).await.unwrap();
+        let mut expected = vec![served.secret(OWN_BUNDLE).to_any()];
+        if there.contains(&DEFAULT_SVID) {
+            expected.insert(0, served.secret(DEFAULT_SVID).to_any());
+        }
+        assert_eq!(answer.into_inner().resources, expected);
+    }
+    let served = Served::with(&["a"]).await;
+    let mut client = SecretDiscoveryServiceClient::new(served.channel.clone());
+    let refused = client.fetch_secrets(request(&[])).await;
     assert_eq!(refused.unwrap_err().code(), Code::NotFound);
 }
 
