@@ -256,6 +256,48 @@ async fn a_broken_identity_is_handed_to_nobody_and_counted() {
     assert_eq!(pair.leaf.serial, good.leaf.serial);
 }
 
+/// SDS-S19
+#[tokio::test]
+async fn a_certificate_that_is_about_to_end_is_sent_to_nobody_new() {
+    let root = Authority::root();
+    let now = time::OffsetDateTime::from(crate::clock::now());
+    let with_rest = |minutes: i64| {
+        let (leaf, key) = root.leaf(WEB, |params| {
+            params.not_after = now + time::Duration::minutes(minutes);
+            params.not_before = params.not_after - time::Duration::minutes(100);
+        });
+        Arc::new(Identity {
+            revision: 1,
+            leaf: mesh_lite_proto::svid::inspect_leaf(&leaf).unwrap(),
+            chain: vec![leaf],
+            key: PrivateKey::from_pkcs8(key.serialize_der()),
+            trust_bundle: root.bundle(),
+        })
+    };
+    let running = Running::start().await;
+    let mut stream = running.stream(&["default"]).await;
+    running.publish(&with_rest(9));
+    let mut client = running.client().await;
+    in_time(async {
+        // from then on the identity is the one published
+        while client
+            .fetch_secrets(request_for(&["ROOTCA"]))
+            .await
+            .is_err()
+        {
+            sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    let fetched = in_time(client.fetch_secrets(request_for(&["default", WEB]))).await;
+    assert_eq!(fetched.unwrap_err().code(), Code::NotFound);
+    let next = with_rest(11);
+    running.publish(&next);
+    // the first that the stream hears of
+    let pair = pair_in(&secrets(&stream.next().await).next().unwrap());
+    assert_eq!(pair.leaf.serial, next.leaf.serial);
+}
+
 /// SDS-S23, SDS-S24
 #[tokio::test]
 async fn a_user_that_is_not_named_is_refused_with_the_reason_and_counted() {
