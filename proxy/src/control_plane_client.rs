@@ -2,13 +2,7 @@
 //! certificate once there is one. A channel belongs to one identity and one trust bundle; when
 //! either changes, a new channel takes over and the old one ends with its last stream.
 
-use std::{
-    error::Error as StdError,
-    fmt, io,
-    net::SocketAddr,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{error::Error as StdError, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use http::uri::Authority;
 use hyper_util::rt::TokioIo;
@@ -19,12 +13,10 @@ use mesh_lite_proto::{
 };
 use rustls::{CertificateError, ClientConfig, pki_types::ServerName};
 use spiffe::TrustDomain;
-use time::{OffsetDateTime, format_description::well_known::Rfc2822};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::{
     Status,
-    metadata::MetadataMap,
     transport::{Channel, Endpoint, Uri},
 };
 
@@ -247,42 +239,6 @@ pub fn in_words(status: &Status) -> String {
         .map(|c| if c.is_control() { ' ' } else { c })
         .take(MAX_WORDS)
         .collect()
-}
-
-/// How far our clock is from the control plane's, to the second.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ClockSkew {
-    /// Ours minus theirs.
-    pub seconds: i64,
-}
-
-/// Less than this breaks nothing: certificates are backdated by two minutes where they live long.
-const NOTABLE_SKEW: u64 = 30;
-
-impl ClockSkew {
-    /// Whether it may explain what does not work.
-    pub fn is_notable(&self) -> bool {
-        self.seconds.unsigned_abs() >= NOTABLE_SKEW
-    }
-
-    /// By the `date` that an HTTP server states; `None` if it states none.
-    pub fn measured(answer: &MetadataMap, now: SystemTime) -> Option<Self> {
-        let date = answer.get("date")?.to_str().ok()?;
-        let theirs = OffsetDateTime::parse(date, &Rfc2822).ok()?;
-        let seconds = (OffsetDateTime::from(now) - theirs).whole_seconds();
-        Some(Self { seconds })
-    }
-}
-
-impl fmt::Display for ClockSkew {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let by = clock::in_words(Duration::from_secs(self.seconds.unsigned_abs()));
-        match self.seconds {
-            0 => f.write_str("our clock agrees with the control plane's"),
-            1.. => write!(f, "our clock is {by} ahead of the control plane's"),
-            _ => write!(f, "our clock is {by} behind the control plane's"),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -7,8 +7,7 @@ use std::{
 
 use mesh_lite_control_plane::clock::readable;
 use mesh_lite_proxy::{
-    clock::in_words,
-    control_plane_client::ClockSkew,
+    clock::{ClockSkew, in_words},
     identity::report::{
         AuthorityReport, CertificateReport, FailureReport, IdentityReport, RenewalReport, Verdict,
     },

@@ -1,16 +1,7 @@
-use tonic::metadata::MetadataMap;
-
 use super::*;
 
 fn client(address: &str) -> Result<ControlPlaneClient, InvalidControlPlane> {
     ControlPlaneClient::new(address, &"a.test".parse().unwrap(), "mesh-lite-system")
-}
-
-fn skew(date: &str, now: u64) -> Option<i64> {
-    let mut metadata = MetadataMap::new();
-    metadata.insert("date", date.parse().unwrap());
-    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(now);
-    ClockSkew::measured(&metadata, now).map(|skew| skew.seconds)
 }
 
 #[test]
@@ -58,35 +49,6 @@ fn expects_the_control_planes_own_identity() {
     assert_eq!(
         expected.as_str(),
         "spiffe://a.test/ns/mesh-lite-system/sa/mesh-lite-control-plane"
-    );
-}
-
-#[test]
-fn measures_how_far_the_clocks_are_apart() {
-    let date = "Sun, 06 Nov 1994 08:49:37 GMT";
-    assert_eq!(skew(date, 784_111_777), Some(0));
-    assert_eq!(skew(date, 784_111_777 + 300), Some(300));
-    assert_eq!(skew(date, 784_111_777 - 5), Some(-5));
-    assert!(
-        ClockSkew { seconds: 300 }
-            .to_string()
-            .contains("5 min ahead")
-    );
-}
-
-#[test]
-fn a_date_that_is_none_measures_nothing() {
-    for date in [
-        "",
-        "yesterday",
-        "1994-11-06T08:49:37Z",
-        "Sun, 99 Nov 1994 08:49:37 GMT",
-    ] {
-        assert_eq!(skew(date, 0), None, "{date}");
-    }
-    assert_eq!(
-        ClockSkew::measured(&MetadataMap::new(), SystemTime::UNIX_EPOCH),
-        None
     );
 }
 

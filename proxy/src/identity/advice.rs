@@ -1,7 +1,7 @@
 //! What a person can do about a certificate that does not come.
 
 use super::issuer_client::IssueError;
-use crate::control_plane_client::ClockSkew;
+use crate::clock::ClockSkew;
 
 const TOKEN: &str = "make a new token with `mesh-lite token create NAMESPACE/NAME`, put it into the file of \
      --join-token-file; the sidecar reads it by itself";

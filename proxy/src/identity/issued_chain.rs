@@ -80,6 +80,13 @@ pub fn issuer_key_id(leaf: &CertificateDer<'_>) -> Option<String> {
         })
 }
 
+/// When a certificate ends. `None`: it is none, or ends before 1970.
+pub(super) fn end_of(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    let end = u64::try_from(certificate.validity().not_after.timestamp()).ok()?;
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(end))
+}
+
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum UnusableChain {

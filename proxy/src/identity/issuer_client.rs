@@ -35,9 +35,7 @@ use super::{
     trust_bundle_file::TrustBundleFileError,
 };
 use crate::{
-    clock::Clock,
-    control_plane_client::{ClockSkew, in_words},
-    metrics::Renewal,
+    clock::Clock, clock::ClockSkew, control_plane_client::in_words, metrics::Renewal,
     tls::context::UnusableIdentity,
 };
 

@@ -15,7 +15,7 @@ use tonic::transport::Channel;
 
 use super::{
     Identity, PrivateKey,
-    issued_chain::check_chain,
+    issued_chain::{check_chain, end_of},
     issuer_client::{Attempt, Credential, Expected, IssueError, Issued, issue},
     key_and_csr::{KeyAndRequest, KeyError},
     renewal::{Schedule, attempt_deadline, retry_delay},
@@ -338,7 +338,7 @@ impl IdentityOwner {
         self.own_id = Some(leaf.leaf.id.clone());
         let metrics = &self.outputs.metrics;
         metrics.certificate_expires(CertificateKind::Leaf, leaf.leaf.not_after);
-        if let Some(end) = leaf.chain.get(1).and_then(certificate_end) {
+        if let Some(end) = leaf.chain.get(1).and_then(end_of) {
             metrics.certificate_expires(CertificateKind::IssuingCa, end);
             metrics.breakage_at(BreakageCause::IssuingCa, Some(end));
         }
@@ -359,11 +359,4 @@ impl IdentityOwner {
         }
         self.outputs.identities.send_replace(Some(identity));
     }
-}
-
-fn certificate_end(der: &CertificateDer<'_>) -> Option<SystemTime> {
-    use x509_parser::prelude::{FromDer, X509Certificate};
-    let (_, certificate) = X509Certificate::from_der(der).ok()?;
-    let end = u64::try_from(certificate.validity().not_after.timestamp()).ok()?;
-    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(end))
 }

@@ -9,7 +9,7 @@ use tonic::metadata::MetadataMap;
 use super::issuer_client::IssueError;
 use crate::{
     clock::Clock,
-    control_plane_client::ClockSkew,
+    clock::ClockSkew,
     metrics::{BreakageCause, Metrics},
 };
 
@@ -119,7 +119,8 @@ impl RenewalReporter {
 
     fn measured(&self, skew: Option<ClockSkew>) {
         let Some(skew) = skew else { return };
-        self.metrics.clock_skew(skew.seconds.saturating_neg() as f64);
+        self.metrics
+            .clock_skew(skew.seconds.saturating_neg() as f64);
         self.state
             .send_modify(|state| state.clock_skew = Some(skew));
     }

@@ -8,7 +8,12 @@ use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use x509_parser::{certificate::X509Certificate, extensions::ParsedExtension, prelude::FromDer};
 
-use super::{Identity, issued_chain::issuer_key_id, renewal_state::RenewalState};
+use super::{
+    Identity,
+    issued_chain::{end_of, issuer_key_id},
+    renewal_state::RenewalState,
+};
+use crate::clock::unix;
 
 /// A renewal begins within half a minute of its point and takes ten seconds at most.
 const OVERDUE: Duration = Duration::from_secs(60);
@@ -135,10 +140,9 @@ impl AuthorityReport {
         let Ok((_, certificate)) = X509Certificate::from_der(der) else {
             return Self::default();
         };
-        let end = certificate.validity().not_after.timestamp();
         Self {
             key_id: own_key_id(&certificate).map(hex),
-            not_after: u64::try_from(end).ok(),
+            not_after: end_of(der).map(unix),
         }
     }
 }
@@ -182,11 +186,6 @@ fn own_key_id<'a>(certificate: &'a X509Certificate<'_>) -> Option<&'a [u8]> {
             ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0),
             _ => None,
         })
-}
-
-fn unix(time: SystemTime) -> u64 {
-    time.duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use mesh_lite_proto::authorization::PolicySnapshot;
@@ -11,7 +11,7 @@ use tokio::{sync::watch, time::Instant};
 
 use crate::{
     admin::{Page, Pages, health_pages, readyz},
-    clock,
+    clock::{self, unix},
     control::{
         ControlHandles,
         status::{Condition, ControlStatus},
@@ -179,11 +179,4 @@ fn connections(live: &LiveConnections) -> Value {
         })
         .collect();
     json!({"open": all.len(), "connections": shown})
-}
-
-/// Seconds since 1970.
-fn unix(time: SystemTime) -> u64 {
-    time.duration_since(SystemTime::UNIX_EPOCH)
-        .map(|since| since.as_secs())
-        .unwrap_or_default()
 }

@@ -8,12 +8,12 @@ use tokio::time::Instant;
 
 use super::{
     super::{
-        issued_chain::{check_chain, issuer_key_id},
+        issued_chain::{check_chain, end_of, issuer_key_id},
         issuer_client::IssueError,
         secret_stream::Announced,
         trust_bundle_file,
     },
-    IdentityOwner, Leaf, certificate_end,
+    IdentityOwner, Leaf,
 };
 use crate::metrics::{BreakageCause, CertificateKind};
 
@@ -72,7 +72,7 @@ impl IdentityOwner {
         let ends = bundle
             .authorities()
             .iter()
-            .filter_map(|root| certificate_end(root))
+            .filter_map(|root| end_of(root))
             .max();
         if let Some(end) = ends {
             self.outputs

@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    control_plane_client::ClockSkew,
+    clock::ClockSkew,
     identity::renewal_state::RenewalFailure,
     tls::fixture::{Authority, WEB},
 };
