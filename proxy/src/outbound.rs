@@ -154,13 +154,14 @@ impl Outbound {
                 Ok(connected) => connected,
                 Err(refused) => return account.refused(refused),
             };
-            let (address, one_of_many) = (connected.address, connected.one_of_many);
-            match forward(application, connected, account).await {
-                Ended::TryAnother if one_of_many && !last => {
+            let address = connected.address;
+            let may_try_another = connected.one_of_many && !last;
+            match forward(application, connected, may_try_another, account).await {
+                Ended::TryAnother => {
                     self.picker.failed(address, Instant::now());
                     tried.push(address);
                 }
-                _ => return,
+                Ended::Over => return,
             }
         }
     }
@@ -347,13 +348,20 @@ impl Outbound {
     }
 }
 
+#[derive(Debug, PartialEq, Eq)]
 enum Ended {
     Over,
-    /// The other side goes away and took nothing: another endpoint may do.
+    /// The other side goes away and took nothing: another endpoint may do. Nothing was told of
+    /// this one: what becomes of the connection is told once.
     TryAnother,
 }
 
-async fn forward(application: &mut TcpStream, connected: Connected, account: &Account) -> Ended {
+async fn forward(
+    application: &mut TcpStream,
+    connected: Connected,
+    may_try_another: bool,
+    account: &Account,
+) -> Ended {
     let Connected {
         far,
         registered,
@@ -379,7 +387,8 @@ async fn forward(application: &mut TcpStream, connected: Connected, account: &Ac
             Ended::Over
         }
         ConnectedFar::Tunnel(tunnel) => {
-            forward_tunnel(application, tunnel, registered.cut(), account).await
+            let cut = registered.cut();
+            forward_tunnel(application, tunnel, cut, may_try_another, account).await
         }
     }
 }
@@ -389,13 +398,20 @@ async fn forward_tunnel(
     application: &mut TcpStream,
     mut tunnel: Tunnel,
     cut: &Cut,
+    may_try_another: bool,
     account: &Account,
 ) -> Ended {
     let meter = account.meter();
     let mut status = None;
+    let mut elsewhere = false;
     let mut answered = |answer: Answer<'_>| {
         status = Some(answer.status);
-        account.answered(answer);
+        elsewhere = may_try_another
+            && matches!(answer.status, Status::Draining | Status::Overloaded)
+            && meter.bytes_received() == 0;
+        if !elsewhere {
+            account.answered(answer);
+        }
     };
     let forward = Forward {
         application,
@@ -415,17 +431,12 @@ async fn forward_tunnel(
         }),
     };
     let ended = forward.run().await;
-    let elsewhere = matches!(status, Some(Status::Draining | Status::Overloaded))
-        && meter.bytes_received() == 0;
     match (status, ended) {
+        _ if elsewhere => return Ended::TryAnother,
         (Some(Status::Ok), ended) => account.closed(&meter, ended),
         (status, ended) => account.not_let_through(status, &ended),
     }
-    if elsewhere {
-        Ended::TryAnother
-    } else {
-        Ended::Over
-    }
+    Ended::Over
 }
 
 fn no_endpoint(name: &Name, tried: &[IpAddr]) -> Refused {
@@ -456,3 +467,6 @@ fn is_the_endpoints_fault(refused: &Refused) -> bool {
 fn trace_id(account: &Account) -> TraceId {
     TraceId::new(account.id.to_string().as_bytes()).unwrap_or(TraceId::NONE)
 }
+
+#[cfg(test)]
+mod tests;
