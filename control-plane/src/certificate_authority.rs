@@ -79,11 +79,12 @@ impl CertificateAuthority {
         self.trust.clone()
     }
 
-    /// A leaf for a workload that was attested. The caller answers for `id` and `common_name`.
+    /// A leaf for a workload that was attested. The caller answers for `id` and `common_name`; without
+    /// one the leaf proves its identity to peers, and gets no other certificate here.
     pub(crate) fn issue(
         &self,
         id: WorkloadId,
-        common_name: String,
+        common_name: Option<String>,
         public_key: PublicKey,
         now: SystemTime,
     ) -> Result<IssuedSvid, IssueError> {

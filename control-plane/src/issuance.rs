@@ -250,7 +250,12 @@ impl Issuance {
         asking: &Asking<'_>,
         now: SystemTime,
     ) -> Result<IssuedSvid, Refusal> {
-        let name = attested.workload.name.clone();
+        // Whoever stole a reusable token for a moment must not keep the identity by renewing: only
+        // the token itself gets the next certificate.
+        let name = match asking.proof {
+            Proof::StreamToken(_) => None,
+            Proof::JoinToken(_) | Proof::Svid(_) => Some(attested.workload.name.clone()),
+        };
         let issued = self
             .authority
             .issue(attested.id.clone(), name, public_key.clone(), now)?;

@@ -84,7 +84,7 @@ impl ServingIdentity {
         let name = sidecar::CONTROL_PLANE_SERVICE_ACCOUNT.to_owned();
         let svid = self
             .authority
-            .issue(self.id.clone(), name, public_key, now)?;
+            .issue(self.id.clone(), Some(name), public_key, now)?;
         self.metrics
             .expiry(CertificateKind::Serving, svid.facts.not_after);
         let left = svid.facts.not_after.duration_since(now).unwrap_or_default();

@@ -96,7 +96,11 @@ pub(crate) enum NotAttested {
          connect again, with a certificate of a current root or with a new join token, made by `mesh-lite token create`"
     )]
     RootDropped(WorkloadId),
-    #[error("the X509-SVID of {0} names no workload that this control plane could renew it for")]
+    #[error(
+        "the X509-SVID of {0} names no workload, so it gets no other certificate, key or policy: one that was made for a \
+         reusable token is followed by another on a stream that shows such a token. For one that renews, send a certificate \
+         request with a join token, made by `mesh-lite token create NAMESPACE/NAME`"
+    )]
     NoWorkloadName(WorkloadId),
     #[error(
         "the Workload document {workload} is {document} now, not {svid}: ask with a new join token, made by `mesh-lite token create {workload}`"

@@ -56,10 +56,7 @@ fn compare(
             "the trust domain",
         ),
         (facts.serial == serial, "the serial"),
-        (
-            facts.common_name.as_ref() == Some(&template.common_name),
-            "the common name",
-        ),
+        (facts.common_name == template.common_name, "the common name"),
         (
             facts.not_before == template.not_before,
             "the start of validity",

@@ -35,8 +35,9 @@ pub(crate) struct IssuerLimits<'a> {
 #[derive(Debug, Clone)]
 pub(crate) struct SvidTemplate {
     pub(crate) id: WorkloadId,
-    /// Name of the pod or Workload document. Renewal finds the workload by it.
-    pub(crate) common_name: String,
+    /// Name of the pod or Workload document. Renewal finds the workload by it: a leaf without one
+    /// can't be renewed.
+    pub(crate) common_name: Option<String>,
     pub(crate) public_key: PublicKey,
     pub(crate) serial: SerialBytes,
     pub(crate) not_before: SystemTime,
@@ -47,7 +48,7 @@ impl SvidTemplate {
     /// Valid from a little before `now`, for `lifetime` and never longer than the issuer.
     pub(crate) fn new(
         id: WorkloadId,
-        common_name: String,
+        common_name: Option<String>,
         public_key: PublicKey,
         lifetime: Duration,
         issuer: IssuerLimits<'_>,
@@ -57,8 +58,10 @@ impl SvidTemplate {
             let issuer = issuer.trust_domain.to_string();
             return Err(TemplateError::TrustDomain { id, issuer });
         }
-        if common_name.is_empty() || common_name.chars().count() > MAX_COMMON_NAME {
-            return Err(TemplateError::CommonName(common_name));
+        if let Some(name) = &common_name
+            && !(1..=MAX_COMMON_NAME).contains(&name.chars().count())
+        {
+            return Err(TemplateError::CommonName(name.clone()));
         }
         if now >= issuer.not_after {
             return Err(TemplateError::IssuerExpired);
@@ -92,9 +95,11 @@ impl SvidTemplate {
         parameters.not_before = self.not_before.into();
         parameters.not_after = self.not_after.into();
         parameters.distinguished_name = DistinguishedName::new();
-        parameters
-            .distinguished_name
-            .push(DnType::CommonName, self.common_name.as_str());
+        if let Some(name) = &self.common_name {
+            parameters
+                .distinguished_name
+                .push(DnType::CommonName, name.as_str());
+        }
         parameters.is_ca = IsCa::ExplicitNoCa;
         parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         parameters.extended_key_usages = vec![
@@ -107,7 +112,7 @@ impl SvidTemplate {
     }
 }
 
-/// The one URI name, critical although there is a subject: nobody may read the subject alone.
+/// The one URI name, critical although there may be a subject: nobody may read the subject alone.
 /// (rcgen marks its own extension critical only if the subject is empty.)
 fn critical_uri_name(uri: &str) -> CustomExtension {
     const URI: u8 = 0x86; // [6] IMPLICIT IA5String

@@ -48,7 +48,7 @@ fn public_key() -> PublicKey {
 }
 
 fn issue(authority: &CertificateAuthority, now: SystemTime) -> Result<IssuedSvid, IssueError> {
-    authority.issue(web(), "web".to_owned(), public_key(), now)
+    authority.issue(web(), Some("web".to_owned()), public_key(), now)
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn gives_every_leaf_a_serial_of_its_own() {
     let serials: std::collections::HashSet<_> = (0..50)
         .map(|_| {
             let issued = authority
-                .issue(web(), "web".to_owned(), key.clone(), now())
+                .issue(web(), Some("web".to_owned()), key.clone(), now())
                 .unwrap();
             issued.facts.serial
         })
@@ -110,7 +110,7 @@ fn issues_for_its_own_trust_domain_only() {
     let authority = authority(30 * DAY, DAY);
     let other = id("spiffe://other.test/ns/shop/sa/web");
     let refused = authority
-        .issue(other, "web".to_owned(), public_key(), now())
+        .issue(other, Some("web".to_owned()), public_key(), now())
         .unwrap_err();
     assert!(matches!(
         refused,
@@ -123,7 +123,7 @@ fn refuses_names_that_no_certificate_can_carry() {
     let authority = authority(30 * DAY, DAY);
     for name in [String::new(), "n".repeat(65)] {
         let refused = authority
-            .issue(web(), name, public_key(), now())
+            .issue(web(), Some(name), public_key(), now())
             .unwrap_err();
         assert!(matches!(
             refused,
@@ -140,7 +140,7 @@ fn carries_identities_of_every_length() {
         let start = "spiffe://mesh.test/ns/n/sa/";
         let long = id(&format!("{start}{}", "a".repeat(length - start.len())));
         let issued = authority
-            .issue(long.clone(), "web".to_owned(), public_key(), now())
+            .issue(long.clone(), Some("web".to_owned()), public_key(), now())
             .unwrap();
         assert_eq!(issued.facts.id, long);
     }
@@ -150,10 +150,10 @@ fn carries_identities_of_every_length() {
 fn hands_out_nothing_that_differs_from_what_was_meant() {
     let authority = authority(30 * DAY, DAY);
     let trust = authority.trust();
-    let template = |name: &str| {
+    let template = || {
         SvidTemplate::new(
             web(),
-            name.to_owned(),
+            Some("web".to_owned()),
             public_key(),
             DAY,
             trust.authority.limits(),
@@ -161,17 +161,21 @@ fn hands_out_nothing_that_differs_from_what_was_meant() {
         )
         .unwrap()
     };
-    let meant = template("web");
+    let meant = template();
     let leaf = trust.authority.sign(&meant).unwrap();
     assert!(svid_inspection::inspect(&leaf, &meant, &trust.authority).is_ok());
     // another template's leaf
-    assert!(svid_inspection::inspect(&leaf, &template("web"), &trust.authority).is_err());
+    assert!(svid_inspection::inspect(&leaf, &template(), &trust.authority).is_err());
     let mut later = meant.clone();
     later.not_after += Duration::from_secs(1);
     assert!(svid_inspection::inspect(&leaf, &later, &trust.authority).is_err());
     let mut other = meant.clone();
     other.id = id("spiffe://mesh.test/ns/shop/sa/api");
     assert!(svid_inspection::inspect(&leaf, &other, &trust.authority).is_err());
+    // renewable although it was not to be
+    let mut nameless = meant.clone();
+    nameless.common_name = None;
+    assert!(svid_inspection::inspect(&leaf, &nameless, &trust.authority).is_err());
     // another authority's signature, and a broken one
     let elsewhere = self::authority(30 * DAY, DAY).trust();
     assert!(svid_inspection::inspect(&leaf, &meant, &elsewhere.authority).is_err());

@@ -95,7 +95,7 @@ fn chain(trust: &Arc<Trust>) -> Vec<CertificateDer<'static>> {
     let key = KeyPair::generate().unwrap().subject_public_key_info();
     let (id, key): (WorkloadId, _) = (WEB.parse().unwrap(), PublicKey::from_der(&key).unwrap());
     authority
-        .issue(id, "web".to_owned(), key, now())
+        .issue(id, Some("web".to_owned()), key, now())
         .unwrap()
         .chain
 }

@@ -178,6 +178,34 @@ fn makes_nothing_for_a_proof_that_is_over() {
     assert!(over.to_string().contains("compare the clocks"), "{over}");
 }
 
+/// What a reusable token brought ends with the token: neither renews it nor makes more.
+#[test]
+fn gives_nothing_more_for_a_leaf_that_was_made_for_a_reusable_token() {
+    let fixture = fixture(2);
+    let renewable = StandingProof::Svid(fixture.peer(1));
+    for (number, proof, renews) in [
+        (0, fixture.stream_proof(0, DAY), false),
+        (1, renewable, true),
+    ] {
+        let leaf = fixture.make(&proof, now()).unwrap().facts;
+        assert_eq!(leaf.id, id(number));
+        let peer = Arc::new(Peer {
+            leaf,
+            ..Peer::clone(&fixture.peer(number))
+        });
+        let renewed = fixture
+            .issuance
+            .issue(&Credential::Svid(peer.clone()), &asked(), now());
+        let made = fixture.make(&StandingProof::Svid(peer), now());
+        assert_eq!((renewed.is_ok(), made.is_ok()), (renews, renews));
+        for refused in [renewed.err(), made.err()].into_iter().flatten() {
+            assert!(refused.to_string().contains("reusable token"), "{refused}");
+        }
+        // the proof itself goes on
+        assert!(fixture.make(&proof, now()).is_ok());
+    }
+}
+
 /// SDS-S26
 #[test]
 fn makes_nothing_for_whom_the_documents_or_the_bundle_no_longer_know() {

@@ -105,7 +105,7 @@ impl Maker for Scripted {
             let public = PublicKey::from_der(&key.subject_public_key_info()).unwrap();
             let id: WorkloadId = WEB.parse().unwrap();
             let issued = CertificateAuthority::new(trust, life)
-                .issue(id, "web".to_owned(), public, clock())
+                .issue(id, Some("web".to_owned()), public, clock())
                 .unwrap();
             let key = if matches!(step, Some(Step::OtherKey)) {
                 other

@@ -21,7 +21,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Status, Streaming, transport::Channel};
 
 use super::{
-    client::{Svid, inline, node, request_for, secrets},
+    client::{Svid, csr, fetch_request, inline, node, request_for, secrets},
     running::{Directories, Running, WORKLOADS, eventually, in_time},
     secret_streams::answer,
 };
@@ -350,6 +350,30 @@ async fn tells_delta_clients_apart_what_is_being_made_and_what_is_not_to_be_had(
             );
         }
     }
+}
+
+/// Whoever held a reusable token for a moment has its leaf for the rest of that leaf's life: it renews
+/// by no certificate request, and opens no stream that brings another.
+#[tokio::test]
+async fn follows_what_a_token_brought_by_nothing_but_the_token() {
+    let running = start(Duration::from_secs(20)).await;
+    let mut stream = open(&running, &["default"]).await;
+    let svid = stream.next_pair("default").await.svid();
+    let channel = running.connect(Some(&svid)).await.unwrap();
+    let renewal = fetch_request(&csr(&KeyPair::generate().unwrap(), &[]));
+    let renewed = running.fetch(channel.clone(), renewal).await.unwrap_err();
+    let (requests, receiver) = mpsc::channel(4);
+    requests.send(request_for(&["default"])).await.unwrap();
+    let mut client = SecretDiscoveryServiceClient::new(channel);
+    let opening = client.stream_secrets(ReceiverStream::new(receiver)).await;
+    let mut responses = opening.unwrap().into_inner();
+    let made = in_time("the end", responses.message()).await.unwrap_err();
+    for refused in [renewed, made] {
+        assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+        assert!(refused.message().contains("token create"), "{refused}");
+    }
+    let next = stream.next_pair("default").await.svid();
+    assert_ne!(next.facts.serial, svid.facts.serial);
 }
 
 /// CSR-C9: whoever opens streams without end waits for its turn, and gets it.

@@ -123,7 +123,7 @@ fn issue(authority: IssuingAuthority, root: &Ca) -> IssuedSvid {
     CertificateAuthority::new(watch::channel(trust).1, DAY)
         .issue(
             id,
-            "web".to_owned(),
+            Some("web".to_owned()),
             PublicKey::from_der(&key).unwrap(),
             now(),
         )
