@@ -219,7 +219,7 @@ pub enum WorkloadSocketError {
         "the workload socket {path} can't be made: {source}. Its directory must be there, and user {uid} \
          must be able to write in it: install -d -o {uid} -m 755 {directory}",
         path = path.display(),
-        directory = path.parent().unwrap_or(path).display()
+        directory = socket_file::directory_of(path).display()
     )]
     Bind {
         path: PathBuf,
@@ -233,6 +233,20 @@ pub enum WorkloadSocketError {
         .0.display()
     )]
     NotASocket(PathBuf),
+    #[error(
+        "others than its owner may write in {directory} (mode {mode:o}), so they could put a socket of \
+         theirs in the place of the workload socket: chmod go-w {directory}, or chmod +t {directory} if \
+         they must write there, or make a directory in it: install -d -o {uid} -m 755 {directory}/sds",
+        directory = directory.display(),
+        uid = rustix::process::geteuid().as_raw()
+    )]
+    OpenDirectory { directory: PathBuf, mode: u32 },
+    #[error(
+        "another process has kept the lock of {directory} for seconds, and the workload socket can't be \
+         made there meanwhile: `lsof {directory}` names it; end it, or change --workload-socket",
+        directory = .0.display()
+    )]
+    Locked(PathBuf),
 }
 
 #[cfg(test)]

@@ -1,4 +1,7 @@
-use std::{fs, os::unix::net::UnixListener as StdUnixListener};
+use std::{
+    fs::{self, Permissions},
+    os::unix::{fs::MetadataExt, net::UnixListener as StdUnixListener},
+};
 
 use super::*;
 
@@ -77,5 +80,44 @@ async fn a_file_that_took_the_sockets_place_is_not_removed() {
     fs::remove_file(&path).unwrap();
     let _other = StdUnixListener::bind(&path).unwrap();
     socket.close().await;
+    UnixStream::connect(&path).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_directory_in_which_others_may_replace_the_socket_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socket");
+    let mode = |mode| fs::set_permissions(folder.path(), Permissions::from_mode(mode)).unwrap();
+    for open_to_others in [0o777, 0o770, 0o722, 0o702] {
+        mode(open_to_others);
+        let error = open(&path).await.unwrap_err();
+        assert!(
+            matches!(error, WorkloadSocketError::OpenDirectory { .. }),
+            "{open_to_others:o}: {error}"
+        );
+        assert!(error.to_string().contains("chmod"), "{error}");
+        assert!(!path.exists());
+    }
+    for kept in [0o755, 0o700, 0o1777] {
+        mode(kept);
+        open(&path).await.unwrap().close().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_touches_a_socket_while_another_sidecar_may_be_binding_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socket");
+    // as another sidecar leaves it between its bind and its listen
+    drop(StdUnixListener::bind(&path).unwrap());
+    let other = fs::metadata(&path).unwrap().ino();
+    let lock = fs::File::open(folder.path()).unwrap();
+    lock.lock().unwrap();
+    let error = open(&path).await.unwrap_err();
+    assert!(matches!(error, WorkloadSocketError::Locked(_)), "{error}");
+    assert_eq!(fs::metadata(&path).unwrap().ino(), other);
+    drop(lock);
+    tokio::time::resume();
+    let _socket = open(&path).await.unwrap();
     UnixStream::connect(&path).await.unwrap();
 }
