@@ -224,6 +224,17 @@ fn provoke_refusals(mesh: &mut LoopbackMesh, used_token: &str) {
     }
 }
 
+/// Web's with a workload socket.
+fn start_sidecars(mesh: &mut LoopbackMesh, tokens: &[String], socket: &Path) {
+    let socket = socket.display().to_string();
+    for (name, token) in ["web", "api", "guest"].into_iter().zip(tokens) {
+        let arguments = ["--workload-socket", &socket];
+        let arguments = if name == "web" { &arguments[..] } else { &[] };
+        mesh.start_sidecar_told(name, token.trim(), arguments)
+            .wait_ready();
+    }
+}
+
 /// SDS-S29
 #[test]
 fn no_log_page_metric_or_error_holds_a_key_or_a_token() {
@@ -241,16 +252,7 @@ fn no_log_page_metric_or_error_holds_a_key_or_a_token() {
         tokens: ["web", "api", "guest"].map(|name| mesh.token(name)).into(),
     };
     let socket = folder.path().join("socket");
-    let socket_path = socket.display().to_string();
-    for (name, token) in ["web", "api", "guest"]
-        .into_iter()
-        .zip(secrets.tokens.clone())
-    {
-        let arguments = ["--workload-socket", &socket_path];
-        let arguments = if name == "web" { &arguments[..] } else { &[] };
-        mesh.start_sidecar_told(name, token.trim(), arguments)
-            .wait_ready();
-    }
+    start_sidecars(&mut mesh, &secrets.tokens, &socket);
     let folders = ["web", "api"].map(|name| mesh.sidecar(name).folder().to_owned());
     let mode = fs::metadata(folders[0].join("sidecar-state"))
         .unwrap()

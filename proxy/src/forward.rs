@@ -290,32 +290,11 @@ impl Running<'_> {
                 }
                 let opened = OPENED.with_borrow_mut(|plaintext| {
                     plaintext.clear();
-                    let Some(state) = open_turn(half, context, socket, session, plaintext)? else {
-                        return Ok(Step::Waiting);
-                    };
-                    let mut bytes = plaintext.as_slice();
-                    if let Some(awaiting) = &mut self.awaiting
-                        && awaiting.take_answer(&mut bytes)?
-                    {
-                        self.awaiting = None;
-                        self.timer = None;
-                    }
-                    count.to_application(bytes.len() as u64);
-                    half.deliver(application, bytes)
-                        .map_err(Broken::Application)?;
-                    if self.awaiting.is_none()
-                        && let Some(error) = self.far_write_error.take()
-                    {
-                        // it took the connection, but not what the application has sent
-                        return Err(Broken::Far(error));
-                    }
-                    if state == Opened::Ended {
-                        if self.awaiting.is_some() {
-                            return Err(Broken::Truncated);
-                        }
-                        half.end();
-                    }
-                    Ok(Step::Moved)
+                    open_turn(half, context, socket, session, plaintext)
+                });
+                let opened = opened.and_then(|state| match state {
+                    None => Ok(Step::Waiting),
+                    Some(state) => OPENED.with_borrow(|plaintext| self.opened(plaintext, state)),
                 });
                 match (opened, self.far_write_error.take()) {
                     (Err(Broken::Truncated), Some(error)) => Err(Broken::Far(error)),
@@ -326,6 +305,33 @@ impl Running<'_> {
                 }
             }
         }
+    }
+
+    /// What records held goes to the application, but for an answer that is still awaited.
+    fn opened(&mut self, mut bytes: &[u8], state: Opened) -> Result<Step, Broken> {
+        if let Some(awaiting) = &mut self.awaiting
+            && awaiting.take_answer(&mut bytes)?
+        {
+            self.awaiting = None;
+            self.timer = None;
+        }
+        self.forward.count.to_application(bytes.len() as u64);
+        self.to_application
+            .deliver(self.forward.application, bytes)
+            .map_err(Broken::Application)?;
+        if self.awaiting.is_none()
+            && let Some(error) = self.far_write_error.take()
+        {
+            // it took the connection, but not what the application has sent
+            return Err(Broken::Far(error));
+        }
+        if state == Opened::Ended {
+            if self.awaiting.is_some() {
+                return Err(Broken::Truncated);
+            }
+            self.to_application.end();
+        }
+        Ok(Step::Moved)
     }
 }
 

@@ -31,6 +31,7 @@ use crate::{
     metrics::{Metrics, MetricsPrefix},
     outbound::Upstream,
     readiness::{Part, Readiness},
+    tls::context::TlsContext,
     workload_socket::{WorkloadSocket, WorkloadSocketConfig, WorkloadSocketError},
 };
 
@@ -142,19 +143,10 @@ async fn serve(
 
     let drain = Drain::default();
     let live = LiveConnections::default();
-    let policy = handles.policy.clone();
-    let enforcement = Enforcement::new(
-        policy,
-        tls.clone(),
-        live.clone(),
-        metrics.clone(),
-        clock::now,
-    );
-    let holding = tokio::spawn(enforcement.clone().hold());
     let limits = Limits::new(config.max_connections);
     let path = DataPath {
         tls: tls.clone(),
-        enforcement,
+        enforcement: enforcement(&handles, &tls, &live, &metrics),
         limits: limits.clone(),
         own: OwnConnections::default(),
         metrics: metrics.clone(),
@@ -163,6 +155,7 @@ async fn serve(
         phase: drain.watch(),
         clock: clock::now,
     };
+    let holding = tokio::spawn(path.enforcement.clone().hold());
     spawn_drain_readiness(drain.watch(), &readiness);
     let shown = pages::Shown::of(&handles, &readiness, &metrics, &tls, &live);
     let SidecarConfig {
@@ -191,6 +184,21 @@ async fn serve(
     }
     tracing::info!("drained");
     Ok(log)
+}
+
+fn enforcement(
+    handles: &control::ControlHandles,
+    tls: &watch::Receiver<Option<Arc<TlsContext>>>,
+    live: &LiveConnections,
+    metrics: &Metrics,
+) -> Enforcement {
+    Enforcement::new(
+        handles.policy.clone(),
+        tls.clone(),
+        live.clone(),
+        metrics.clone(),
+        clock::now,
+    )
 }
 
 async fn open_workload_socket(

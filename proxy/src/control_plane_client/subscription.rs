@@ -66,6 +66,22 @@ struct Live<S: Subscription> {
     clogged: bool,
 }
 
+impl<S: Subscription> Live<S> {
+    fn has_lived_long(&self) -> bool {
+        self.opened.elapsed() >= LONG_LIFE
+    }
+}
+
+/// How long to wait after a stream has ended before the next one is opened.
+fn wait_after<S: Subscription>(ended: Option<&Live<S>>, back_off: &mut BackOff) -> Duration {
+    if ended.is_some_and(Live::has_lived_long) {
+        back_off.succeeded();
+        Duration::ZERO
+    } else {
+        back_off.after_failure()
+    }
+}
+
 /// Runs until the sender of `channels` is gone. `None` there: no channel yet.
 pub(crate) async fn keep_open<S: Subscription>(
     mut subscription: S,
@@ -101,7 +117,7 @@ pub(crate) async fn keep_open<S: Subscription>(
                     if !std::mem::replace(&mut stream.answered, true) {
                         subscription.connected();
                     }
-                    if stream.opened.elapsed() >= LONG_LIFE {
+                    if stream.has_lived_long() {
                         back_off.succeeded();
                     }
                 }
@@ -111,13 +127,7 @@ pub(crate) async fn keep_open<S: Subscription>(
             Event::Ended(reason) => {
                 let ended = live.take();
                 subscription.disconnected(&reason);
-                let wait = if ended.is_some_and(|it| it.opened.elapsed() >= LONG_LIFE) {
-                    back_off.succeeded();
-                    Duration::ZERO
-                } else {
-                    back_off.after_failure()
-                };
-                open_at = Some(Instant::now() + wait);
+                open_at = Some(Instant::now() + wait_after(ended.as_ref(), &mut back_off));
             }
             Event::ChannelChanged => {
                 back_off.succeeded();
