@@ -33,14 +33,16 @@ use crate::{
 mod connection;
 mod sds;
 mod served;
+mod shares;
 mod socket_file;
 
-use connection::{LocalCaller, Welcome};
+use connection::{OpenedBy, Welcome};
 use served::Served;
+use shares::Shares;
 use socket_file::SocketFile;
 
-/// Envoy has one connection, google_grpc one for each secret.
-const MAX_CONNECTIONS: usize = 64;
+/// One message. Envoy's has 61 KB of node; nobody sends a certificate request here.
+const MAX_MESSAGE: usize = 128 * 1024;
 /// Callers of other users, who only hear that they may not; more are closed without a word.
 const MAX_STRANGERS: usize = 4;
 /// Users whose refusal is logged: each once, so that knocking does not fill the log.
@@ -94,17 +96,24 @@ impl WorkloadSocket {
         let secrets = SecretService::new(sds::LocalSources::new(served, metrics, clock));
         let (closing, closed) = watch::channel(false);
         let door = Door {
-            routes: Routes::new(secrets.secret_discovery())
-                .add_service(secrets.aggregated_discovery())
-                .prepare(),
-            users,
+            routes: Routes::new(
+                secrets
+                    .secret_discovery()
+                    .max_decoding_message_size(MAX_MESSAGE),
+            )
+            .add_service(
+                secrets
+                    .aggregated_discovery()
+                    .max_decoding_message_size(MAX_MESSAGE),
+            )
+            .prepare(),
+            shares: Shares::of_each(users),
             closing: closed,
             metrics: metrics.clone(),
-            places: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
             strangers: Arc::new(Semaphore::new(MAX_STRANGERS)),
             logged: BTreeSet::new(),
         };
-        tracing::info!(path = %path.display(), users = ?door.users, "workload socket");
+        tracing::info!(path = %path.display(), users = ?door.shares.users().collect::<Vec<_>>(), "workload socket");
         Ok(Self {
             closing,
             serving: tokio::spawn(door.serve(listener)),
@@ -134,10 +143,9 @@ fn allowed_users(users: &[u32]) -> BTreeSet<u32> {
 /// Decides who comes in.
 struct Door {
     routes: Routes,
-    users: BTreeSet<u32>,
+    shares: Shares,
     closing: watch::Receiver<bool>,
     metrics: Metrics,
-    places: Arc<Semaphore>,
     strangers: Arc<Semaphore>,
     logged: BTreeSet<u32>,
 }
@@ -169,33 +177,34 @@ impl Door {
         let Ok(peer) = stream.peer_cred() else {
             return self.metrics.socket_refused(SocketRefusal::User);
         };
-        let may_come_in = self.users.contains(&peer.uid());
-        if !may_come_in {
-            self.refused(peer.uid(), peer.pid());
-        }
-        let places = if may_come_in {
-            &self.places
-        } else {
-            &self.strangers
+        let admitted = match self.shares.of(peer.uid()) {
+            Some(share) => share.connection().map(|place| {
+                let welcome = Welcome::In {
+                    routes: self.routes.clone(),
+                    share: share.clone(),
+                    metrics: self.metrics.clone(),
+                };
+                (welcome, place)
+            }),
+            None => {
+                self.refused(peer.uid(), peer.pid());
+                let place = Arc::clone(&self.strangers).try_acquire_owned();
+                place.ok().map(|place| (Welcome::Not, place))
+            }
         };
-        let Ok(place) = Arc::clone(places).try_acquire_owned() else {
-            if may_come_in {
+        let Some((welcome, place)) = admitted else {
+            if self.shares.of(peer.uid()).is_some() {
                 self.metrics.socket_refused(SocketRefusal::Connections);
             }
             return;
         };
-        let caller = LocalCaller {
+        let opened_by = OpenedBy {
             uid: peer.uid(),
             pid: peer.pid(),
             closing: self.closing.clone(),
         };
-        let welcome = if may_come_in {
-            Welcome::In(self.routes.clone())
-        } else {
-            Welcome::Not
-        };
         connections.spawn(async move {
-            connection::serve(stream, caller, welcome).await;
+            connection::serve(stream, opened_by, welcome).await;
             drop(place);
         });
     }

@@ -21,8 +21,14 @@ use tokio::{
 use tonic::{Status, body::Body, service::Routes};
 use tower::{Service as _, service_fn};
 
-/// Envoy opens one for each secret (SDS-S21).
-const MAX_STREAMS: u32 = 256;
+use super::shares::{MAX_REQUESTS, Place, Share};
+use crate::metrics::{Metrics, SocketRefusal};
+
+/// Envoy opens one for each secret, of which there are five (SDS-S21).
+const MAX_STREAMS: u32 = 32;
+/// A connection without a stream, and without a request that waits for its answer, gives its
+/// place back; a client that was about to ask connects again.
+pub(super) const IDLE: Duration = Duration::from_secs(30);
 /// New requests on one connection: an Envoy that starts opens all of its streams (SDS-S21).
 const OPENS_PER_SECOND: u32 = 10;
 const OPEN_BURST: u32 = 300;
@@ -36,30 +42,49 @@ const STRANGER_STREAMS: u32 = 4;
 /// At the end: for the streams' last words to be written.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
-/// Who connected, by the kernel's word at that moment (SDS-S24).
+/// Who opened a connection, by the kernel's word at that moment (SDS-S24).
 #[derive(Debug, Clone)]
-pub(super) struct LocalCaller {
+pub(super) struct OpenedBy {
     pub(super) uid: u32,
     pub(super) pid: Option<i32>,
     /// Becomes true when the sidecar ends.
     pub(super) closing: watch::Receiver<bool>,
 }
 
+/// Who asks, and what it holds here until its stream has ended or its request is answered.
+#[derive(Debug, Clone)]
+pub(super) struct LocalCaller {
+    pub(super) opened_by: OpenedBy,
+    _held: Arc<Held>,
+}
+
+#[derive(Debug)]
+struct Held {
+    _place: Place,
+    _counted: Counted,
+}
+
 pub(super) enum Welcome {
-    In(Routes),
+    In {
+        routes: Routes,
+        share: Share,
+        metrics: Metrics,
+    },
     /// Every request is answered with PERMISSION_DENIED.
     Not,
 }
 
-pub(super) async fn serve(stream: UnixStream, caller: LocalCaller, welcome: Welcome) {
-    let mut closing = caller.closing.clone();
+pub(super) async fn serve(stream: UnixStream, opened_by: OpenedBy, welcome: Welcome) {
+    let mut closing = opened_by.closing.clone();
     let (streams, stay) = match &welcome {
-        Welcome::In(_) => (MAX_STREAMS, None),
-        Welcome::Not => (STRANGER_STREAMS, Some(STRANGER_TIME)),
+        Welcome::In { .. } => (MAX_STREAMS, Duration::MAX),
+        Welcome::Not => (STRANGER_STREAMS, STRANGER_TIME),
     };
+    let open = Arc::new(watch::Sender::new(0));
     let requests = Requests {
         welcome: Arc::new(welcome),
-        caller,
+        opened_by,
+        open: Arc::clone(&open),
         opened: Instant::now(),
         rate: Arc::new(Mutex::new(RequestRate::new(OPENS_PER_SECOND, OPEN_BURST))),
     };
@@ -71,20 +96,41 @@ pub(super) async fn serve(stream: UnixStream, caller: LocalCaller, welcome: Welc
             .max_header_list_size(MAX_HEADERS)
             .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service))
     );
-    let over = async {
-        match stay {
-            Some(stay) => sleep(stay).await,
-            None => std::future::pending().await,
-        }
-    };
     tokio::select! {
         _ = connection.as_mut() => return,
-        () = over => {}
+        () = sleep(stay) => {}
+        () = idle(open.subscribe()) => {}
         () = closed(&mut closing) => {}
     }
     connection.as_mut().graceful_shutdown();
     // an error here is the connection's end, which is what is wanted
     let _ = timeout(LAST_WORDS, connection).await;
+}
+
+/// Completes when nothing has been open for a while.
+async fn idle(mut open: watch::Receiver<usize>) {
+    while open.wait_for(|open| *open == 0).await.is_ok() {
+        if timeout(IDLE, open.changed()).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Counts what is open on a connection, until dropped.
+#[derive(Debug)]
+struct Counted(Arc<watch::Sender<usize>>);
+
+impl Counted {
+    fn by(open: &Arc<watch::Sender<usize>>) -> Self {
+        open.send_modify(|open| *open = open.saturating_add(1));
+        Self(Arc::clone(open))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.send_modify(|open| *open = open.saturating_sub(1));
+    }
 }
 
 /// Completes when the sidecar ends.
@@ -97,7 +143,8 @@ pub(super) async fn closed(closing: &mut watch::Receiver<bool>) {
 #[derive(Clone)]
 struct Requests {
     welcome: Arc<Welcome>,
-    caller: LocalCaller,
+    opened_by: OpenedBy,
+    open: Arc<watch::Sender<usize>>,
     opened: Instant,
     rate: Arc<Mutex<RequestRate>>,
 }
@@ -107,11 +154,11 @@ impl Requests {
         self,
         mut request: http::Request<Incoming>,
     ) -> Result<http::Response<Body>, Infallible> {
-        let mut routes = match self.admit() {
-            Ok(routes) => routes,
+        let (mut routes, caller) = match self.admit() {
+            Ok(admitted) => admitted,
             Err(status) => return Ok(status.into_http()),
         };
-        request.extensions_mut().insert(self.caller);
+        request.extensions_mut().insert(caller);
         match timeout(REQUEST_DEADLINE, routes.call(request)).await {
             Ok(answer) => answer,
             Err(_) => Ok(Status::deadline_exceeded(format!(
@@ -121,9 +168,14 @@ impl Requests {
         }
     }
 
-    fn admit(&self) -> Result<Routes, Status> {
-        let Welcome::In(routes) = &*self.welcome else {
-            let uid = self.caller.uid;
+    fn admit(&self) -> Result<(Routes, LocalCaller), Status> {
+        let uid = self.opened_by.uid;
+        let Welcome::In {
+            routes,
+            share,
+            metrics,
+        } = &*self.welcome
+        else {
             return Err(Status::permission_denied(format!(
                 "user {uid} may not have this workload's key: the sidecar's --workload-socket-uids names who may"
             )));
@@ -134,6 +186,19 @@ impl Requests {
                 "more than {OPENS_PER_SECOND} requests a second on one connection: back off"
             )));
         }
-        Ok(routes.clone())
+        let place = share.request().ok_or_else(|| {
+            metrics.socket_refused(SocketRefusal::Streams);
+            Status::resource_exhausted(format!(
+                "user {uid} has {MAX_REQUESTS} streams and requests open here: it may not have more"
+            ))
+        })?;
+        let caller = LocalCaller {
+            opened_by: self.opened_by.clone(),
+            _held: Arc::new(Held {
+                _place: place,
+                _counted: Counted::by(&self.open),
+            }),
+        };
+        Ok((routes.clone(), caller))
     }
 }

@@ -9,21 +9,17 @@ use mesh_lite_proto::{
     },
     wire::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse},
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tonic::{Request, Status};
 
 use super::{connection::LocalCaller, served::Served};
 use crate::{
     clock::Clock,
-    metrics::{LocalSecret, Metrics, OpenStream, SocketRefusal},
+    metrics::{LocalSecret, Metrics, OpenStream},
 };
-
-/// Over all connections; an Envoy of a thousand listeners still has one for each secret.
-pub(super) const MAX_STREAMS: usize = 1024;
 
 pub(super) struct LocalSources {
     served: watch::Receiver<Arc<Served>>,
-    streams: Arc<Semaphore>,
     metrics: Metrics,
     clock: Clock,
 }
@@ -36,7 +32,6 @@ impl LocalSources {
     ) -> Self {
         Self {
             served,
-            streams: Arc::new(Semaphore::new(MAX_STREAMS)),
             metrics: metrics.clone(),
             clock,
         }
@@ -48,16 +43,11 @@ impl SecretSources for LocalSources {
 
     async fn open(&self, opening: Request<()>) -> Result<LocalSecrets, Status> {
         let caller = caller_of(&opening)?;
-        let place = Arc::clone(&self.streams).try_acquire_owned().map_err(|_| {
-            self.metrics.socket_refused(SocketRefusal::Streams);
-            Status::resource_exhausted(format!("more than {MAX_STREAMS} streams are open here"))
-        })?;
         Ok(LocalSecrets {
             served: self.served.clone(),
             caller,
             metrics: self.metrics.clone(),
             clock: self.clock,
-            _place: place,
             _open: self.metrics.socket_stream(),
         })
     }
@@ -114,7 +104,6 @@ pub(super) struct LocalSecrets {
     caller: LocalCaller,
     metrics: Metrics,
     clock: Clock,
-    _place: OwnedSemaphorePermit,
     _open: OpenStream,
 }
 
@@ -130,7 +119,7 @@ impl SecretSource for LocalSecrets {
     }
 
     fn check(&mut self) -> Result<(), Status> {
-        let closing = &self.caller.closing;
+        let closing = &self.caller.opened_by.closing;
         if *closing.borrow() || closing.has_changed().is_err() {
             return Err(Status::unavailable("the sidecar ends: come back later"));
         }
@@ -146,7 +135,7 @@ impl SecretSource for LocalSecrets {
         };
         tokio::select! {
             () = served => {}
-            _ = self.caller.closing.changed() => {}
+            _ = self.caller.opened_by.closing.changed() => {}
         }
     }
 
@@ -159,8 +148,8 @@ impl SecretSource for LocalSecrets {
                 self.metrics
                     .local_secrets(LocalSecret::Rejected, rejection.secrets.len());
                 tracing::warn!(
-                    uid = self.caller.uid,
-                    pid = self.caller.pid,
+                    uid = self.caller.opened_by.uid,
+                    pid = self.caller.opened_by.pid,
                     secrets = ?rejection.secrets,
                     ?pair,
                     message = ?rejection.message,
@@ -169,7 +158,7 @@ impl SecretSource for LocalSecrets {
             }
             SecretEvent::Unknown(name) => {
                 self.metrics.local_secrets(LocalSecret::Unknown, 1);
-                tracing::debug!(uid = self.caller.uid, name, "no such secret now");
+                tracing::debug!(uid = self.caller.opened_by.uid, name, "no such secret now");
             }
         }
     }
