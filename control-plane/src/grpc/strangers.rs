@@ -23,7 +23,7 @@ pub(super) struct Stranger {
 impl Strangers {
     /// `None`: there are too many from this address.
     pub(super) fn admit(&self, address: IpAddr) -> Option<Stranger> {
-        let address = address.to_canonical();
+        let address = machine(address);
         // A poisoned lock means a panic in here; the counts are whole all the same.
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(address).or_default();
@@ -34,6 +34,18 @@ impl Strangers {
         drop(counts);
         let all = self.clone();
         Some(Stranger { all, address })
+    }
+}
+
+/// An address of IPv4, the network of one of IPv6: a machine has as many addresses in its /64 as
+/// it likes.
+fn machine(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            IpAddr::from([a, b, c, d, 0, 0, 0, 0])
+        }
+        v4 @ IpAddr::V4(_) => v4,
     }
 }
 
@@ -69,5 +81,17 @@ mod tests {
         held.push(strangers.admit(mapped).unwrap());
         drop(held);
         assert_eq!(strangers.0.lock().unwrap().len(), 0);
+    }
+    #[test]
+    fn counts_all_addresses_of_a_network_of_ipv6_as_one() {
+        let strangers = Strangers::default();
+        let from = |text: &str| strangers.admit(text.parse().unwrap());
+        let held: Vec<Stranger> = (0..MAX_PER_ADDRESS)
+            .map(|number| from(&format!("fd00:0:0:1::{number:x}")).unwrap())
+            .collect();
+        assert!(from("fd00:0:0:1:ffff::1").is_none());
+        assert!(from("fd00:0:0:2::1").is_some());
+        drop(held);
+        assert!(strangers.0.lock().unwrap().is_empty());
     }
 }
