@@ -1,7 +1,7 @@
 //! Who is on the other side of a connection: fixed at the TLS handshake, never taken from what
 //! a message says (SDS-S24).
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::SystemTime};
 
 use mesh_lite_proto::{
     svid::{InvalidLeaf, IssuerMayNotSign, LeafFacts, inspect_leaf, issuer_end, public_key_of},
@@ -22,7 +22,7 @@ use spiffe::TrustDomain;
 use tokio::sync::watch;
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 
-use crate::certificate_authority::certificate_request::KeyPrint;
+use crate::{certificate_authority::certificate_request::KeyPrint, workload_index::WorkloadName};
 
 /// A caller with an X509-SVID of our trust domain.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,9 +101,19 @@ pub(crate) struct Caller {
     pub(crate) peer: Option<Arc<Peer>>,
     /// True once the connection is about to be closed: long streams end.
     pub(crate) closing: watch::Receiver<bool>,
-    /// True once the caller proved itself, by certificate or by token: the connection then may
+    /// Changes once the caller proved itself, by certificate or by token: the connection then may
     /// live, and its requests be, as long as a workload's need to.
-    pub(crate) proved: watch::Sender<bool>,
+    pub(crate) proved: watch::Sender<Standing>,
+}
+
+/// By what a connection is known to be a workload's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Standing {
+    Unproved,
+    /// By its certificate, at the handshake.
+    Peer,
+    /// By a reusable token, on one of its streams.
+    Workload(WorkloadName),
 }
 
 /// Webpki's chain check, and X509-SVID's rules on top, which webpki does not know.
@@ -131,16 +141,43 @@ impl CallerVerifier {
     }
 
     fn check_leaf(&self, leaf: &CertificateDer<'_>) -> Result<(), Error> {
-        let refused = |error: InvalidCaller| {
-            let error = CertificateError::Other(OtherError(Arc::new(error)));
-            Error::InvalidCertificate(error)
-        };
-        let facts = inspect_leaf(leaf).map_err(|error| refused(error.into()))?;
+        let facts = inspect_leaf(leaf).map_err(refused)?;
         if facts.id.trust_domain() != &self.trust_domain {
             return Err(refused(InvalidCaller::TrustDomain(facts.id.to_string())));
         }
         Ok(())
     }
+
+    fn verify_at(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let verified = self
+            .chain
+            .verify_client_cert(end_entity, intermediates, now)?;
+        self.check_leaf(end_entity)?;
+        Ok(verified)
+    }
+}
+
+fn refused(error: impl Into<InvalidCaller>) -> Error {
+    let error = CertificateError::Other(OtherError(Arc::new(error.into())));
+    Error::InvalidCertificate(error)
+}
+
+fn is_about_time(error: &CertificateError) -> bool {
+    matches!(
+        error,
+        CertificateError::NotValidYetContext { .. } | CertificateError::ExpiredContext { .. }
+    )
+}
+
+/// When an issuing CA that signed it must have been valid too.
+fn first_valid(leaf: &LeafFacts) -> UnixTime {
+    let since_1970 = leaf.not_before.duration_since(SystemTime::UNIX_EPOCH);
+    UnixTime::since_unix_epoch(since_1970.unwrap_or_default())
 }
 
 impl ClientCertVerifier for CallerVerifier {
@@ -163,11 +200,17 @@ impl ClientCertVerifier for CallerVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let verified = self
-            .chain
-            .verify_client_cert(end_entity, intermediates, now)?;
-        self.check_leaf(end_entity)?;
-        Ok(verified)
+        let verified = self.verify_at(end_entity, intermediates, now);
+        let Err(Error::InvalidCertificate(only_the_clock)) = &verified else {
+            return verified;
+        };
+        // Anybody can make a certificate that is over: the clocks are spoken of only if nothing
+        // else is wrong with it.
+        if is_about_time(only_the_clock) {
+            let facts = inspect_leaf(end_entity).map_err(refused)?;
+            self.verify_at(end_entity, intermediates, first_valid(&facts))?;
+        }
+        verified
     }
 
     fn verify_tls12_signature(

@@ -38,11 +38,13 @@ use crate::{
     workload_index::WorkloadIndex,
 };
 
+mod byte_budget;
 mod clock_skew;
 pub(crate) mod connection;
 mod conversation;
 mod credential;
 pub(crate) mod listener;
+mod places;
 mod request_body;
 mod strangers;
 mod stream_opens;
@@ -52,7 +54,7 @@ mod secret_discovery;
 mod secret_source;
 mod workload_directory;
 
-/// What health and reflection are asked fits many times over. Tonic makes room for as much as
+/// What health and reflection are asked, and what is said of policies, fits many times over. Tonic makes room for as much as
 /// a client announces, before it has sent any of it.
 const MAX_QUESTION: usize = 64 * 1024;
 
@@ -95,7 +97,7 @@ pub(crate) async fn routes(sources: Sources) -> Result<Routes, tonic_reflection:
             )
             .add_service(
                 AuthorizationPoliciesServer::new(policies)
-                    .max_decoding_message_size(MAX_GRPC_MESSAGE)
+                    .max_decoding_message_size(MAX_QUESTION)
                     .max_encoding_message_size(MAX_GRPC_MESSAGE),
             )
             .prepare(),

@@ -23,9 +23,14 @@ use tokio::{
 use tonic::{Status, body::Body, service::Routes};
 use tower::{Service as _, service_fn};
 
-use super::{request_body::RequestBody, strangers::Stranger};
+use super::{
+    byte_budget::ByteBudget,
+    places::{Place, Places},
+    request_body::RequestBody,
+    strangers::Stranger,
+};
 use crate::{
-    caller::{Caller, Peer},
+    caller::{Caller, Peer, Standing},
     certificate_authority::random::random_bytes,
 };
 
@@ -35,9 +40,13 @@ const AGE_SPREAD_PERCENT: u32 = 20;
 const GRACE_AT_END: Duration = Duration::from_millis(200);
 /// For the last words of the streams to arrive.
 const LAST_WORDS: Duration = Duration::from_secs(2);
-/// New requests on one connection: a client that restarts opens a handful (SDS-S21).
-const OPENS_PER_SECOND: u32 = 20;
-const OPEN_BURST: u32 = 300;
+/// Bytes that a client may send before they are read, on all streams and on one: the longest
+/// message takes some round trips more.
+const CONNECTION_WINDOW: u32 = 256 * 1024;
+const STREAM_WINDOW: u32 = 128 * 1024;
+/// What one connection of a caller without a certificate makes the control plane hold. One that
+/// proves itself by a token may say messages of full length on one stream, Envoy's on all.
+const STRANGERS_BYTES: usize = 2 * 1024 * 1024;
 /// A token and a few names.
 const MAX_HEADERS: u32 = 32 * 1024;
 /// A peer that is gone without a word is noticed within the sum of these.
@@ -57,26 +66,33 @@ struct Allowance {
     /// connection first.
     grace: Duration,
     streams: u32,
+    /// New requests, at once and then each second (SDS-S21).
+    open_burst: u32,
+    opens_per_second: u32,
     /// Bytes of one request, or of all that a client says on one stream.
     request: usize,
 }
 
 /// Long streams move to another replica, and to the current certificate, once within the age. A
 /// sidecar has three streams; Envoy one per secret (SDS-S21).
-const OF_PEERS: Allowance = Allowance {
+static OF_PEERS: Allowance = Allowance {
     age: Duration::from_secs(30 * 60),
     grace: Duration::from_secs(10),
     streams: 256,
+    open_burst: 300,
+    opens_per_second: 20,
     request: usize::MAX,
 };
 /// A caller without a certificate asks for one and comes back with it: all in all within 30 s.
 /// Its request is a certificate request, and 61 KB of node if it is Envoy's. One that opens a
 /// stream by a reusable token becomes a peer but for the number of its streams, which was told
 /// when the connection began: Envoy then opens another.
-const OF_STRANGERS: Allowance = Allowance {
+static OF_STRANGERS: Allowance = Allowance {
     age: Duration::from_secs(20),
     grace: Duration::from_secs(4),
     streams: 4,
+    open_burst: 8,
+    opens_per_second: 2,
     request: 128 * 1024,
 };
 
@@ -93,6 +109,10 @@ pub(super) struct Opened {
     pub(super) peer: Option<Arc<Peer>>,
     /// The place among the strangers that it takes until it has proved itself.
     pub(super) stranger: Option<Stranger>,
+    /// The place among the peers, if it is one.
+    pub(super) place: Option<Place>,
+    /// Where one that proves itself by a token takes its place.
+    pub(super) places: Places,
 }
 
 pub(super) async fn serve(
@@ -105,14 +125,24 @@ pub(super) async fn serve(
         address,
         peer,
         mut stranger,
+        mut place,
+        places,
     } = opened;
     let allowance = if peer.is_some() {
-        OF_PEERS
+        &OF_PEERS
     } else {
-        OF_STRANGERS
+        &OF_STRANGERS
     };
     let (close, closing) = watch::channel(false);
-    let (prove, proved) = watch::channel(peer.is_some());
+    let standing = match &peer {
+        Some(_) => Standing::Peer,
+        None => Standing::Unproved,
+    };
+    let (prove, proved) = watch::channel(standing);
+    let bytes = match &place {
+        Some(place) => place.bytes.clone(),
+        None => ByteBudget::new(STRANGERS_BYTES),
+    };
     let service = Requests {
         routes,
         caller: Caller {
@@ -121,9 +151,14 @@ pub(super) async fn serve(
             closing,
             proved: prove,
         },
-        max_request: allowance.request,
+        allowance,
+        bytes,
         opened: Instant::now(),
-        rate: Mutex::new(RequestRate::new(OPENS_PER_SECOND, OPEN_BURST)).into(),
+        rate: Mutex::new(RequestRate::new(
+            allowance.opens_per_second,
+            allowance.open_burst,
+        ))
+        .into(),
     };
     let service = service_fn(move |request| service.clone().answer(request));
     let mut connection = pin!(
@@ -131,13 +166,15 @@ pub(super) async fn serve(
             .timer(TokioTimer::new())
             .max_concurrent_streams(allowance.streams)
             .max_header_list_size(MAX_HEADERS)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .initial_stream_window_size(STREAM_WINDOW)
             .keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PING_DEADLINE)
             .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service))
     );
     let grace = tokio::select! {
         _ = connection.as_mut() => return,
-        grace = until_old(proved, &mut stranger) => grace,
+        grace = until_old(proved, &mut stranger, &mut place, &places) => grace,
         _ = ending.wait_for(|ending| *ending == Ending::Now) => GRACE_AT_END,
     };
     connection.as_mut().graceful_shutdown();
@@ -153,11 +190,28 @@ pub(super) async fn serve(
 
 /// Waits for the end of a connection's life, a stranger's until it has proved itself and a peer's
 /// from then on, and answers how long its streams may still go on.
-async fn until_old(mut proved: watch::Receiver<bool>, stranger: &mut Option<Stranger>) -> Duration {
-    let proof = proved.wait_for(|proved| *proved);
-    let has_proved = time::timeout(age(OF_STRANGERS.age), proof).await.is_ok();
-    if !has_proved {
-        return OF_STRANGERS.grace;
+async fn until_old(
+    mut proved: watch::Receiver<Standing>,
+    stranger: &mut Option<Stranger>,
+    place: &mut Option<Place>,
+    places: &Places,
+) -> Duration {
+    let proof = proved.wait_for(|standing| *standing != Standing::Unproved);
+    let standing = match time::timeout(age(OF_STRANGERS.age), proof).await {
+        Ok(Ok(standing)) => standing.clone(),
+        // its sender gone means that nobody asks any more
+        Ok(Err(_)) | Err(_) => return OF_STRANGERS.grace,
+    };
+    if place.is_none()
+        && let Standing::Workload(workload) = &standing
+    {
+        match places.of_workload(workload) {
+            Ok(taken) => *place = Some(taken),
+            Err(reason) => {
+                tracing::info!(%workload, %reason, "a connection with a reusable token is closed");
+                return GRACE_AT_END;
+            }
+        }
     }
     *stranger = None;
     time::sleep(age(OF_PEERS.age)).await;
@@ -169,7 +223,8 @@ async fn until_old(mut proved: watch::Receiver<bool>, stranger: &mut Option<Stra
 struct Requests {
     routes: Routes,
     caller: Caller,
-    max_request: usize,
+    allowance: &'static Allowance,
+    bytes: ByteBudget,
     opened: Instant,
     rate: Arc<Mutex<RequestRate>>,
 }
@@ -179,8 +234,15 @@ impl Requests {
         if let Err(status) = self.admit(request.uri().path()) {
             return Ok(status.into_http());
         }
+        let Some(held) = self.bytes.begin() else {
+            return Ok(Status::resource_exhausted(
+                "the open streams of this workload hold as much as they may: close those not in use",
+            )
+            .into_http());
+        };
         let proved = self.caller.proved.subscribe();
-        let mut request = request.map(|body| RequestBody::new(body, self.max_request, proved));
+        let limit = self.allowance.request;
+        let mut request = request.map(|body| RequestBody::new(body, limit, proved, held));
         request.extensions_mut().insert(self.caller);
         match time::timeout(REQUEST_DEADLINE, self.routes.call(request)).await {
             Ok(answer) => answer,
@@ -195,7 +257,8 @@ impl Requests {
         let mut rate = self.rate.lock().unwrap_or_else(PoisonError::into_inner);
         if !rate.take(1, self.opened.elapsed()) {
             return Err(Status::resource_exhausted(format!(
-                "more than {OPENS_PER_SECOND} requests a second on one connection: back off"
+                "more than {} requests a second on one connection: back off",
+                self.allowance.opens_per_second
             )));
         }
         if self.caller.peer.is_none() && path.starts_with(REFLECTION) {

@@ -22,6 +22,7 @@ use tonic::service::Routes;
 use super::{
     clock_skew::NotValidNow,
     connection::{self, Ending, Opened},
+    places::{NoPlace, Places},
     strangers::{Stranger, Strangers},
 };
 use crate::{
@@ -54,6 +55,7 @@ impl Listener {
     pub(crate) async fn run(mut self) {
         let room = Arc::new(Semaphore::new(self.max_connections));
         let strangers = Strangers::default();
+        let places = Places::new(self.max_connections);
         let mut back_off = FIRST_BACK_OFF;
         loop {
             let accepted = tokio::select! {
@@ -66,7 +68,8 @@ impl Listener {
                     match strangers.admit(from.ip()) {
                         Some(stranger) => {
                             let stranger = Some(stranger);
-                            self.spawn(stream, from, Place { of_all, stranger });
+                            let room = Room { of_all, stranger };
+                            self.spawn(stream, from, room, places.clone());
                         }
                         None => self.metrics.handshake("too_many_strangers"),
                     }
@@ -84,7 +87,7 @@ impl Listener {
         let _ = room.acquire_many(all).await;
     }
 
-    fn spawn(&self, stream: TcpStream, from: SocketAddr, place: Place) {
+    fn spawn(&self, stream: TcpStream, from: SocketAddr, room: Room, places: Places) {
         let tls = Arc::clone(&self.tls.borrow());
         let (trust, clock) = (self.trust.clone(), self.clock);
         let (routes, mut ending, metrics) = (
@@ -98,19 +101,22 @@ impl Listener {
                 done = handshake(tls, stream) => done.and_then(|stream| {
                     let trust = Arc::clone(&trust.borrow());
                     let peer = peer_of(&stream, &trust.bundle, clock())?;
-                    Ok((stream, peer))
+                    let place = peer.as_ref().map(|peer| places.of_peer(peer)).transpose()?;
+                    Ok((stream, peer, place))
                 }),
                 _ = ending.wait_for(|ending| *ending == Ending::Now) => return,
             };
             match handshake {
-                Ok((stream, peer)) => {
+                Ok((stream, peer, place)) => {
                     metrics.handshake("ok");
                     let id = peer.as_ref().map(|peer| peer.leaf.id.to_string());
                     tracing::debug!(client.addr = %from, peer.id = id, "connection opened");
                     let opened = Opened {
                         address: from,
-                        stranger: place.stranger.filter(|_| peer.is_none()),
+                        stranger: room.stranger.filter(|_| peer.is_none()),
                         peer,
+                        place,
+                        places,
                     };
                     connection::serve(stream, routes, opened, ending).await;
                 }
@@ -119,13 +125,13 @@ impl Listener {
                     tracing::info!(client.addr = %from, %error, "connection refused");
                 }
             }
-            drop((open, place.of_all));
+            drop((open, room.of_all));
         });
     }
 }
 
 /// A connection's share of what is bounded, given back when dropped.
-struct Place {
+struct Room {
     of_all: OwnedSemaphorePermit,
     /// `None` once the caller showed a certificate.
     stranger: Option<Stranger>,
@@ -188,6 +194,8 @@ enum HandshakeError {
     NotValidNow(#[from] NotValidNow),
     #[error("the client's certificate is refused: {0}")]
     Peer(#[from] InvalidPeer),
+    #[error(transparent)]
+    NoPlace(#[from] NoPlace),
 }
 
 impl HandshakeError {
@@ -197,6 +205,7 @@ impl HandshakeError {
             Self::Tls(_) => "tls",
             Self::NotValidNow(reason) => reason.outcome(),
             Self::Peer(_) => "certificate",
+            Self::NoPlace(_) => "too_many_connections",
         }
     }
 }

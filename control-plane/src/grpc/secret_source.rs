@@ -1,25 +1,37 @@
 //! What one caller of the SDS streams may have, and for how long.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    mem,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use mesh_lite_proto::{
     identity::WorkloadId,
     secret_discovery::{
-        BundleForm, DEFAULT_SVID, Secrets, VersionedSecret,
+        BundleForm, DEFAULT_SVID, Secrets, ToldRejections, VersionedSecret,
         service::{SecretEvent, SecretSource},
     },
 };
-use tokio::sync::watch;
+use tokio::{
+    sync::watch,
+    time::{self, Instant},
+};
 use tonic::Status;
 
 use super::{
-    Sources, check_still_trusted, conversation::wait_for_change, secret_discovery::status_of,
+    Sources, check_still_trusted,
+    conversation::wait_for_change,
+    secret_discovery::{not_issued, status_of},
 };
 use crate::{
-    caller::Caller,
+    caller::{Caller, Standing},
     certificate_authority::rotation::Trust,
     clock::wait_until,
-    issuance::{StandingProof, queue::IssuanceQueue},
+    issuance::{
+        Refusal, StandingProof,
+        queue::{IssuanceQueue, NotIssued},
+    },
     metrics::{OpenGauge, StreamKind},
     policy_index::PolicyIndex,
     remote_keys::{MadeHere, RemoteSvid},
@@ -28,6 +40,9 @@ use crate::{
 };
 
 const KIND: StreamKind = StreamKind::Secrets;
+/// How long a token that was taken back goes on being good on an open stream. A look is the reading
+/// of one small file: 500 a second with 5,000 streams.
+const LOOK_AT_TOKEN_EVERY: Duration = Duration::from_secs(10);
 
 /// Bundles for every caller, and its own X509-SVID if keys are made here.
 pub(super) struct CallerSecrets {
@@ -41,6 +56,12 @@ pub(super) struct CallerSecrets {
     /// `None`: the operator did not allow it.
     svid: Option<RemoteSvid<MadeHere>>,
     sources: Sources,
+    queue: IssuanceQueue,
+    look_at_token_at: Instant,
+    /// Why the token is no longer good, once that was seen.
+    token_ended: Option<Status>,
+    told_rejections: ToldRejections,
+    told_of_refused_key: bool,
     _open: OpenGauge,
 }
 
@@ -71,7 +92,10 @@ impl CallerSecrets {
     ) -> Result<Self, Status> {
         let id = identity_of(&proof, sources)?;
         // from here on the connection is a workload's
-        caller.proved.send_replace(true);
+        if let StandingProof::StreamToken(token) = &proof {
+            let standing = Standing::Workload(token.workload.clone());
+            caller.proved.send_replace(standing);
+        }
         let svid = sources.allow_remote_keys.then(|| {
             let maker = MadeHere {
                 queue: queue.clone(),
@@ -90,6 +114,11 @@ impl CallerSecrets {
             workloads: sources.workloads.clone(),
             svid,
             sources: sources.clone(),
+            queue: queue.clone(),
+            look_at_token_at: Instant::now() + LOOK_AT_TOKEN_EVERY,
+            token_ended: None,
+            told_rejections: ToldRejections::default(),
+            told_of_refused_key: false,
             _open: sources.metrics.stream(KIND),
         })
     }
@@ -166,6 +195,9 @@ impl SecretSource for CallerSecrets {
                 "the control plane closes this connection: open the stream on a new one",
             ));
         }
+        if let Some(ended) = &self.token_ended {
+            return Err(ended.clone());
+        }
         if let StandingProof::Svid(peer) = &self.proof {
             check_still_trusted(peer, &self.sources)?;
         }
@@ -195,6 +227,10 @@ impl SecretSource for CallerSecrets {
                     None => std::future::pending().await,
                 }
             } => {}
+            ended = look_at_token(&self.proof, &self.queue, self.look_at_token_at) => {
+                self.look_at_token_at = Instant::now() + LOOK_AT_TOKEN_EVERY;
+                self.token_ended = ended;
+            }
             // its sender gone means the same: the connection ends
             _ = self.caller.closing.changed() => {}
         }
@@ -206,21 +242,43 @@ impl SecretSource for CallerSecrets {
             SecretEvent::Accepted(_) => metrics.accepted(KIND),
             SecretEvent::Rejected { rejection, pair } => {
                 metrics.rejected(KIND);
-                tracing::warn!(
-                    peer.id = %self.id,
-                    secrets = ?rejection.secrets,
-                    pair = ?pair,
-                    message = ?rejection.message,
-                    "secrets rejected: the client keeps the last good ones"
-                );
+                // the metric counts them all
+                if self.told_rejections.is_new(rejection) {
+                    tracing::warn!(
+                        peer.id = %self.id,
+                        secrets = ?rejection.secrets,
+                        pair = ?pair,
+                        message = ?rejection.message,
+                        "secrets rejected: the client keeps the last good ones"
+                    );
+                }
             }
             SecretEvent::Unknown(name) => {
                 metrics.unknown_secret();
-                if self.is_own(name) {
+                if self.is_own(name) && !mem::replace(&mut self.told_of_refused_key, true) {
                     self.log_refused_key();
                 }
             }
         }
+    }
+}
+
+/// When the time has come, why a token is no longer good. One that can't be looked at now (a full
+/// queue, a disk that fails) is looked at again later: no key is made for it meanwhile.
+async fn look_at_token(
+    proof: &StandingProof,
+    queue: &IssuanceQueue,
+    at: Instant,
+) -> Option<Status> {
+    let StandingProof::StreamToken(token) = proof else {
+        return std::future::pending().await;
+    };
+    time::sleep_until(at).await;
+    match queue.check_token(token.clone()).await {
+        Err(NotIssued::Refused(Refusal::Token(error))) if error.is_refusal() => {
+            Some(not_issued(&Refusal::Token(error).into()))
+        }
+        _ => None,
     }
 }
 

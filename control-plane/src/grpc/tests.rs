@@ -39,6 +39,7 @@ use tower::service_fn;
 
 use super::{
     connection::{Ending, Opened},
+    places::Places,
     *,
 };
 use crate::{
@@ -148,10 +149,14 @@ async fn served(trust: Arc<Trust>, peer: Option<Peer>) -> Served {
     let (client, server) = tokio::io::duplex(64 * 1024);
     let (end, ending) = watch::channel(Ending::NotYet);
     let routes = routes(sources).await.unwrap();
+    let places = Places::new(64);
+    let place = peer.as_ref().map(|peer| places.of_peer(peer).unwrap());
     let opened = Opened {
         address: "192.0.2.1:4444".parse().unwrap(),
         peer: peer.map(Arc::new),
         stranger: None,
+        place,
+        places,
     };
     tokio::spawn(connection::serve(server, routes, opened, ending));
     let tapped = Tapped::default();

@@ -39,10 +39,13 @@ async fn served_to(peer: Option<Arc<Peer>>, endpoint: Endpoint) -> Served {
     let (client, server) = tokio::io::duplex(64 * 1024);
     let (end, ending) = watch::channel(Ending::NotYet);
     let (_, health) = tonic_health::server::health_reporter();
+    let places = Places::new(64);
     let opened = Opened {
         address: "192.0.2.1:4444".parse().unwrap(),
+        place: peer.as_ref().map(|peer| places.of_peer(peer).unwrap()),
         peer,
         stranger: None,
+        places,
     };
     let task = tokio::spawn(serve(server, Routes::new(health), opened, ending));
     let mut client = Some(client);
@@ -70,7 +73,7 @@ async fn open_stream(channel: &Channel) -> tonic::Streaming<tonic_health::pb::He
 /// SDS-S22
 #[tokio::test(start_paused = true)]
 async fn closes_a_connection_at_its_age_and_a_strangers_much_earlier() {
-    for (peer, allowance) in [(Some(peer()), OF_PEERS), (None, OF_STRANGERS)] {
+    for (peer, allowance) in [(Some(peer()), &OF_PEERS), (None, &OF_STRANGERS)] {
         let opened = Instant::now();
         let Served {
             channel,
@@ -108,7 +111,7 @@ async fn refuses_requests_that_come_too_fast() {
     } = served(Some(peer())).await;
     let mut client = HealthClient::new(channel);
     let mut codes = Vec::new();
-    for _ in 0..OPEN_BURST + 1 {
+    for _ in 0..OF_PEERS.open_burst + 1 {
         codes.push(
             client
                 .check(HealthCheckRequest::default())
@@ -179,29 +182,73 @@ async fn one_more_stream_than_a_peer_may_have_waits_until_another_ends() {
 /// By a token: its place among the strangers goes to another, its connection lives on (SDS-S22).
 #[tokio::test(start_paused = true)]
 async fn who_proved_itself_by_a_token_lives_as_long_as_a_peer() {
-    let (prove, proved) = watch::channel(false);
+    let (prove, proved) = watch::channel(Standing::Unproved);
     let strangers = Strangers::default();
-    let mut place = strangers.admit([192, 0, 2, 1].into());
+    let mut stranger = strangers.admit([192, 0, 2, 1].into());
+    let (places, mut place) = (Places::new(64), None);
     let opened = Instant::now();
     let proving = async {
         time::sleep(Duration::from_secs(10)).await;
-        prove.send_replace(true);
+        prove.send_replace(by_token());
     };
-    let (grace, ()) = tokio::join!(until_old(proved, &mut place), proving);
+    let (grace, ()) = tokio::join!(
+        until_old(proved, &mut stranger, &mut place, &places),
+        proving
+    );
     assert_eq!(grace, OF_PEERS.grace);
     assert!(opened.elapsed() >= OF_PEERS.age * 8 / 10);
-    assert!(place.is_none());
+    assert!(stranger.is_none() && place.is_some());
 }
 
 #[tokio::test(start_paused = true)]
 async fn who_proved_itself_too_late_stays_a_stranger() {
-    let (prove, proved) = watch::channel(false);
+    let (prove, proved) = watch::channel(Standing::Unproved);
     let strangers = Strangers::default();
-    let mut place = strangers.admit([192, 0, 2, 1].into());
+    let mut stranger = strangers.admit([192, 0, 2, 1].into());
+    let (places, mut place) = (Places::new(64), None);
     let opened = Instant::now();
-    let grace = until_old(proved, &mut place).await;
+    let grace = until_old(proved, &mut stranger, &mut place, &places).await;
     assert_eq!(grace, OF_STRANGERS.grace);
     assert!(opened.elapsed() <= OF_STRANGERS.age * 12 / 10);
-    assert!(place.is_some());
+    assert!(stranger.is_some() && place.is_none());
     drop(prove);
+}
+
+fn by_token() -> Standing {
+    Standing::Workload("shop/web".parse().unwrap())
+}
+
+/// By one token, or by many: they are counted with the workload's other connections.
+#[tokio::test(start_paused = true)]
+async fn who_proves_itself_by_a_token_when_its_workload_has_no_place_left_is_closed() {
+    let places = Places::new(20_000);
+    let workload = "shop/web".parse().unwrap();
+    let mut held: Vec<_> = std::iter::from_fn(|| places.of_workload(&workload).ok()).collect();
+    for free in [false, true] {
+        let (_prove, proved) = watch::channel(by_token());
+        let (mut stranger, mut place) = (None, None);
+        let opened = Instant::now();
+        until_old(proved, &mut stranger, &mut place, &places).await;
+        assert_eq!(place.is_some(), free);
+        assert_eq!(opened.elapsed() > Duration::from_secs(60), free);
+        held.pop();
+    }
+}
+
+/// Whoever invents tokens asks for little at a time; what a sidecar asks for is one thing.
+#[tokio::test(start_paused = true)]
+async fn a_stranger_asks_a_handful_of_times() {
+    let Served {
+        channel,
+        end: _end,
+        task: _task,
+    } = served(None).await;
+    let mut client = HealthClient::new(channel);
+    for _ in 0..8 {
+        assert!(client.check(HealthCheckRequest::default()).await.is_ok());
+    }
+    let refused = client.check(HealthCheckRequest::default()).await;
+    assert_eq!(refused.unwrap_err().code(), Code::ResourceExhausted);
+    time::advance(Duration::from_millis(500)).await;
+    assert!(client.check(HealthCheckRequest::default()).await.is_ok());
 }

@@ -5,7 +5,10 @@ use tokio::{sync::watch, time};
 use tonic::Code;
 
 use super::*;
-use crate::{caller::Peer, clock::from_unix_seconds};
+use crate::{
+    caller::{Peer, Standing},
+    clock::from_unix_seconds,
+};
 
 fn caller(address: [u8; 4], key: Option<&[u8]>) -> Caller {
     let leaf = LeafFacts {
@@ -26,7 +29,7 @@ fn caller(address: [u8; 4], key: Option<&[u8]>) -> Caller {
         address: SocketAddr::from((address, 40_000)),
         peer: key.map(peer),
         closing: watch::channel(false).1,
-        proved: watch::Sender::new(false),
+        proved: watch::Sender::new(Standing::Unproved),
     }
 }
 
