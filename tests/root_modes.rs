@@ -10,7 +10,7 @@
 )]
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -241,4 +241,53 @@ fn root_mode_kept_renews_for_a_control_plane_that_can_not_read_the_root() {
     });
     let (_, ready) = http_get_here(mesh.admin, "/readyz").unwrap();
     assert!(ready.ends_with("ok\n"), "{ready}");
+}
+
+/// The superuser's timer, and a control plane that was taken over: it owns the data directory, and
+/// would own whatever the timer follows its links to.
+#[test]
+fn the_roots_timer_gives_nothing_away_to_the_owner_of_the_data_directory() {
+    needs_namespaces!("the_roots_timer_gives_nothing_away");
+    let directory = TempDir::new().unwrap();
+    let path = directory.path();
+    let open = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(path, open.clone()).unwrap();
+    let (state, precious) = (path.join("state"), path.join("precious"));
+    for folder in [&state, &precious] {
+        std::fs::create_dir(folder).unwrap();
+        std::fs::set_permissions(folder, open.clone()).unwrap();
+    }
+    std::os::unix::fs::chown(&state, Some(APPLICATION_UID), Some(APPLICATION_UID)).unwrap();
+    let secret = precious.join("secret");
+    std::fs::write(&secret, "hunter2").unwrap();
+    std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let root = path.join("mesh-root");
+    succeed(
+        mesh_lite(&["root", "init"], path)
+            .arg("--root-dir")
+            .arg(&root),
+    );
+    let refused = || {
+        let mut renew = mesh_lite(&["root", "renew", "--if-due"], path);
+        let output = renew.arg("--root-dir").arg(&root).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        let metadata = std::fs::metadata(&precious).unwrap();
+        assert_eq!((metadata.uid(), metadata.mode() & 0o777), (0, 0o755));
+        let entries = std::fs::read_dir(&precious).unwrap();
+        assert_eq!(entries.count(), 1, "nothing was left there");
+        said
+    };
+    let issuing = state.join("issuing");
+    std::fs::rename(&issuing, state.join("aside")).unwrap();
+    symlink(&precious, &issuing).unwrap();
+    refused();
+
+    std::fs::remove_file(&issuing).unwrap();
+    std::fs::rename(state.join("aside"), &issuing).unwrap();
+    std::fs::remove_file(issuing.join("issuing-ca.pem")).unwrap();
+    std::fs::remove_file(issuing.join("root-mode")).unwrap();
+    symlink(&secret, issuing.join("root-mode")).unwrap();
+    let said = refused();
+    assert!(!said.contains("hunter2"), "{said}");
 }

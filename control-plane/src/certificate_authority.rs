@@ -19,6 +19,7 @@ pub(crate) mod authority;
 pub(crate) mod authority_facts;
 pub(crate) mod authority_watch;
 pub(crate) mod certificate_request;
+pub(crate) mod directory_owner;
 pub(crate) mod expiry_warnings;
 pub(crate) mod file_replacement;
 mod imported;

@@ -106,7 +106,7 @@ pub fn init_root(
             issuing: terms.lifetime,
         });
     }
-    data.create()?;
+    data.as_its_owner(|| data.create())?;
     let root = Root::create(&new.trust_domain, new.root_lifetime, now)?;
     directory.write_new(&root)?;
     sign_next(&data, &directory, &root, terms, now)
@@ -124,7 +124,7 @@ pub fn renew_root(
     let (data, directory) = (places.data(), places.root());
     let terms = Terms::new(&data, renewal.mode, renewal.issuing_lifetime)?;
     let root = directory.read()?;
-    data.create()?;
+    data.as_its_owner(|| data.create())?;
     sign_next(&data, &directory, &root, terms, now)
 }
 
@@ -138,7 +138,8 @@ pub fn renewal_is_due(
     trust_domain: &TrustDomain,
     now: SystemTime,
 ) -> Result<bool, RootCommandError> {
-    match places.data().read_issuing_authority(trust_domain) {
+    let data = places.data();
+    match data.as_its_owner(|| data.read_issuing_authority(trust_domain)) {
         Ok(authority) => Ok(now >= authority.facts().half_life()),
         Err(error) if error.is_not_found() => Ok(true),
         Err(error) => Err(error.into()),
@@ -163,8 +164,7 @@ pub fn create_token(
     lifetime: Duration,
     now: SystemTime,
 ) -> Result<JoinToken, RootCommandError> {
-    let tokens = tokens_of_a_mesh(data_dir)?;
-    Ok(tokens.create(workload, TokenUse::Once, lifetime, now)?)
+    make_token(data_dir, workload, TokenUse::Once, lifetime, now)
 }
 
 /// A token that opens SDS streams of one workload until it expires, and signs nothing.
@@ -177,16 +177,24 @@ pub fn create_stream_token(
     lifetime: Duration,
     now: SystemTime,
 ) -> Result<JoinToken, RootCommandError> {
-    let tokens = tokens_of_a_mesh(data_dir)?;
-    Ok(tokens.create(workload, TokenUse::Streams, lifetime, now)?)
+    make_token(data_dir, workload, TokenUse::Streams, lifetime, now)
 }
 
-fn tokens_of_a_mesh(data_dir: &Path) -> Result<JoinTokens, RootCommandError> {
+fn make_token(
+    data_dir: &Path,
+    workload: &WorkloadName,
+    purpose: TokenUse,
+    lifetime: Duration,
+    now: SystemTime,
+) -> Result<JoinToken, RootCommandError> {
     let data = DataDirectory::new(data_dir.to_owned());
-    if !data.issuing_authority().exists() {
-        return Err(RootCommandError::NoMesh(data_dir.to_owned()));
-    }
-    Ok(JoinTokens::new(data.join_tokens()))
+    data.as_its_owner(|| {
+        if !data.issuing_authority().exists() {
+            return Err(RootCommandError::NoMesh(data_dir.to_owned()));
+        }
+        let tokens = JoinTokens::new(data.join_tokens());
+        Ok(tokens.create(workload, purpose, lifetime, now)?)
+    })
 }
 
 /// A mode and a lifetime that fits it.
@@ -204,7 +212,7 @@ impl Terms {
     ) -> Result<Self, RootCommandError> {
         let mode = match mode {
             Some(mode) => mode,
-            None => data.read_root_mode()?,
+            None => data.as_its_owner(|| data.read_root_mode())?,
         };
         let lifetime = lifetime.unwrap_or_else(|| mode.issuing_lifetime());
         let longest = mode.longest_issuing_lifetime();
@@ -227,7 +235,31 @@ fn sign_next(
     now: SystemTime,
 ) -> Result<RootReport, RootCommandError> {
     let trust_domain = root.trust_domain();
-    // A bundle that is there may hold more roots than this one: it is only added to.
+    let issuing = root.sign_issuing_authority(terms.lifetime, now)?;
+    let roots = data.as_its_owner(|| {
+        let roots = announce(data, root)?;
+        data.write_issuing_authority(&issuing, terms.mode)?;
+        Ok::<_, RootCommandError>(roots)
+    })?;
+    Ok(RootReport {
+        trust_domain: trust_domain.clone(),
+        root: directory.path().to_owned(),
+        root_until: root.facts().not_after,
+        mode: terms.mode,
+        renewal_due: issuing.facts.half_life(),
+        warns_from: terms.mode.warns_from(&issuing.facts),
+        roots,
+        issuing_authority: data.issuing_authority(),
+        issuing_key_id: issuing.facts.key_id,
+        issuing_until: issuing.facts.not_after,
+        trust_bundle: data.trust_bundle(),
+    })
+}
+
+/// Answers how many roots the trust bundle then holds. One that is there may hold more than this:
+/// it is only added to.
+fn announce(data: &DataDirectory, root: &Root) -> Result<usize, RootCommandError> {
+    let trust_domain = root.trust_domain();
     let mut authorities = match data.read_trust_bundle(trust_domain) {
         Ok(bundle) => bundle.authorities().to_vec(),
         Err(error) if error.is_not_found() => Vec::new(),
@@ -238,21 +270,7 @@ fn sign_next(
         let bundle = TrustBundle::new(trust_domain.clone(), authorities.clone())?;
         data.write_trust_bundle(&bundle)?;
     }
-    let issuing = root.sign_issuing_authority(terms.lifetime, now)?;
-    data.write_issuing_authority(&issuing, terms.mode)?;
-    Ok(RootReport {
-        trust_domain: trust_domain.clone(),
-        root: directory.path().to_owned(),
-        root_until: root.facts().not_after,
-        mode: terms.mode,
-        renewal_due: issuing.facts.half_life(),
-        warns_from: terms.mode.warns_from(&issuing.facts),
-        roots: authorities.len(),
-        issuing_authority: data.issuing_authority(),
-        issuing_key_id: issuing.facts.key_id,
-        issuing_until: issuing.facts.not_after,
-        trust_bundle: data.trust_bundle(),
-    })
+    Ok(authorities.len())
 }
 
 /// Why a command did nothing, or not all of it.

@@ -1,14 +1,18 @@
 //! How files of the data directory are read and written: bounded, whole or not at all, closed to
-//! others, and owned by whom the directory belongs to.
+//! others. Whose they are is decided in `directory_owner`.
 
 use std::{
     fs,
-    io::Write,
-    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown, fchown},
+    io::{Read, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
 use mesh_lite_proto::trust_bundle::hex;
+use rustix::{
+    fs::{Mode, OFlags},
+    io::Errno,
+};
 use zeroize::Zeroizing;
 
 use super::{key_store::KeyStoreError, random::random_bytes};
@@ -19,19 +23,42 @@ const PRIVATE_DIRECTORY: u32 = 0o700;
 pub(super) const PRIVATE_FILE: u32 = 0o600;
 pub(super) const PUBLIC_FILE: u32 = 0o644;
 
+/// A file of the data directory. What is no plain file is not ours: a link, or a pipe that nobody
+/// writes into.
 pub(crate) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyStoreError> {
-    let length = fs::metadata(path)
-        .map_err(KeyStoreError::io("read", path))?
-        .len();
-    if length > MAX_FILE {
-        return Err(KeyStoreError::TooLong {
-            path: path.to_owned(),
-            length,
-        });
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(file) => fs::File::from(file),
+        Err(Errno::LOOP) => return Err(KeyStoreError::NotAPlainFile(path.to_owned())),
+        Err(error) => return Err(KeyStoreError::io("read", path)(error.into())),
+    };
+    let metadata = file.metadata().map_err(KeyStoreError::io("read", path))?;
+    if !metadata.is_file() {
+        return Err(KeyStoreError::NotAPlainFile(path.to_owned()));
     }
-    fs::read(path)
-        .map(Zeroizing::new)
-        .map_err(KeyStoreError::io("read", path))
+    read_open(file, path)
+}
+
+/// A file that the operator named: where a link leads is the operator's to say.
+pub(crate) fn read_named(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyStoreError> {
+    let file = fs::File::open(path).map_err(KeyStoreError::io("read", path))?;
+    read_open(file, path)
+}
+
+/// Room for all that it may hold from the beginning, so that no part of a key stays behind in
+/// memory that was outgrown.
+fn read_open(file: fs::File, path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyStoreError> {
+    let limit = MAX_FILE.saturating_add(1);
+    let room = usize::try_from(limit).unwrap_or_default();
+    let mut content = Zeroizing::new(Vec::with_capacity(room));
+    let length = file
+        .take(limit)
+        .read_to_end(&mut content)
+        .map_err(KeyStoreError::io("read", path))?;
+    if u64::try_from(length).is_ok_and(|length| length <= MAX_FILE) {
+        return Ok(content);
+    }
+    Err(KeyStoreError::TooLong(path.to_owned()))
 }
 
 pub(crate) fn create_private_directory(path: &Path) -> Result<(), KeyStoreError> {
@@ -50,15 +77,6 @@ pub(crate) fn create_private_directory(path: &Path) -> Result<(), KeyStoreError>
     }
     fs::set_permissions(path, fs::Permissions::from_mode(PRIVATE_DIRECTORY))
         .map_err(KeyStoreError::io("close to others", path))
-}
-
-/// Belongs to whom the directory around it belongs.
-pub(super) fn create_private_directory_within(path: &Path) -> Result<(), KeyStoreError> {
-    create_private_directory(path)?;
-    let Some((user, group)) = owner_to_adopt(path)? else {
-        return Ok(());
-    };
-    chown(path, Some(user), Some(group)).map_err(KeyStoreError::io("hand over", path))
 }
 
 /// Writes a private file so that readers see the old content or the new, never a part.
@@ -85,23 +103,9 @@ fn write_and_sync(path: &Path, content: &[u8], mode: u32) -> Result<(), KeyStore
         .mode(mode)
         .open(path)
         .map_err(KeyStoreError::io("create", path))?;
-    if let Some((user, group)) = owner_to_adopt(path)? {
-        fchown(&file, Some(user), Some(group)).map_err(KeyStoreError::io("hand over", path))?;
-    }
     file.write_all(content)
         .and_then(|()| file.sync_all())
         .map_err(KeyStoreError::io("write", path))
-}
-
-/// The superuser's timer writes into the directory of a control plane that runs as somebody
-/// less: what it leaves there must be readable to that one.
-fn owner_to_adopt(path: &Path) -> Result<Option<(u32, u32)>, KeyStoreError> {
-    let us = rustix::process::geteuid();
-    let Some(parent) = parent(path).filter(|_| us.is_root()) else {
-        return Ok(None);
-    };
-    let owner = fs::metadata(parent).map_err(KeyStoreError::io("read", parent))?;
-    Ok((owner.uid() != us.as_raw()).then(|| (owner.uid(), owner.gid())))
 }
 
 pub(super) fn sync_parent(path: &Path) -> Result<(), KeyStoreError> {

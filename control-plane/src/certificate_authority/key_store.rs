@@ -30,9 +30,10 @@ use zeroize::Zeroizing;
 use super::{
     authority::IssuingAuthority,
     authority_facts::InvalidAuthority,
+    directory_owner::as_owner_of,
     file_replacement::{
-        MAX_FILE, PRIVATE_FILE, PUBLIC_FILE, beside, create_private_directory,
-        create_private_directory_within, read, replace, sync_parent,
+        MAX_FILE, PRIVATE_FILE, PUBLIC_FILE, beside, create_private_directory, read, read_named,
+        replace, sync_parent,
     },
     random::NoRandomNumbers,
     root::{NewIssuingAuthority, Root, RootError},
@@ -78,8 +79,20 @@ impl DataDirectory {
 
     pub(crate) fn create(&self) -> Result<(), KeyStoreError> {
         create_private_directory(&self.0)?;
-        create_private_directory_within(&self.issuing())?;
-        create_private_directory_within(&self.join_tokens())
+        create_private_directory(&self.issuing())?;
+        create_private_directory(&self.join_tokens())
+    }
+
+    /// What follows is done with the rights of the one whose directory it is, no more.
+    pub(crate) fn as_its_owner<T, E>(
+        &self,
+        work: impl FnOnce() -> Result<T, E> + Send,
+    ) -> Result<T, E>
+    where
+        T: Send,
+        E: From<KeyStoreError> + Send,
+    {
+        as_owner_of(&self.0, work)
     }
 
     /// Held until dropped, and let go by the kernel if the process dies: two control planes on
@@ -106,7 +119,7 @@ impl DataDirectory {
         authority: &NewIssuingAuthority,
         mode: RootMode,
     ) -> Result<(), KeyStoreError> {
-        create_private_directory_within(&self.issuing())?;
+        create_private_directory(&self.issuing())?;
         // the mode first: a control plane that sees the new authority knows how it is renewed
         let word = format!("{mode}\n");
         replace(&self.root_mode(), word.as_bytes(), PUBLIC_FILE)?;
@@ -122,7 +135,7 @@ impl DataDirectory {
         trust_domain: &TrustDomain,
     ) -> Result<IssuingAuthority, KeyStoreError> {
         let path = self.issuing_authority();
-        let file = AuthorityFile::read(&path)?;
+        let file = AuthorityFile::parse(&path, &read(&path)?)?;
         IssuingAuthority::with_intermediates(
             file.certificate,
             file.intermediates,
@@ -205,7 +218,7 @@ impl RootDirectory {
         let path = self.0.join(ROOT_FILE);
         let AuthorityFile {
             certificate, key, ..
-        } = AuthorityFile::read(&path)?;
+        } = AuthorityFile::parse(&path, &read_named(&path)?)?;
         Root::load(certificate, key).map_err(|error| KeyStoreError::Root { path, error })
     }
 }
@@ -236,13 +249,12 @@ pub(crate) struct AuthorityFile {
 }
 
 impl AuthorityFile {
-    pub(crate) fn read(path: &Path) -> Result<Self, KeyStoreError> {
-        let text = read(path)?;
-        let (certificate, intermediates) = parse_chain(path, &text)?;
+    fn parse(path: &Path, text: &[u8]) -> Result<Self, KeyStoreError> {
+        let (certificate, intermediates) = parse_chain(path, text)?;
         Ok(Self {
             certificate,
             intermediates,
-            key: parse_key(path, &text)?,
+            key: parse_key(path, text)?,
         })
     }
 }
@@ -264,7 +276,7 @@ pub(crate) fn parse_chain(
 
 pub(crate) fn parse_key(path: &Path, text: &[u8]) -> Result<KeyPair, KeyStoreError> {
     const WHAT: &str =
-        "PRIVATE KEY (PKCS#8; `openssl pkcs8 -topk8 -nodes` makes one of other forms)";
+        "PRIVATE KEY (PKCS#8; `openssl pkcs8 -topk8 -nocrypt` makes one of other forms)";
     let not_pem = || KeyStoreError::not_pem(path, WHAT);
     let key = PrivatePkcs8KeyDer::from_pem_slice(text).map_err(|_| not_pem())?;
     KeyPair::try_from(&key).map_err(|_| not_pem())
@@ -279,8 +291,12 @@ pub enum KeyStoreError {
         path: PathBuf,
         error: io::Error,
     },
-    #[error("{path} has {length} bytes, more than the {MAX_FILE} that such a file may have")]
-    TooLong { path: PathBuf, length: u64 },
+    #[error("{0} has more than the {MAX_FILE} bytes that such a file may have")]
+    TooLong(PathBuf),
+    #[error(
+        "{0} is a link, or something else than a plain file, and is not read: put the file itself there"
+    )]
+    NotAPlainFile(PathBuf),
     #[error("{path} holds no readable {what} in PEM")]
     NotPem { path: PathBuf, what: &'static str },
     #[error("{path}: {error}")]

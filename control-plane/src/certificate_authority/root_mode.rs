@@ -80,11 +80,12 @@ impl FromStr for RootMode {
         match text {
             "kept" => Ok(Self::Kept),
             "offline" => Ok(Self::Offline),
-            _ => Err(InvalidRootMode(text.chars().take(40).collect())),
+            _ => Err(InvalidRootMode),
         }
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no root mode: write kept or offline")]
-pub struct InvalidRootMode(String);
+/// Does not repeat the word: it may be from a file whose content is nobody's to see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("this is no root mode: write kept or offline")]
+pub struct InvalidRootMode;

@@ -1,7 +1,10 @@
 //! An issuing CA that another PKI signed: checked as the control plane will check it, then laid
 //! into the data directory.
 
-use std::{path::PathBuf, time::SystemTime};
+use std::{
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
 
 use mesh_lite_proto::trust_bundle::TrustBundle;
 use spiffe::TrustDomain;
@@ -9,7 +12,7 @@ use spiffe::TrustDomain;
 use super::{RootCommandError, RootMode};
 use crate::certificate_authority::{
     authority::IssuingAuthority,
-    file_replacement::read,
+    file_replacement::read_named,
     key_store::{DataDirectory, KeyStoreError, parse_chain, parse_key},
     root::NewIssuingAuthority,
 };
@@ -48,9 +51,10 @@ pub fn import_authority(
     now: SystemTime,
 ) -> Result<ImportReport, RootCommandError> {
     let data = DataDirectory::new(import.data_dir.clone());
-    let chain = read(&import.chain)?;
+    let chain = read_named(&import.chain)?;
     let (certificate, intermediates) = parse_chain(&import.chain, &chain)?;
-    let load_key = || -> Result<_, KeyStoreError> { parse_key(&import.key, &read(&import.key)?) };
+    let load_key =
+        || -> Result<_, KeyStoreError> { parse_key(&import.key, &read_named(&import.key)?) };
     let authority = IssuingAuthority::with_intermediates(
         certificate.clone(),
         intermediates,
@@ -58,11 +62,13 @@ pub fn import_authority(
         &import.trust_domain,
     )?;
     authority.check_time(now)?;
-    let bundle = roots(import, &data)?;
+    let added = match &import.roots {
+        Some(path) => Some(read_roots(path, &import.trust_domain)?),
+        None => None,
+    };
+    let bundle = data.as_its_owner(|| roots(&import.trust_domain, added, &data))?;
     authority.root_in(&bundle)?;
 
-    data.create()?;
-    data.write_trust_bundle(&bundle)?;
     let facts = authority.facts().clone();
     let warns_from = RootMode::Offline.warns_from(&facts);
     let new = NewIssuingAuthority {
@@ -71,7 +77,11 @@ pub fn import_authority(
         facts: facts.clone(),
         key: load_key()?,
     };
-    data.write_issuing_authority(&new, RootMode::Offline)?;
+    data.as_its_owner(|| {
+        data.create()?;
+        data.write_trust_bundle(&bundle)?;
+        data.write_issuing_authority(&new, RootMode::Offline)
+    })?;
     Ok(ImportReport {
         issuing_authority: data.issuing_authority(),
         issuing_key_id: facts.key_id,
@@ -83,22 +93,24 @@ pub fn import_authority(
     })
 }
 
-fn roots(import: &Import, data: &DataDirectory) -> Result<TrustBundle, RootCommandError> {
-    let trust_domain = &import.trust_domain;
+fn read_roots(path: &Path, trust_domain: &TrustDomain) -> Result<TrustBundle, KeyStoreError> {
+    let text = read_named(path)?;
+    TrustBundle::from_pem(trust_domain.clone(), &text).map_err(|error| {
+        let path = path.to_owned();
+        KeyStoreError::TrustBundle { path, error }
+    })
+}
+
+fn roots(
+    trust_domain: &TrustDomain,
+    added: Option<TrustBundle>,
+    data: &DataDirectory,
+) -> Result<TrustBundle, RootCommandError> {
     let mut authorities = match data.read_trust_bundle(trust_domain) {
         Ok(bundle) => bundle.authorities().to_vec(),
-        Err(error) if error.is_not_found() && import.roots.is_some() => Vec::new(),
+        Err(error) if error.is_not_found() && added.is_some() => Vec::new(),
         Err(error) => return Err(error.into()),
     };
-    if let Some(path) = &import.roots {
-        let text = read(path)?;
-        let added = TrustBundle::from_pem(trust_domain.clone(), &text).map_err(|error| {
-            KeyStoreError::TrustBundle {
-                path: path.clone(),
-                error,
-            }
-        })?;
-        authorities.extend(added.authorities().iter().cloned());
-    }
+    authorities.extend(added.iter().flat_map(TrustBundle::authorities).cloned());
     Ok(TrustBundle::new(trust_domain.clone(), authorities)?)
 }

@@ -1,5 +1,5 @@
 use std::{
-    os::unix::fs::{MetadataExt, PermissionsExt},
+    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
     time::Duration,
 };
 
@@ -167,45 +167,49 @@ fn remembers_the_root_mode_and_takes_no_other_word_for_one() {
         fs::write(data.root_mode(), word).unwrap();
         let refused = data.read_root_mode().unwrap_err().to_string();
         assert!(refused.contains("write kept or offline"), "{refused}");
+        assert!(word.is_empty() || !refused.contains(word), "{refused}");
     }
 }
 
-/// The superuser's timer signs; a control plane with fewer rights reads. What it must not read
-/// stays the superuser's.
+/// Whoever can lay a link there must not learn, by our mouth, what it leads to; nor may a pipe or
+/// a device keep us.
 #[test]
-fn leaves_files_to_the_owner_of_the_data_directory_but_not_the_root() {
-    const NOBODY: u32 = 65_534;
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("not run: only the superuser can leave files to others");
-        return;
-    }
+fn reads_plain_files_alone() {
     let temporary = TempDir::new().unwrap();
-    let path = temporary.path().join("state");
-    fs::create_dir(&path).unwrap();
-    std::os::unix::fs::chown(&path, Some(NOBODY), Some(NOBODY)).unwrap();
-    let data = DataDirectory::new(path);
+    let data = DataDirectory::new(temporary.path().join("state"));
     data.create().unwrap();
-    let root = root();
-    let directory = RootDirectory::new(data.default_root());
-    directory.write_new(&root).unwrap();
-    data.write_issuing_authority(&issuing(&root), RootMode::Kept)
-        .unwrap();
-    let bundle = TrustBundle::new(trust_domain(), vec![root.certificate().clone()]).unwrap();
-    data.write_trust_bundle(&bundle).unwrap();
-    let owner = |path: &Path| {
-        let metadata = fs::metadata(path).unwrap();
-        (metadata.uid(), metadata.gid())
-    };
-    for path in [
-        data.issuing(),
-        data.join_tokens(),
-        data.issuing_authority(),
+    let good = temporary.path().join("good");
+    fs::write(&good, "offline\n").unwrap();
+    let pipe = temporary.path().join("pipe");
+    let kind = rustix::fs::FileType::Fifo;
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, kind, 0o600.into(), 0).unwrap();
+    let places = [
         data.root_mode(),
+        data.issuing_authority(),
         data.trust_bundle(),
-    ] {
-        assert_eq!(owner(&path), (NOBODY, NOBODY), "{}", path.display());
+    ];
+    for target in [&good, Path::new("/dev/zero"), &pipe] {
+        for place in &places {
+            let _ = fs::remove_file(place);
+            symlink(target, place).unwrap();
+        }
+        assert_refuses_all(&data);
     }
-    assert_eq!(owner(&data.default_root()).0, 0);
-    assert_eq!(owner(&data.default_root().join(ROOT_FILE)).0, 0);
-    assert_eq!(mode(&data.default_root()), 0o700);
+    fs::remove_file(data.root_mode()).unwrap();
+    fs::rename(&pipe, data.root_mode()).unwrap();
+    assert_refuses_all(&data);
+}
+
+fn assert_refuses_all(data: &DataDirectory) {
+    let refusals = [
+        data.read_root_mode().unwrap_err(),
+        data.read_issuing_authority(&trust_domain()).err().unwrap(),
+        data.read_trust_bundle(&trust_domain()).unwrap_err(),
+    ];
+    for refused in refusals {
+        assert!(
+            matches!(refused, KeyStoreError::NotAPlainFile(_)),
+            "{refused}"
+        );
+    }
 }
