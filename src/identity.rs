@@ -62,7 +62,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     };
     match args.output {
         Output::Text => print!("{}", wording::describe(&report)),
-        Output::Json => println!("{}", serde_json::to_string_pretty(&report)?),
+        Output::Json => println!("{}", wording::json(&report)?),
     }
     Ok(exit_code(&report))
 }

@@ -15,10 +15,10 @@ use mesh_lite_proxy::{
 
 /// Facts one below the other, the verdict first.
 pub(super) fn describe(report: &IdentityReport) -> String {
-    let mut text = format!("{}\n", headline(report));
+    let mut text = format!("{}\n", one_line(&headline(report)));
     let mut fact = |name: &str, words: String| {
         // a `String` takes whatever is written to it
-        let _ = writeln!(text, "  {name:<14}{words}");
+        let _ = writeln!(text, "  {name:<14}{}", one_line(&words));
     };
     let now = report.now;
     if let Some(certificate) = &report.certificate {
@@ -40,6 +40,21 @@ pub(super) fn describe(report: &IdentityReport) -> String {
     );
     fact("clock", clock);
     text
+}
+
+/// The report for programs. JSON escapes only the first 32 control characters; what a terminal
+/// obeys of the others is escaped here, which means the same.
+pub(super) fn json(report: &IdentityReport) -> serde_json::Result<String> {
+    let plain = serde_json::to_string_pretty(report)?;
+    let mut text = String::with_capacity(plain.len());
+    for c in plain.chars() {
+        if c != '\n' && moves_the_cursor(c) {
+            let _ = write!(text, "\\u{:04x}", u32::from(c));
+        } else {
+            text.push(c);
+        }
+    }
+    Ok(text)
 }
 
 fn headline(report: &IdentityReport) -> String {
@@ -136,8 +151,8 @@ fn failed(failure: &FailureReport, now: u64) -> [(&'static str, String); 4] {
     );
     [
         ("failing", since),
-        ("why", one_line(&failure.error)),
-        ("what to do", one_line(&failure.advice)),
+        ("why", failure.error.clone()),
+        ("what to do", failure.advice.clone()),
         ("next attempt", relative(failure.next_attempt, now)),
     ]
 }
@@ -159,11 +174,18 @@ fn date(unix: u64) -> String {
     time.map_or_else(|| format!("{unix} s after 1970"), readable)
 }
 
-/// Errors quote what others sent; a terminal obeys control characters.
+/// Whoever listens at the admin address wrote the report, and errors in it quote others.
 fn one_line(text: &str) -> String {
     text.chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
+        .map(|c| if moves_the_cursor(c) { ' ' } else { c })
         .collect()
+}
+
+/// What a terminal obeys instead of showing: control characters, line ends and directions of
+/// Unicode.
+fn moves_the_cursor(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]

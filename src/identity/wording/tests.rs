@@ -95,13 +95,79 @@ fn a_failing_renewal_is_told_with_since_when_why_and_what_to_do() {
     );
 }
 
+/// A report in which every text that can be chosen tries to move the cursor, to hide the rest and
+/// to turn it around.
+fn hostile(verdict: Verdict) -> IdentityReport {
+    let text = || "\u{1b}[2J\n\r\u{9b}31m\u{7f}\u{202e}\u{2028}words".to_owned();
+    let signer = || AuthorityReport {
+        key_id: Some(text()),
+        not_after: None,
+    };
+    let mut report = failing();
+    report.verdict = verdict;
+    report.certificate = Some(CertificateReport {
+        spiffe_id: text(),
+        serial: text(),
+        workload: Some(text()),
+        issuer: signer(),
+        root: Some(signer()),
+        trust_bundle: text(),
+        ..certificate()
+    });
+    report.renewal.failure = Some(FailureReport {
+        error: text(),
+        advice: text(),
+        ..failure()
+    });
+    report
+}
+
+const OBEYED: [char; 4] = ['\u{202e}', '\u{2028}', '\u{200f}', '\u{2066}'];
+
 #[test]
-fn what_a_server_sent_can_not_move_the_cursor() {
-    let text = describe(&failing());
+fn whoever_wrote_the_report_can_not_move_the_cursor() {
+    for verdict in [
+        Verdict::Valid,
+        Verdict::Overdue,
+        Verdict::Failing,
+        Verdict::Expired,
+        Verdict::NoCertificate,
+    ] {
+        let text = describe(&hostile(verdict));
+        assert_eq!(text.lines().count(), describe(&failing()).lines().count());
+        assert!(
+            !text
+                .chars()
+                .any(|c| OBEYED.contains(&c) || c != '\n' && c.is_control()),
+            "{text:?}"
+        );
+    }
+}
+
+#[test]
+fn json_says_the_same_without_a_character_that_moves_the_cursor() {
+    let report = hostile(Verdict::Failing);
+    let text = json(&report).unwrap();
     assert!(
-        text.chars().all(|c| c == '\n' || !c.is_control()),
+        !text
+            .chars()
+            .any(|c| OBEYED.contains(&c) || c != '\n' && c.is_control()),
         "{text:?}"
     );
+    let read: IdentityReport = serde_json::from_str(&text).unwrap();
+    assert_eq!(read, report);
+}
+
+#[test]
+fn a_moment_at_the_end_of_all_numbers_is_told() {
+    let mut report = failing();
+    report.renewal.failure = Some(FailureReport {
+        next_attempt: u64::MAX,
+        ..failure()
+    });
+    report.clock_skew_seconds = Some(i64::MIN);
+    report.now = 0;
+    says(&report, &["next attempt  in 213503982334601 days"]);
 }
 
 #[test]
