@@ -20,7 +20,7 @@ use crate::{
     caller::Peer,
     certificate_authority::{
         CertificateAuthority, IssuedSvid,
-        certificate_request::{CertificateRequest, PublicKey},
+        certificate_request::{CertificateRequest, KeyPrint, PublicKey},
     },
     policy_index::PolicyIndex,
     workload_attestation::{
@@ -101,6 +101,16 @@ impl Issuance {
         }
     }
 
+    /// That a join token is worth a turn: anybody can invent one, and a certificate request is
+    /// costlier to check than to make. Blocks on the disk.
+    pub(crate) fn check_claimable(
+        &self,
+        token: KeyPrint,
+        now: SystemTime,
+    ) -> Result<(), JoinTokenError> {
+        self.tokens.check_claimable(token, now)
+    }
+
     /// Blocks on the disk when the credential is a join token.
     pub(crate) fn issue(
         &self,
@@ -116,7 +126,8 @@ impl Issuance {
         }
     }
 
-    /// A certificate for a key that was made here, for a caller that brought none.
+    /// A certificate for a key that was made here, for a caller that brought none. Blocks on the
+    /// disk when the proof is a token.
     pub(crate) fn issue_for(
         &self,
         proof: &StandingProof,
@@ -124,13 +135,16 @@ impl Issuance {
         public_key: &PublicKey,
         now: SystemTime,
     ) -> Result<IssuedSvid, Refusal> {
+        if let StandingProof::StreamToken(token) = proof {
+            self.check_token(token, now)?;
+        }
         let attested = self.entitled(proof, now)?;
         let print = public_key.print();
         let since_start = self.started.elapsed();
         self.admission()
             .renewal(&attested.workload, print, since_start)?;
         let proof = match proof {
-            StandingProof::StreamToken(token) => Proof::StreamToken(token.short_print.clone()),
+            StandingProof::StreamToken(token) => Proof::StreamToken(token.short_print()),
             StandingProof::Svid(peer) => Proof::Svid(peer.leaf.serial.clone()),
         };
         let asking = Asking {
@@ -169,6 +183,15 @@ impl Issuance {
         now: SystemTime,
     ) -> Result<StreamToken, JoinTokenError> {
         self.tokens.open(token, now)
+    }
+
+    /// That a token whose stream is open was not taken back. Blocks on the disk.
+    pub(crate) fn check_token(
+        &self,
+        token: &StreamToken,
+        now: SystemTime,
+    ) -> Result<(), JoinTokenError> {
+        self.tokens.check_open(token, now)
     }
 
     fn first(

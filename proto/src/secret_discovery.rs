@@ -32,10 +32,12 @@ mod redaction;
 pub mod request_rate;
 pub mod service;
 pub mod stream;
+mod told_rejections;
 
 pub use delta::DeltaStream;
 pub use intake::{NamedVersion, Received, Rejection, Secrets, Violation};
 pub use stream::SecretStream;
+pub use told_rejections::ToldRejections;
 
 /// The only type this API speaks of (SDS-S3).
 pub const SECRET_TYPE_URL: &str =

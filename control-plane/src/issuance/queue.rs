@@ -1,12 +1,12 @@
 //! Issuance as the services use it: in turn, off the threads that serve, counted.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::SystemTime};
 
 use tokio::task;
 
 use super::{
     Asked, Credential, Granted, Issuance, Refusal, StandingProof,
-    turns::{NoTurn, Turns, Urgency},
+    turns::{NoTurn, Turn, Turns, Urgency},
 };
 use crate::{
     certificate_authority::{IssueError, IssuedSvid, certificate_request::PublicKey},
@@ -18,11 +18,15 @@ use crate::{
 /// Issuances at one time. One costs a signature and, with a join token, a synced write; more at
 /// once would only wait for the same processors and disk.
 const MAX_ISSUANCES: usize = 32;
+/// Looks at a token at one time, one small file each: they do not wait for signatures, nor do
+/// signatures wait for tokens that somebody invented.
+const MAX_LOOKS: usize = 8;
 
 #[derive(Clone)]
 pub(crate) struct IssuanceQueue {
     issuance: Arc<Issuance>,
     turns: Turns,
+    looks: Turns,
     metrics: Metrics,
     clock: Clock,
 }
@@ -32,6 +36,7 @@ impl IssuanceQueue {
         Self {
             issuance,
             turns: Turns::new(MAX_ISSUANCES),
+            looks: Turns::new(MAX_LOOKS),
             metrics,
             clock,
         }
@@ -42,18 +47,31 @@ impl IssuanceQueue {
         credential: Credential,
         asked: Asked,
     ) -> Result<Granted, NotIssued> {
+        let address = asked.address;
+        let issued = self.look_and_issue(credential, asked).await;
+        self.count(issued, address)
+    }
+
+    async fn look_and_issue(
+        &self,
+        credential: Credential,
+        asked: Asked,
+    ) -> Result<Granted, NotIssued> {
         let urgency = match &credential {
-            Credential::JoinToken(_) => Urgency::First,
+            Credential::JoinToken(token) => {
+                let print = token.print();
+                self.look(Urgency::First, move |issuance, now| {
+                    Ok(issuance.check_claimable(print, now)?)
+                })
+                .await?;
+                Urgency::First
+            }
             Credential::Svid(_) => Urgency::Renewal,
         };
-        let now = (self.clock)();
-        let address = asked.address;
-        let issued = self
-            .in_turn(urgency, move |issuance| {
-                issuance.issue(&credential, &asked, now)
-            })
-            .await;
-        self.count(issued, address)
+        self.in_turn(urgency, move |issuance, now| {
+            issuance.issue(&credential, &asked, now)
+        })
+        .await
     }
 
     /// For a key that was made here.
@@ -64,9 +82,8 @@ impl IssuanceQueue {
         public_key: PublicKey,
         urgency: Urgency,
     ) -> Result<IssuedSvid, NotIssued> {
-        let now = (self.clock)();
         let issued = self
-            .in_turn(urgency, move |issuance| {
+            .in_turn(urgency, move |issuance, now| {
                 issuance.issue_for(&proof, address, &public_key, now)
             })
             .await;
@@ -75,9 +92,16 @@ impl IssuanceQueue {
 
     /// Whose stream a reusable token opens.
     pub(crate) async fn open_stream(&self, token: JoinToken) -> Result<StreamToken, NotIssued> {
-        let now = (self.clock)();
-        self.in_turn(Urgency::First, move |issuance| {
+        self.look(Urgency::First, move |issuance, now| {
             Ok(issuance.open_stream(&token, now)?)
+        })
+        .await
+    }
+
+    /// That the token of an open stream was not taken back.
+    pub(crate) async fn check_token(&self, token: StreamToken) -> Result<(), NotIssued> {
+        self.look(Urgency::Renewal, move |issuance, now| {
+            Ok(issuance.check_token(&token, now)?)
         })
         .await
     }
@@ -85,12 +109,28 @@ impl IssuanceQueue {
     async fn in_turn<T: Send + 'static>(
         &self,
         urgency: Urgency,
-        work: impl FnOnce(&Issuance) -> Result<T, Refusal> + Send + 'static,
+        work: impl FnOnce(&Issuance, SystemTime) -> Result<T, Refusal> + Send + 'static,
     ) -> Result<T, NotIssued> {
-        let turn = self.turns.take(urgency).await?;
-        let issuance = Arc::clone(&self.issuance);
+        self.after(self.turns.take(urgency).await?, work).await
+    }
+
+    async fn look<T: Send + 'static>(
+        &self,
+        urgency: Urgency,
+        work: impl FnOnce(&Issuance, SystemTime) -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<T, NotIssued> {
+        self.after(self.looks.take(urgency).await?, work).await
+    }
+
+    /// The time is told when the turn has come: a credential may end while its holder waits.
+    async fn after<T: Send + 'static>(
+        &self,
+        turn: Turn,
+        work: impl FnOnce(&Issuance, SystemTime) -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<T, NotIssued> {
+        let (issuance, clock) = (Arc::clone(&self.issuance), self.clock);
         let done = task::spawn_blocking(move || {
-            let done = work(&issuance);
+            let done = work(&issuance, clock());
             drop(turn);
             done
         });

@@ -37,7 +37,7 @@ pub(super) struct Fixture {
     trust: watch::Sender<Arc<Trust>>,
     workloads: watch::Sender<Arc<WorkloadIndex>>,
     _policies: watch::Sender<PolicyIndex>,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 pub(super) fn id(number: usize) -> WorkloadId {
@@ -87,7 +87,7 @@ pub(super) fn fixture(count: usize) -> Fixture {
         trust,
         workloads,
         _policies: policies,
-        _directory: directory,
+        directory,
     }
 }
 
@@ -121,6 +121,14 @@ impl Fixture {
             .unwrap();
         let opened = self.issuance.open_stream(&token, now()).unwrap();
         StandingProof::StreamToken(opened)
+    }
+
+    fn take_back(&self, proof: &StandingProof) {
+        let StandingProof::StreamToken(token) = proof else {
+            panic!("no token");
+        };
+        let file = format!("join-tokens/{}.json", token.print.to_hex());
+        std::fs::remove_file(self.directory.path().join(file)).unwrap();
     }
 
     fn make(&self, proof: &StandingProof, at: SystemTime) -> Result<IssuedSvid, Refusal> {
@@ -204,6 +212,18 @@ fn gives_nothing_more_for_a_leaf_that_was_made_for_a_reusable_token() {
         // the proof itself goes on
         assert!(fixture.make(&proof, now()).is_ok());
     }
+}
+
+#[test]
+fn makes_nothing_for_a_token_that_was_taken_back() {
+    let fixture = fixture(2);
+    let (taken, kept) = (fixture.stream_proof(0, DAY), fixture.stream_proof(1, DAY));
+    assert!(fixture.make(&taken, now()).is_ok());
+    fixture.take_back(&taken);
+    let refused = fixture.make(&taken, now()).unwrap_err();
+    assert!(refused.to_string().contains("taken back"), "{refused}");
+    assert!(matches!(refused, Refusal::Token(error) if error.is_refusal()));
+    assert!(fixture.make(&kept, now()).is_ok());
 }
 
 /// SDS-S26

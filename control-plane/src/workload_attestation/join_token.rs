@@ -70,12 +70,16 @@ impl JoinToken {
         KeyPrint::of(self.0.as_bytes())
     }
 
-    /// The beginning of its hash: finds its file in the data directory, and gives nothing away.
     pub(crate) fn short_print(&self) -> String {
-        let mut print = self.print().to_hex();
-        print.truncate(PRINT_DIGITS);
-        print
+        short_print(self.print())
     }
+}
+
+/// The beginning of a token's hash: finds its file in the data directory, and gives nothing away.
+fn short_print(print: KeyPrint) -> String {
+    let mut print = print.to_hex();
+    print.truncate(PRINT_DIGITS);
+    print
 }
 
 /// What a token is made for. Decided when it is made, not when it is shown.
@@ -92,10 +96,15 @@ pub(crate) enum TokenUse {
 pub(crate) struct StreamToken {
     pub(crate) workload: WorkloadName,
     pub(crate) expires: SystemTime,
-    pub(crate) short_print: String,
+    /// Of the token, as its record is found by.
+    pub(crate) print: KeyPrint,
 }
 
 impl StreamToken {
+    pub(crate) fn short_print(&self) -> String {
+        short_print(self.print)
+    }
+
     /// # Errors
     /// If it has expired since the stream opened (SDS-S27).
     pub(crate) fn check_time(&self, now: SystemTime) -> Result<(), JoinTokenError> {
@@ -126,6 +135,15 @@ struct Redeemed {
     key_sha256: String,
     at_unix: u64,
     chain_pem: String,
+}
+
+impl Redeemed {
+    fn refusal(&self, workload: WorkloadName) -> JoinTokenError {
+        JoinTokenError::Redeemed {
+            at: readable(from_unix_seconds(self.at_unix)),
+            workload,
+        }
+    }
 }
 
 /// What a token is good for at this moment.
@@ -179,14 +197,36 @@ impl JoinTokens {
         key: KeyPrint,
         now: SystemTime,
     ) -> Result<Claim, JoinTokenError> {
+        let record = self.claimable(token.print(), now)?;
+        match record.redeemed {
+            None => Ok(Claim::Fresh(record.workload)),
+            Some(redeemed) if redeemed.key_sha256 == key.to_hex() => Ok(Claim::Again {
+                workload: record.workload,
+                chain_pem: redeemed.chain_pem,
+            }),
+            Some(redeemed) => Err(redeemed.refusal(record.workload)),
+        }
+    }
+
+    /// # Errors
+    /// If no key can claim the token: that is known before a certificate request is looked at.
+    pub(crate) fn check_claimable(
+        &self,
+        token: KeyPrint,
+        now: SystemTime,
+    ) -> Result<(), JoinTokenError> {
+        self.claimable(token, now).map(drop)
+    }
+
+    fn claimable(&self, token: KeyPrint, now: SystemTime) -> Result<Record, JoinTokenError> {
         let record = self.read(token)?;
         if record.reusable {
             return Err(JoinTokenError::SignsNothing(record.workload));
         }
-        let Some(redeemed) = record.redeemed else {
+        let Some(redeemed) = &record.redeemed else {
             let expires = from_unix_seconds(record.expires_unix);
             return if now < expires {
-                Ok(Claim::Fresh(record.workload))
+                Ok(record)
             } else {
                 Err(JoinTokenError::Expired {
                     at: readable(expires),
@@ -196,17 +236,10 @@ impl JoinTokens {
             };
         };
         let at = from_unix_seconds(redeemed.at_unix);
-        let until = at.checked_add(RETRY).unwrap_or(at);
-        if redeemed.key_sha256 == key.to_hex() && now < until {
-            return Ok(Claim::Again {
-                workload: record.workload,
-                chain_pem: redeemed.chain_pem,
-            });
+        if now < at.checked_add(RETRY).unwrap_or(at) {
+            return Ok(record);
         }
-        Err(JoinTokenError::Redeemed {
-            at: readable(at),
-            workload: record.workload,
-        })
+        Err(redeemed.refusal(record.workload.clone()))
     }
 
     /// Whose streams a reusable token opens. Nothing is used up.
@@ -215,14 +248,33 @@ impl JoinTokens {
         token: &JoinToken,
         now: SystemTime,
     ) -> Result<StreamToken, JoinTokenError> {
-        let record = self.read(token)?;
+        self.opened(token.print(), now)
+    }
+
+    /// # Errors
+    /// If a token whose stream is open has expired since, or was taken back: removing its record
+    /// is how.
+    pub(crate) fn check_open(
+        &self,
+        token: &StreamToken,
+        now: SystemTime,
+    ) -> Result<(), JoinTokenError> {
+        match self.opened(token.print, now) {
+            Ok(_) => Ok(()),
+            Err(JoinTokenError::Unknown) => Err(JoinTokenError::TakenBack(token.workload.clone())),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn opened(&self, print: KeyPrint, now: SystemTime) -> Result<StreamToken, JoinTokenError> {
+        let record = self.read(print)?;
         if !record.reusable {
             return Err(JoinTokenError::OpensNothing(record.workload));
         }
         let opened = StreamToken {
             workload: record.workload,
             expires: from_unix_seconds(record.expires_unix),
-            short_print: token.short_print(),
+            print,
         };
         opened.check_time(now)?;
         Ok(opened)
@@ -236,7 +288,7 @@ impl JoinTokens {
         chain_pem: String,
         now: SystemTime,
     ) -> Result<(), JoinTokenError> {
-        let mut record = self.read(token)?;
+        let mut record = self.read(token.print())?;
         let at_unix = unix_seconds(now);
         record.redeemed = Some(Redeemed {
             key_sha256: key.to_hex(),
@@ -246,19 +298,19 @@ impl JoinTokens {
         self.write(token, &record)
     }
 
-    fn path(&self, token: &JoinToken) -> PathBuf {
-        self.0.join(format!("{}.json", token.print().to_hex()))
+    fn path(&self, print: KeyPrint) -> PathBuf {
+        self.0.join(format!("{}.json", print.to_hex()))
     }
 
-    fn read(&self, token: &JoinToken) -> Result<Record, JoinTokenError> {
-        read_record(&self.path(token)).map_err(|error| match error {
+    fn read(&self, print: KeyPrint) -> Result<Record, JoinTokenError> {
+        read_record(&self.path(print)).map_err(|error| match error {
             JoinTokenError::Store(error) if error.is_not_found() => JoinTokenError::Unknown,
             error => error,
         })
     }
 
     fn write(&self, token: &JoinToken, record: &Record) -> Result<(), JoinTokenError> {
-        let path = self.path(token);
+        let path = self.path(token.print());
         let text = serde_json::to_vec(record).map_err(|error| JoinTokenError::Record {
             path: path.clone(),
             error,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mesh_lite_proto::secret_discovery::OWN_BUNDLE;
 use rcgen::KeyPair;
-use tonic::Code;
+use tonic::{Code, Status};
 
 use super::{
     client::{csr, fetch_request, node, request_for, secrets, with_token},
@@ -59,6 +59,32 @@ async fn ends_its_streams_when_a_token_expires() {
             "{status}"
         );
     }
+}
+
+/// Removing its record takes a token back: also what is open ends, and the streams of others do not.
+#[tokio::test]
+async fn ends_the_streams_of_a_token_that_is_taken_back() {
+    let running = Running::start().await;
+    let taken = stream_token(&running.directories, "shop/web");
+    let mut records = std::fs::read_dir(running.directories.data.join("join-tokens")).unwrap();
+    let record = records.next().unwrap().unwrap().path();
+    let kept = stream_token(&running.directories, "shop/api");
+    let open = async |token: &str| {
+        let channel = running.anonymous().await;
+        let mut stream = TokenStream::open(channel, request_for(&[OWN_BUNDLE]), token).await?;
+        stream.next().await?;
+        Ok::<_, Status>(stream)
+    };
+    let mut others = open(&kept).await.unwrap();
+    let mut stream = open(&taken).await.unwrap();
+    std::fs::remove_file(record).unwrap();
+    let ended = stream.next().await.unwrap_err();
+    assert_eq!(ended.code(), Code::Unauthenticated, "{ended}");
+    assert!(ended.message().contains("taken back"), "{ended}");
+    let refused = open(&taken).await.err().unwrap();
+    assert_eq!(refused.code(), Code::Unauthenticated, "{refused}");
+    running.directories.init_root("other-root");
+    assert!(others.next().await.is_ok());
 }
 
 /// Neither does what the other is for.

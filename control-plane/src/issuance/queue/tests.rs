@@ -30,9 +30,9 @@ async fn certifies_who_has_nothing_before_who_renews() {
         };
         let (queue, order) = (queue.clone(), Arc::clone(&order));
         asking.spawn(async move {
-            let signing = queue.in_turn(urgency, move |issuance| {
+            let signing = queue.in_turn(urgency, move |issuance, now| {
                 order.lock().unwrap().push(urgency);
-                issuance.issue(&credential, &asked(), now())
+                issuance.issue(&credential, &asked(), now)
             });
             signing.await.unwrap();
         });
@@ -96,4 +96,40 @@ async fn alarms_when_what_was_signed_is_not_what_was_meant() {
     let broken = Refusal::Issue(IssueError::Inspection(broken));
     let refused: Result<(), _> = queue.count(Err(broken.into()), address);
     assert!(refused.is_err() && alarms() == "1");
+}
+
+/// Neither the queue of those who have a token nor what an invented certificate request costs.
+#[tokio::test(start_paused = true)]
+async fn an_invented_token_takes_no_turn_and_its_request_is_not_looked_at() {
+    let fixture = fixture(1);
+    let queue = IssuanceQueue::new(Arc::clone(&fixture.issuance), Metrics::new(), now);
+    let mut held = Vec::new();
+    for _ in 0..MAX_ISSUANCES {
+        held.push(queue.turns.take(Urgency::First).await.unwrap());
+    }
+    let nonsense = || Asked {
+        request_pem: b"nonsense".to_vec(),
+        ..asked()
+    };
+    let invented = || JoinToken::received("mesh-lite-join-invented");
+    let issuing = queue.issue(Credential::JoinToken(invented()), nonsense());
+    let (issued, opened) = (issuing.await, queue.open_stream(invented()).await);
+    for refused in [issued.map(drop), opened.map(drop)] {
+        let refused = refused.unwrap_err();
+        assert!(
+            matches!(&refused, NotIssued::Refused(Refusal::Token(error)) if error.is_refusal()),
+            "{refused}"
+        );
+    }
+    // a good one waits, and is as good as before
+    let token = fixture.join_token(0);
+    let copy = JoinToken::received(token.as_str());
+    let busy = queue.issue(Credential::JoinToken(token), nonsense()).await;
+    assert!(matches!(busy, Err(NotIssued::Busy(_))));
+    drop(held);
+    let spoiled = queue.issue(Credential::JoinToken(copy), nonsense()).await;
+    assert!(matches!(
+        spoiled,
+        Err(NotIssued::Refused(Refusal::Request(_)))
+    ));
 }

@@ -34,6 +34,11 @@ pub enum JoinTokenError {
         workload: WorkloadName,
     },
     #[error(
+        "this reusable token was taken back: its record is gone from the data directory. If that was not meant, make a new one \
+         with `mesh-lite token create {0} --reusable` and put it in the place of the old one"
+    )]
+    TakenBack(WorkloadName),
+    #[error(
         "this token is reusable: it opens SDS streams and signs no certificate request. \
          Make one for that with `mesh-lite token create {0}`"
     )]
@@ -73,6 +78,7 @@ impl JoinTokenError {
                 | Self::Expired { .. }
                 | Self::Redeemed { .. }
                 | Self::StreamTokenExpired { .. }
+                | Self::TakenBack(_)
                 | Self::SignsNothing(_)
                 | Self::OpensNothing(_)
         )
