@@ -119,7 +119,7 @@ fn lets_the_right_one_in(test: &str, values: &[(&str, &str)]) {
     let (envoy, address, before) = scene.served(values);
     assert!(!is_let_in(address, &scene.guest));
     scene.mesh.renew_root();
-    // SDS-S16: the next issuing CA, without anybody asking
+    // the next issuing CA, without anybody asking
     let after = wait_changed(address, &scene.web, &before);
     assert_ne!(before.get(1), after.get(1), "the issuing CA is the old one");
     assert_eq!(envoy.rejected(), 0, "{}", envoy.output());

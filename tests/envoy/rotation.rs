@@ -10,7 +10,7 @@ use crate::traffic::Traffic;
 const ROTATIONS: usize = 100;
 
 /// New leaves for both sides, each with a new key, under a connection that lives on
-/// and steady new ones.
+/// and steady new ones. What is pushed is awaited for ten times as long as it may take.
 fn rotates_under_traffic(test: &str, api_type: &str) {
     let Some(program) = installed(test) else {
         return;

@@ -42,6 +42,8 @@ struct Kept {
 /// What clients told.
 #[derive(Debug, Default)]
 struct Seen {
+    /// Over all streams.
+    requests: usize,
     /// Acknowledgements by version.
     accepted: BTreeMap<String, usize>,
     rejected: Vec<String>,
@@ -151,6 +153,11 @@ impl SecretServer {
         });
     }
 
+    /// How often clients have asked or answered.
+    pub(crate) fn requests(&self) -> usize {
+        self.seen.lock().unwrap().requests
+    }
+
     /// What clients refused, in their words.
     pub(crate) fn rejections(&self) -> Vec<String> {
         self.seen.lock().unwrap().rejected.clone()
@@ -215,7 +222,9 @@ impl Secrets for Source {
 }
 
 impl SecretSource for Source {
-    fn wanted(&mut self, _names: &[&str]) {}
+    fn wanted(&mut self, _names: &[&str]) {
+        self.seen.lock().unwrap().requests += 1;
+    }
 
     fn check(&mut self) -> Result<(), Status> {
         Ok(())

@@ -169,7 +169,7 @@ fn a_sidecar_serves_every_form_and_every_name() {
     }
 }
 
-/// E2E-E3, SDS-S16, SDS-S30: short leaves, so that sidecars renew all the time.
+/// E2E-E3, SDS-S30: short leaves, so that sidecars renew all the time.
 #[test]
 fn what_sidecars_renew_reaches_envoys_under_traffic() {
     const TEST: &str = concat!(
