@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use mesh_lite_proto::{
     secret_discovery::{
-        BundleForm, DEFAULT_SVID, OWN_BUNDLE, Secrets, VersionedSecret,
+        BundleForm, DEFAULT_SVID, OWN_BUNDLE, Secrets, ToldRejections, VersionedSecret,
         service::{SecretEvent, SecretSource, SecretSources, answer_once},
     },
     wire::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse},
@@ -48,6 +48,7 @@ impl SecretSources for LocalSources {
             caller,
             metrics: self.metrics.clone(),
             clock: self.clock,
+            told_rejections: ToldRejections::default(),
             _open: self.metrics.socket_stream(),
         })
     }
@@ -104,6 +105,7 @@ pub(super) struct LocalSecrets {
     caller: LocalCaller,
     metrics: Metrics,
     clock: Clock,
+    told_rejections: ToldRejections,
     _open: OpenStream,
 }
 
@@ -147,14 +149,17 @@ impl SecretSource for LocalSecrets {
             SecretEvent::Rejected { rejection, pair } => {
                 self.metrics
                     .local_secrets(LocalSecret::Rejected, rejection.secrets.len());
-                tracing::warn!(
-                    uid = self.caller.opened_by.uid,
-                    pid = self.caller.opened_by.pid,
-                    secrets = ?rejection.secrets,
-                    ?pair,
-                    message = ?rejection.message,
-                    "secrets rejected at the workload socket: the client keeps the last good ones"
-                );
+                // the metric counts them all
+                if self.told_rejections.is_new(rejection) {
+                    tracing::warn!(
+                        uid = self.caller.opened_by.uid,
+                        pid = self.caller.opened_by.pid,
+                        secrets = ?rejection.secrets,
+                        ?pair,
+                        message = ?rejection.message,
+                        "secrets rejected at the workload socket: the client keeps the last good ones"
+                    );
+                }
             }
             SecretEvent::Unknown(name) => {
                 self.metrics.local_secrets(LocalSecret::Unknown, 1);
