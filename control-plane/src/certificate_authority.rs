@@ -31,6 +31,7 @@ pub(crate) mod root_mode;
 pub(crate) mod rotation;
 pub(crate) mod svid_inspection;
 pub(crate) mod svid_template;
+pub(crate) mod trial;
 
 use certificate_request::PublicKey;
 use rotation::Trust;

@@ -21,6 +21,12 @@ use crate::identity::{InvalidWorkloadId, WorkloadId};
 /// RFC 5280 §4.1.2.2 allows 20 octets; one more may be the sign.
 const MAX_SERIAL: usize = 21;
 
+/// How many certificates peers follow: leaf, issuing CA, and two more for an authority that was
+/// imported.
+pub const MAX_CHAIN: usize = 4;
+/// A chain of ours has 1 KB; a peer that sends more than this wants us to work.
+pub const MAX_CHAIN_BYTES: usize = 16 * 1024;
+
 /// A certificate's serial number. Shown as lower-case hex without separators.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Serial(Box<[u8]>);
@@ -130,6 +136,22 @@ pub fn issuer_end(der: &CertificateDer<'_>) -> Result<SystemTime, IssuerMayNotSi
         _ => Err(IssuerMayNotSign),
     }
 }
+
+/// That peers look at a chain (leaf first, without the root) at all.
+///
+/// # Errors
+/// If it has too many certificates or bytes.
+pub fn check_chain_size(chain: &[CertificateDer<'_>]) -> Result<(), ChainTooLong> {
+    let bytes: usize = chain.iter().map(|certificate| certificate.len()).sum();
+    if chain.len() > MAX_CHAIN || bytes > MAX_CHAIN_BYTES {
+        return Err(ChainTooLong);
+    }
+    Ok(())
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("chain has more than {MAX_CHAIN} certificates or {MAX_CHAIN_BYTES} bytes")]
+pub struct ChainTooLong;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a certificate of the chain may not sign certificates")]

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use mesh_lite_proto::trust_bundle::TrustBundle;
+use mesh_lite_proto::{svid::MAX_CHAIN, trust_bundle::TrustBundle};
 use rcgen::{Issuer, KeyPair};
 use rustls_pki_types::CertificateDer;
 use spiffe::TrustDomain;
@@ -14,8 +14,8 @@ use super::{
     svid_template::{IssuerLimits, SvidTemplate},
 };
 
-/// webpki follows at most six CAs between leaf and root; the issuing CA is one of them.
-const MAX_INTERMEDIATES: usize = 5;
+/// What peers follow, less the leaf and the issuing CA.
+const MAX_INTERMEDIATES: usize = MAX_CHAIN - 2;
 
 /// The CA that signs leaves. Its key is never printed: there is no `Debug`.
 pub(crate) struct IssuingAuthority {

@@ -237,7 +237,12 @@ pub enum InvalidAuthority {
     )]
     PathLength { allowed: usize, below: usize },
     #[error(
-        "{0} CAs stand between the issuing CA and its root, more than any peer follows: shorten the chain"
+        "{0} CAs stand between the issuing CA and its root, more than peers follow: shorten the chain, to two at most"
     )]
     TooLong(usize),
+    #[error(
+        "peers would refuse what the issuing CA signs ({0}): have its chain made with key usage keyCertSign in every CA, \
+         and with no extended key usage, or with both serverAuth and clientAuth"
+    )]
+    RefusedByPeers(String),
 }

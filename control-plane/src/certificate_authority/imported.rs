@@ -1,5 +1,6 @@
 //! What is unusual about a CA that we did not make. Such a CA is used all the same: our own peers
-//! take it, and a company's PKI is as it is. (What can't work is refused in `authority_facts`.)
+//! take it, and a company's PKI is as it is. (What can't work is refused in `authority_facts` and
+//! `trial`.)
 
 use rustls_pki_types::CertificateDer;
 use x509_parser::{
@@ -31,20 +32,16 @@ pub(super) fn warnings(
 /// SPIFFE-A1: a critical key usage with keyCertSign and without digitalSignature.
 fn key_usage(certificate: &X509Certificate<'_>) -> Vec<&'static str> {
     let mut found = Vec::new();
-    match certificate.key_usage() {
-        Ok(Some(usage)) => {
-            if usage.value.digital_signature() {
-                found.push(
-                    "may also sign data (digitalSignature), which X509-SVID forbids to a CA: strict peers may refuse it",
-                );
-            }
-            if !is_critical(certificate, &OID_X509_EXT_KEY_USAGE) {
-                found.push("has a key usage that is not critical: strict peers may refuse it");
-            }
+    // a CA without any is refused by our own peers, see `trial`
+    if let Ok(Some(usage)) = certificate.key_usage() {
+        if usage.value.digital_signature() {
+            found.push(
+                "may also sign data (digitalSignature), which X509-SVID forbids to a CA: strict peers may refuse it",
+            );
         }
-        _ => found.push(
-            "has no key usage, which X509-SVID demands: the `spiffe` crate and OpenSSL's strict mode refuse it",
-        ),
+        if !is_critical(certificate, &OID_X509_EXT_KEY_USAGE) {
+            found.push("has a key usage that is not critical: strict peers may refuse it");
+        }
     }
     if !is_critical(certificate, &OID_X509_EXT_BASIC_CONSTRAINTS) {
         found.push("has basic constraints that are not critical: OpenSSL's strict mode refuses it");

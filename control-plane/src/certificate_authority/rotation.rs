@@ -13,7 +13,9 @@ use std::{
 use mesh_lite_proto::trust_bundle::TrustBundle;
 use rustls_pki_types::CertificateDer;
 
-use super::{authority::IssuingAuthority, authority_facts::InvalidAuthority};
+use super::{
+    authority::IssuingAuthority, authority_facts::InvalidAuthority, trial::check_as_peers_do,
+};
 
 /// A client that lost its stream may take this long to come back (Envoy's cap is 30 s) and hear
 /// of a new root.
@@ -65,6 +67,7 @@ impl Rotation {
         now: SystemTime,
     ) -> Result<Self, RotationError> {
         check(&found.authority, &found.bundle, leaf_lifetime, now)?;
+        check_as_peers_do(&found.authority, &found.bundle, now)?;
         let trust = Arc::new(Trust {
             bundle: Arc::new(found.bundle),
             authority: Arc::new(found.authority),
@@ -89,6 +92,7 @@ impl Rotation {
         if same_bundle && same_authority {
             return Ok(Step::Unchanged);
         }
+        check_as_peers_do(&found.authority, &found.bundle, now)?;
         // The leaves in use were signed by the active authority: its root may go only together
         // with it, after the next one is active.
         if self.trust.authority.root_in(&found.bundle).is_err() {

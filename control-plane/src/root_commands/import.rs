@@ -15,6 +15,7 @@ use crate::certificate_authority::{
     file_replacement::read_named,
     key_store::{DataDirectory, KeyStoreError, parse_chain, parse_key},
     root::NewIssuingAuthority,
+    trial::check_as_peers_do,
 };
 
 #[derive(Debug, Clone)]
@@ -68,6 +69,7 @@ pub fn import_authority(
     };
     let bundle = data.as_its_owner(|| roots(&import.trust_domain, added, &data))?;
     authority.root_in(&bundle)?;
+    check_as_peers_do(&authority, &bundle, now)?;
 
     let facts = authority.facts().clone();
     let warns_from = RootMode::Offline.warns_from(&facts);

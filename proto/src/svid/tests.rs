@@ -149,3 +149,14 @@ fn serials_are_compared_by_value() {
         assert_eq!(text.parse::<Serial>(), Err(InvalidSerial), "{text}");
     }
 }
+
+#[test]
+fn a_chain_is_too_long_by_its_certificates_or_by_their_bytes() {
+    let chain = |bytes: usize, certificates: usize| {
+        let chain = vec![CertificateDer::from(vec![0; bytes]); certificates];
+        check_chain_size(&chain)
+    };
+    assert_eq!(chain(MAX_CHAIN_BYTES / MAX_CHAIN, MAX_CHAIN), Ok(()));
+    assert_eq!(chain(1, MAX_CHAIN + 1), Err(ChainTooLong));
+    assert_eq!(chain(MAX_CHAIN_BYTES + 1, 1), Err(ChainTooLong));
+}

@@ -8,7 +8,10 @@ use std::{
 
 use mesh_lite_proto::{
     identity::WorkloadId,
-    svid::{InvalidLeaf, IssuerMayNotSign, inspect_leaf, issuer_end},
+    svid::{
+        ChainTooLong, InvalidLeaf, IssuerMayNotSign, MAX_CHAIN, check_chain_size, inspect_leaf,
+        issuer_end,
+    },
     trust_bundle::TrustBundle,
 };
 use rustls::{
@@ -26,11 +29,6 @@ use super::{
     peer_identity::{PeerIdentity, Role},
     provider::provider,
 };
-
-/// Leaf, issuing CA, and two more for an authority that was imported.
-const MAX_CHAIN: usize = 4;
-/// A chain of ours has 1 KB; a peer that sends more than this wants us to work.
-const MAX_CHAIN_BYTES: usize = 16 * 1024;
 
 /// Verifies peers of one trust domain, for as long as its bundle stays as it is.
 pub struct PeerVerifier {
@@ -88,10 +86,7 @@ impl PeerVerifier {
         now: UnixTime,
     ) -> Result<Arc<PeerIdentity>, PeerRefused> {
         let time = SystemTime::UNIX_EPOCH + Duration::from_secs(now.as_secs());
-        if chain.len() > MAX_CHAIN || chain.iter().map(|c| c.len()).sum::<usize>() > MAX_CHAIN_BYTES
-        {
-            return Err(PeerRefused::ChainTooLong);
-        }
+        check_chain_size(chain)?;
         let key = Key::of(role, chain);
         if let Some(peer) = self.verified.find(&key, time) {
             return Ok(peer);
@@ -157,8 +152,8 @@ pub struct UnusableRoot {
 pub enum PeerRefused {
     #[error("the peer sent no certificate")]
     NoCertificate,
-    #[error("the peer's chain has more than {MAX_CHAIN} certificates or {MAX_CHAIN_BYTES} bytes")]
-    ChainTooLong,
+    #[error("the peer's {0}")]
+    ChainTooLong(#[from] ChainTooLong),
     #[error("the peer's leaf is not an X509-SVID: {0}")]
     Leaf(#[from] InvalidLeaf),
     #[error("the peer is {0}, of a trust domain whose bundle we don't have")]

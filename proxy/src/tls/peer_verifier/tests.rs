@@ -117,9 +117,9 @@ fn refuses_an_intermediate_that_may_not_sign() {
 fn refuses_chains_that_only_make_work() {
     let root = Authority::root();
     let (leaf, _) = root.leaf(WEB, |_| ());
-    assert_eq!(judge(&root, &vec![leaf; 5]), Err(PeerRefused::ChainTooLong));
+    assert_eq!(judge(&root, &vec![leaf; 5]), Err(ChainTooLong.into()));
     let huge = CertificateDer::from(vec![0_u8; 17 * 1024]);
-    assert_eq!(judge(&root, &[huge]), Err(PeerRefused::ChainTooLong));
+    assert_eq!(judge(&root, &[huge]), Err(ChainTooLong.into()));
     assert_eq!(judge(&root, &[]), Err(PeerRefused::NoCertificate));
 }
 
