@@ -4,7 +4,8 @@
 //! ```text
 //! wanted ─▶ make (key, issuance queue) ─▶ check (SDS-S18) ─▶ held ─▶ secret, while it has life left
 //!             ▲                              │ broken: alarm, nothing sent, tried again
-//!             └── half of its life, another issuing CA, a bundle that does not vouch for it
+//!             └── half of its life, soon after another issuing CA signs, at once if the bundle no
+//!                 longer vouches for it
 //! ```
 
 use std::{
@@ -42,6 +43,9 @@ use svid_check::check_svid;
 /// After a failure: this long, then twice as long, up to the last.
 const FIRST_BACK_OFF: Duration = Duration::from_secs(1);
 const LAST_BACK_OFF: Duration = Duration::from_secs(60);
+/// When another issuing CA signs, every stream's certificate is made anew within this time, each
+/// at its own moment: at a millisecond each, 5,000 of them keep a processor half busy.
+const REPLACED_WITHIN: Duration = Duration::from_secs(10);
 /// The part of a certificate's life before which it must have been sent: with less left a client
 /// would be in a hurry at once (SDS-S19).
 const REST: u32 = 10;
@@ -189,8 +193,9 @@ impl<M: Maker> RemoteSvid<M> {
     /// on meanwhile.
     fn take(&mut self, made: Made) -> bool {
         let now = (self.clock)();
-        // not marked as seen: another issuing CA that came meanwhile is still to be looked at
-        let bundle = Arc::clone(&self.trust.borrow().bundle);
+        // not marked as seen: what came meanwhile is still to be looked at
+        let trust = Arc::clone(&self.trust.borrow());
+        let bundle = Arc::clone(&trust.bundle);
         match check_svid(&made.chain, &made.key, &bundle, now) {
             Ok(leaf) => {
                 let life = leaf.not_after.duration_since(now).unwrap_or_default();
@@ -208,6 +213,8 @@ impl<M: Maker> RemoteSvid<M> {
                     renew_at,
                 });
                 self.failures = 0;
+                // another issuing CA may have come, and been looked at, while this was made
+                self.replace_if_of_another_authority(&trust, now);
                 true
             }
             Err(broken) => {
@@ -236,27 +243,40 @@ impl<M: Maker> RemoteSvid<M> {
         let doubled = 2_u32.saturating_pow(self.failures);
         let pause = FIRST_BACK_OFF.saturating_mul(doubled).min(LAST_BACK_OFF);
         self.failures = self.failures.saturating_add(1);
-        self.retry_at = Some(Instant::now() + pause);
+        self.retry_at = Some(Instant::now() + pause / 2 + random_share(pause / 2));
     }
 
-    /// What is held must be vouched for by the bundle that is served now, and be of the issuing CA
-    /// that signs now.
+    /// What is held must be of the issuing CA that signs now: if not, it is good for the moments
+    /// until its turn.
+    fn replace_if_of_another_authority(&mut self, trust: &Trust, now: SystemTime) {
+        let Some(held) = &mut self.held else { return };
+        if held.made.issuer_key_id == trust.authority.facts().key_id {
+            return;
+        }
+        let left = held.leaf.not_after.duration_since(now).unwrap_or_default();
+        let soon = random_share(REPLACED_WITHIN.min(left / REST));
+        held.renew_at = held.renew_at.min(now.checked_add(soon).unwrap_or(now));
+    }
+
+    /// What is held must be vouched for by the bundle that is served now.
     fn look_at_trust(&mut self) {
         let trust = Arc::clone(&self.trust.borrow_and_update());
         let now = (self.clock)();
         let Some(held) = &mut self.held else { return };
         let vouched = check_svid(&held.made.chain, &held.made.key, &trust.bundle, now);
-        let current = held.made.issuer_key_id == trust.authority.facts().key_id;
-        match &vouched {
-            Ok(_) => held.bundle = Arc::clone(&trust.bundle),
+        match vouched {
+            Ok(_) => {
+                held.bundle = Arc::clone(&trust.bundle);
+                self.replace_if_of_another_authority(&trust, now);
+            }
             Err(reason) => {
                 let serial = &held.leaf.serial;
                 tracing::info!(%serial, %reason, "an X509-SVID that was made here is no longer sent");
                 self.held = None;
+                if self.making.is_empty() {
+                    self.begin();
+                }
             }
-        }
-        if (vouched.is_err() || !current) && self.making.is_empty() {
-            self.begin();
         }
     }
 }
@@ -278,11 +298,15 @@ async fn due(clock: Clock, at: Option<SystemTime>) {
 /// Half of a life, give or take a tenth of that, so that what was made together is not renewed
 /// together (SDS-S19).
 fn around_half(life: Duration) -> Duration {
+    let least = life.saturating_mul(45) / 100;
+    least.saturating_add(random_share(life / 10))
+}
+
+/// Somewhere between nothing and all of it.
+fn random_share(of: Duration) -> Duration {
     // Without random numbers everybody is in the middle, which is no reason to fail.
     let random = random_bytes::<2>().map_or(u16::MAX / 2, u16::from_be_bytes);
-    let least = life.saturating_mul(45) / 100;
-    let spread = life / 10;
-    least.saturating_add(spread.saturating_mul(u32::from(random)) / u32::from(u16::MAX))
+    of.saturating_mul(u32::from(random)) / u32::from(u16::MAX)
 }
 
 #[cfg(test)]
