@@ -1,9 +1,15 @@
-use std::sync::Mutex;
+use std::{
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::task::JoinSet;
 
 use super::{
-    super::tests::{asked, fixture, now},
+    super::tests::{DAY, asked, fixture, now},
     *,
 };
 use crate::certificate_authority::svid_inspection::InspectionError;
@@ -74,6 +80,41 @@ async fn says_that_it_is_busy_rather_than_let_anybody_wait_without_end() {
     );
     drop(held);
     assert!(queue.issue(renewal(), asked()).await.is_ok());
+}
+
+/// SDS-S27: by the time of the signature, not by that of the question.
+#[tokio::test]
+async fn judges_a_credential_when_its_turn_comes() {
+    static LATE: AtomicBool = AtomicBool::new(false);
+    let clock = || {
+        let late = if LATE.load(Ordering::Relaxed) {
+            DAY
+        } else {
+            Duration::ZERO
+        };
+        now() + late
+    };
+    let fixture = fixture(1);
+    let queue = IssuanceQueue::new(Arc::clone(&fixture.issuance), Metrics::new(), clock);
+    let mut held = Vec::new();
+    for _ in 0..MAX_ISSUANCES {
+        held.push(queue.turns.take(Urgency::First).await.unwrap());
+    }
+    let renewal = Credential::Svid(fixture.peer(0));
+    let waiting = tokio::spawn({
+        let queue = queue.clone();
+        async move { queue.issue(renewal, asked()).await }
+    });
+    while queue.turns.waiting() < 1 {
+        task::yield_now().await;
+    }
+    LATE.store(true, Ordering::Relaxed);
+    drop(held);
+    let refused = waiting.await.unwrap().unwrap_err();
+    assert!(
+        refused.to_string().contains("compare the clocks"),
+        "{refused}"
+    );
 }
 
 /// SDS-S18: an alarm, and only for what is broken.
