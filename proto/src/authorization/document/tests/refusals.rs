@@ -206,6 +206,10 @@ fn values_of_another_type_are_refused() {
             "{spec}: {errors}"
         );
     }
+}
+
+#[test]
+fn what_is_no_port_is_refused_where_it_stands() {
     for port in [
         "0",
         "65536",
