@@ -109,6 +109,17 @@ impl PolicyConversation {
         Ok(self.policies.borrow().snapshot_for(selected, now))
     }
 
+    fn rejected(&self, nack: &wire::Nack) {
+        self.sources.metrics.rejected(KIND);
+        let reason: String = nack.reason.chars().take(MAX_REASON).collect();
+        tracing::warn!(
+            peer.id = %self.peer.leaf.id,
+            revision = nack.revision,
+            reason = ?reason,
+            "policies rejected: the workload keeps the last good ones"
+        );
+    }
+
     fn is_last_sent(&self, revision: u64) -> bool {
         self.sent
             .as_ref()
@@ -138,16 +149,7 @@ impl Conversation for PolicyConversation {
             Some(Kind::Ack(ack)) if self.is_last_sent(ack.revision) => {
                 self.sources.metrics.accepted(KIND);
             }
-            Some(Kind::Nack(nack)) if self.is_last_sent(nack.revision) => {
-                self.sources.metrics.rejected(KIND);
-                let reason: String = nack.reason.chars().take(MAX_REASON).collect();
-                tracing::warn!(
-                    peer.id = %id,
-                    revision = nack.revision,
-                    reason = ?reason,
-                    "policies rejected: the workload keeps the last good ones"
-                );
-            }
+            Some(Kind::Nack(nack)) if self.is_last_sent(nack.revision) => self.rejected(&nack),
             // about an older snapshot: the word on the last one is still to come
             Some(Kind::Ack(_) | Kind::Nack(_)) => {}
             None => {
@@ -159,8 +161,11 @@ impl Conversation for PolicyConversation {
         Ok(())
     }
 
+    fn check(&mut self) -> Result<(), Status> {
+        check_still_trusted(&self.peer, &self.sources)
+    }
+
     fn owed(&mut self) -> Result<Option<wire::PolicySnapshot>, Status> {
-        check_still_trusted(&self.peer, &self.sources)?;
         if !self.greeted {
             return Ok(None);
         }

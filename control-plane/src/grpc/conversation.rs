@@ -5,8 +5,8 @@
 use std::future::Future;
 
 use tokio::sync::{mpsc, watch};
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, Streaming};
+use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
+use tonic::{Code, Status, Streaming};
 
 use crate::{caller::Caller, metrics::OpenGauge};
 
@@ -20,6 +20,13 @@ pub(super) trait Conversation: Send + 'static {
     /// # Errors
     /// Ends the stream with this status.
     fn receive(&mut self, request: Self::Request) -> Result<(), Status>;
+
+    /// Whether the caller may still have anything. Asked at each change, whatever its client
+    /// takes meanwhile, and before each response.
+    ///
+    /// # Errors
+    /// Ends the stream with this status.
+    fn check(&mut self) -> Result<(), Status>;
 
     /// What to send now, from the newest facts; `None` if nothing is owed.
     ///
@@ -35,57 +42,75 @@ pub(super) trait Conversation: Send + 'static {
 pub(super) fn start<C: Conversation>(
     requests: Streaming<C::Request>,
     conversation: C,
-    caller: Caller,
+    mut caller: Caller,
     open: OpenGauge,
 ) -> Responses<C::Response> {
     // One message that waits for the client; the next is made when it has left.
     let (responses, receiver) = mpsc::channel(1);
     tokio::spawn(async move {
-        if let Err(status) = run(requests, conversation, caller, &responses).await {
+        let ended = run(requests, conversation, &mut caller.closing, &responses).await;
+        // what is left is one last word, for whenever the client takes it
+        drop(open);
+        if let Err(status) = ended {
             // gone already is the client's right
             let _ = responses.send(Err(status)).await;
         }
-        drop(open);
     });
     ReceiverStream::new(receiver)
 }
 
 async fn run<C: Conversation>(
-    mut requests: Streaming<C::Request>,
+    mut requests: impl Stream<Item = Result<C::Request, Status>> + Unpin,
     mut conversation: C,
-    mut caller: Caller,
+    closing: &mut watch::Receiver<bool>,
     responses: &mpsc::Sender<Result<C::Response, Status>>,
 ) -> Result<(), Status> {
-    let mut maybe_owed = false;
-    loop {
+    let (mut asks, mut maybe_owed) = (true, false);
+    // one that asks no more is answered still, as a tool in a terminal expects
+    while asks || maybe_owed {
         tokio::select! {
             biased;
             () = responses.closed() => return Ok(()),
-            () = closing(&mut caller) => return Err(Status::unavailable(
+            () = told_to_close(closing) => return Err(Status::unavailable(
                 "the control plane closes this connection: open the stream on a new one",
             )),
-            request = requests.message() => match request? {
+            () = conversation.changed() => {
+                conversation.check()?;
+                maybe_owed = true;
+            }
+            request = requests.next(), if asks => match request.transpose().map_err(unreadable)? {
                 Some(request) => {
                     conversation.receive(request)?;
                     maybe_owed = true;
                 }
-                None => return Ok(()),
+                None => asks = false,
             },
             permit = responses.reserve(), if maybe_owed => {
                 let Ok(permit) = permit else { return Ok(()) };
+                conversation.check()?;
                 match conversation.owed()? {
                     Some(response) => permit.send(Ok(response)),
                     None => maybe_owed = false,
                 }
             }
-            () = conversation.changed() => maybe_owed = true,
         }
+    }
+    Ok(())
+}
+
+/// What can't be decoded is the caller's fault, which tonic calls INTERNAL (SDS-S23).
+fn unreadable(status: Status) -> Status {
+    match status.code() {
+        Code::Internal => {
+            Status::invalid_argument(format!("the request can't be read: {}", status.message()))
+        }
+        _ => status,
     }
 }
 
-async fn closing(caller: &mut Caller) {
+async fn told_to_close(closing: &mut watch::Receiver<bool>) {
     // its sender gone means the same: the connection ends
-    let _ = caller.closing.wait_for(|closing| *closing).await;
+    let _ = closing.wait_for(|closing| *closing).await;
 }
 
 /// A fact whose writer is gone changes no more.
@@ -94,3 +119,6 @@ pub(super) async fn wait_for_change<T>(fact: &mut watch::Receiver<T>) {
         std::future::pending::<()>().await;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -202,8 +202,11 @@ impl Conversation for DirectoryConversation {
         self.subscribe(&request.subscribe)
     }
 
+    fn check(&mut self) -> Result<(), Status> {
+        check_still_trusted(&self.peer, &self.sources)
+    }
+
     fn owed(&mut self) -> Result<Option<wire::DirectoryResponse>, Status> {
-        check_still_trusted(&self.peer, &self.sources)?;
         if !self.greeted {
             return Ok(None);
         }
