@@ -113,66 +113,78 @@ struct Series {
     facts: Family<ByKind, Gauge>,
 }
 
-impl Metrics {
-    pub(crate) fn new() -> Self {
-        let mut registry = Registry::with_prefix("mesh_lite_control_plane");
-        let series = Series::default();
+impl Series {
+    /// What callers do and get.
+    fn register_counts(&self, registry: &mut Registry) {
         registry.register(
             "issuances",
             "Certificates asked for, by outcome",
-            series.issuances.clone(),
+            self.issuances.clone(),
         );
         registry.register(
             "connections",
             "Open gRPC connections",
-            series.connections.clone(),
+            self.connections.clone(),
         );
         registry.register(
             "handshakes",
             "TLS handshakes, by outcome",
-            series.handshakes.clone(),
+            self.handshakes.clone(),
         );
-        registry.register("streams", "Open streams", series.streams.clone());
+        registry.register("streams", "Open streams", self.streams.clone());
         registry.register(
             "acknowledged",
             "Updates that clients took",
-            series.acknowledged.clone(),
+            self.acknowledged.clone(),
         );
         registry.register(
             "rejected",
             "Updates that clients refused (NACK)",
-            series.rejected.clone(),
+            self.rejected.clone(),
         );
         registry.register(
             "unknown_secrets",
             "Secrets asked for that do not exist or are not the caller's",
-            series.unknown_secrets.clone(),
+            self.unknown_secrets.clone(),
         );
         registry.register(
             "broken_secrets",
             "Secrets that were broken at their source and sent to nobody; the log says what is wrong",
-            series.broken_secrets.clone(),
+            self.broken_secrets.clone(),
         );
+    }
+
+    /// What the control plane holds, and how long it lasts.
+    fn register_state(&self, registry: &mut Registry) {
         registry.register(
             "certificate_expiry_timestamp_seconds",
             "When a certificate ends, in seconds since 1970",
-            series.expiry.clone(),
+            self.expiry.clone(),
         );
         registry.register(
             "time_to_breakage_seconds",
             "How long until this breaks the mesh if nobody acts and nothing renews it; below zero it is broken",
-            series.time_to_breakage.clone(),
+            self.time_to_breakage.clone(),
         );
         registry.register(
             "problems",
             "Things that are wrong now, by part; /readyz says them in words",
-            series.problems.clone(),
+            self.problems.clone(),
         );
         registry.register(
             "facts",
             "What the directory of workloads holds",
-            series.facts.clone(),
+            self.facts.clone(),
         );
+    }
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let mut registry = Registry::with_prefix("mesh_lite_control_plane");
+        let series = Series::default();
+        series.register_counts(&mut registry);
+        series.register_state(&mut registry);
         Self {
             series: Arc::new(series),
             registry: Arc::new(registry),
