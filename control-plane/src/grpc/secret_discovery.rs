@@ -62,8 +62,11 @@ impl SecretSources for SecretDiscovery {
 
     async fn open(&self, opening: Request<()>) -> Result<CallerSecrets, Status> {
         let caller = caller_of(&opening)?;
-        self.opens.admit(&caller)?;
-        let proof = standing_proof(&caller, bearer_token(&opening)?, &self.queue).await?;
+        let shown = async { standing_proof(&caller, bearer_token(&opening)?, &self.queue).await };
+        let proof = shown
+            .await
+            .map_err(|reason| self.opens.refuse(caller.address.ip(), reason))?;
+        self.opens.admit(&proof)?;
         CallerSecrets::open(caller, proof, &self.sources, &self.queue)
     }
 

@@ -39,7 +39,7 @@ impl Strangers {
 
 /// An address of IPv4, the network of one of IPv6: a machine has as many addresses in its /64 as
 /// it likes.
-fn machine(address: IpAddr) -> IpAddr {
+pub(super) fn machine(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
             let [a, b, c, d, ..] = address.segments();
