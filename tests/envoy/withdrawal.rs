@@ -1,9 +1,10 @@
 //! What is not served, or no longer: Envoy keeps what it had, or stays closed.
 
 use mesh_lite_test_support::eventually;
+use mesh_lite_test_support::eventually::eventually_within;
 
 use crate::control_plane::{Scene, connected};
-use crate::scene::call;
+use crate::scene::{RECONNECTS, call};
 
 const EVICTION: &str = "\
 apiVersion: mesh-lite.io/v1
@@ -29,7 +30,20 @@ fn an_eviction_ends_the_streams_and_envoy_keeps_what_it_had() {
         0 => Ok(()),
         streams => Err(streams),
     });
+    // it asks again, for both secrets, and gets nothing
+    let asked = || envoy.sum("cluster.secrets.upstream_rq_total");
+    let (asked_before, had) = (asked(), envoy.sum("sds.*update_success"));
+    eventually_within(RECONNECTS, "Envoy asks again", || match asked() {
+        more if more >= asked_before + 2 => Ok(()),
+        fewer => Err(fewer),
+    });
     scene.mesh.renew_root();
+    let asked_before = asked();
+    eventually_within(RECONNECTS, "Envoy asks after the renewal", || match asked() {
+        more if more > asked_before => Ok(()),
+        same => Err(same),
+    });
+    assert_eq!(envoy.sum("sds.*update_success"), had);
     assert_eq!(call(address, &scene.web).unwrap(), before);
     assert_eq!(envoy.rejected(), 0, "{}", envoy.output());
 }
