@@ -174,10 +174,24 @@ fn is_about_time(error: &CertificateError) -> bool {
     )
 }
 
-/// When an issuing CA that signed it must have been valid too.
-fn first_valid(leaf: &LeafFacts) -> UnixTime {
-    let since_1970 = leaf.not_before.duration_since(SystemTime::UNIX_EPOCH);
-    UnixTime::since_unix_epoch(since_1970.unwrap_or_default())
+/// If a certificate is refused for its time: its first second, or its last one, in which whoever
+/// signed it must have been valid too.
+fn end_nearest_to_now(
+    error: &CertificateError,
+    leaf: &CertificateDer<'_>,
+) -> Result<Option<UnixTime>, Error> {
+    if !is_about_time(error) {
+        return Ok(None);
+    }
+    let facts = inspect_leaf(leaf).map_err(refused)?;
+    let end = match error {
+        CertificateError::NotValidYetContext { .. } => facts.not_before,
+        _ => facts.not_after,
+    };
+    let since_1970 = end.duration_since(SystemTime::UNIX_EPOCH);
+    Ok(Some(UnixTime::since_unix_epoch(
+        since_1970.unwrap_or_default(),
+    )))
 }
 
 impl ClientCertVerifier for CallerVerifier {
@@ -206,9 +220,16 @@ impl ClientCertVerifier for CallerVerifier {
         };
         // Anybody can make a certificate that is over: the clocks are spoken of only if nothing
         // else is wrong with it.
-        if is_about_time(only_the_clock) {
-            let facts = inspect_leaf(end_entity).map_err(refused)?;
-            self.verify_at(end_entity, intermediates, first_valid(&facts))?;
+        if let Some(end) = end_nearest_to_now(only_the_clock, end_entity)?
+            && let Err(error) = self.verify_at(end_entity, intermediates, end)
+        {
+            return Err(match error {
+                // no time is right for it: nobody vouches for it
+                Error::InvalidCertificate(error) if is_about_time(&error) => {
+                    Error::InvalidCertificate(CertificateError::UnknownIssuer)
+                }
+                error => error,
+            });
         }
         verified
     }

@@ -56,6 +56,7 @@ use crate::{
 };
 
 mod ending;
+mod long_messages;
 mod many_streams;
 mod strangers;
 mod wire_tap;

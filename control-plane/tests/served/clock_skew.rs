@@ -59,7 +59,8 @@ async fn is_refused(running: &Running, svid: &Svid) -> bool {
 async fn names_both_times_when_only_the_clocks_speak_against_a_certificate() {
     heard();
     let running = Running::start().await;
-    let (from, at) = (now() + HOUR, now() - HOUR);
+    // the issuing CA was valid then: it is dated back by ten minutes
+    let (from, at) = (now() + HOUR, now() - Duration::from_secs(120));
     let early = leaf(&running, from, from + HOUR);
     let late = leaf(&running, at - HOUR, at);
     for (svid, outcome, date, cure) in [
@@ -80,6 +81,28 @@ async fn names_both_times_when_only_the_clocks_speak_against_a_certificate() {
     }
     let good = leaf(&running, at, from);
     assert!(!is_refused(&running, &good).await);
+}
+
+/// Anybody can make such a certificate: the alarm that one has run out is for those of the mesh.
+#[tokio::test]
+async fn says_nothing_of_clocks_about_a_certificate_that_another_root_signed() {
+    let running = Running::start().await;
+    let elsewhere = Running::start().await;
+    let at = now() - Duration::from_secs(120);
+    for stranger in [
+        leaf(&elsewhere, at - HOUR, at),
+        leaf(&elsewhere, at - 2 * HOUR, at - HOUR),
+        leaf(&elsewhere, now() + HOUR, now() + 2 * HOUR),
+    ] {
+        assert!(is_refused(&running, &stranger).await);
+    }
+    let series = |outcome: &str| {
+        format!("mesh_lite_control_plane_handshakes_total{{outcome=\"{outcome}\"}}")
+    };
+    running.wait_for_metric(&series("tls"), 3.0).await;
+    for outcome in ["certificate_expired", "certificate_not_yet_valid"] {
+        assert!(running.metric(&series(outcome)).await < 1.0, "{outcome}");
+    }
 }
 
 /// SPIFFE-L9: a peer whose clock is two minutes behind takes a new leaf at once.

@@ -10,7 +10,8 @@ use tonic::Code;
 
 use super::{
     client::request_for,
-    running::{Directories, Running, in_time},
+    remote_keys::{TokenStream, stream_token},
+    running::{Directories, Running, eventually, in_time},
     secret_streams::Stream,
 };
 
@@ -198,4 +199,71 @@ async fn serves_without_ever_opening_the_root_key() {
     std::fs::remove_dir_all(&root).unwrap();
     let running = Running::start_in(directories).await;
     assert_eq!(running.issue("shop/web").await.chain.len(), 2);
+}
+
+const TOO_MANY: &str = "mesh_lite_control_plane_handshakes_total{outcome=\"too_many_connections\"}";
+
+/// A workload that holds all the connections it gets keeps nobody else out.
+#[tokio::test]
+async fn one_certificate_takes_no_more_than_its_places() {
+    let running = Running::start().await;
+    let svid = running.issue("shop/web").await;
+    let mut open = Vec::new();
+    for _ in 0..32 {
+        let channel = running.connect(Some(&svid)).await.unwrap();
+        let mut stream = Stream::open(channel, request_for(&[OWN_BUNDLE]))
+            .await
+            .unwrap();
+        stream.next().await.unwrap();
+        open.push(stream);
+    }
+    // with TLS 1.3 the client learns of it at its first request, if not at the handshake
+    if let Ok(channel) = running.connect(Some(&svid)).await {
+        let refused = Stream::open(channel, request_for(&[OWN_BUNDLE])).await;
+        assert!(refused.is_err());
+    }
+    running.wait_for_metric(TOO_MANY, 1.0).await;
+    let other = running.workload("shop/api").await;
+    let answer = running.fetch(other, request_for(&[OWN_BUNDLE])).await;
+    assert!(answer.is_ok());
+    // what is closed is free again
+    open.clear();
+    eventually("a place is free", async || {
+        let channel = running.connect(Some(&svid)).await.ok()?;
+        let answer = running.fetch(channel, request_for(&[OWN_BUNDLE])).await;
+        answer.ok().map(drop)
+    })
+    .await;
+}
+
+/// Neither does a reusable token: its connections are the workload's.
+#[tokio::test]
+async fn one_token_takes_no_more_than_its_workloads_places() {
+    let running = Running::start().await;
+    let token = stream_token(&running.directories, "shop/web");
+    let mut open = Vec::new();
+    let mut refused = None;
+    for number in 0..65 {
+        let channel = running.anonymous().await;
+        let mut stream = TokenStream::open(channel, request_for(&[OWN_BUNDLE]), &token)
+            .await
+            .unwrap();
+        // one that has no place is told at its first answer or after it
+        if let Err(status) = stream.next().await {
+            refused = Some(status);
+        } else if number == 64 {
+            refused = stream.next().await.err();
+        }
+        open.push(stream);
+    }
+    assert_eq!(
+        refused.expect("the last one ends").code(),
+        Code::Unavailable
+    );
+    let other = stream_token(&running.directories, "shop/api");
+    let channel = running.anonymous().await;
+    let mut stream = TokenStream::open(channel, request_for(&[OWN_BUNDLE]), &other)
+        .await
+        .unwrap();
+    assert!(stream.next().await.is_ok());
 }
