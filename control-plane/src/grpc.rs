@@ -54,8 +54,8 @@ mod secret_discovery;
 mod secret_source;
 mod workload_directory;
 
-/// What health and reflection are asked, and what is said of policies, fits many times over. Tonic makes room for as much as
-/// a client announces, before it has sent any of it.
+/// What health and reflection are asked, and what is said of policies, fits many times over. Tonic
+/// makes room for as much as a client announces, before it has sent any of it.
 const MAX_QUESTION: usize = 64 * 1024;
 
 /// All that the services answer from.
