@@ -43,6 +43,8 @@ use svid_check::check_svid;
 /// After a failure: this long, then twice as long, up to the last.
 const FIRST_BACK_OFF: Duration = Duration::from_secs(1);
 const LAST_BACK_OFF: Duration = Duration::from_secs(60);
+/// However often a client drops it and asks again.
+const BEGUN_AT_MOST_EVERY: Duration = Duration::from_secs(1);
 /// When another issuing CA signs, every stream's certificate is made anew within this time, each
 /// at its own moment: at a millisecond each, 5,000 of them keep a processor half busy.
 const REPLACED_WITHIN: Duration = Duration::from_secs(10);
@@ -76,6 +78,7 @@ pub(crate) struct RemoteSvid<M> {
     held: Option<Held>,
     /// At most one; ends with the stream.
     making: JoinSet<Result<Made, NotIssued>>,
+    begun_at: Option<Instant>,
     retry_at: Option<Instant>,
     failures: u32,
 }
@@ -104,6 +107,7 @@ impl<M: Maker> RemoteSvid<M> {
             wanted: false,
             held: None,
             making: JoinSet::new(),
+            begun_at: None,
             retry_at: None,
             failures: 0,
         }
@@ -113,14 +117,19 @@ impl<M: Maker> RemoteSvid<M> {
         self.wanted
     }
 
-    /// Whether the stream now asks for it. A key that nobody asks for is not kept.
+    /// Whether the stream now asks for it. A key that nobody asks for is not kept; the pause after a
+    /// failure is.
     pub(crate) fn want(&mut self, wanted: bool) {
         if !wanted {
             self.held = None;
-            self.making.abort_all();
-            self.retry_at = None;
+            // with what is done and was not looked at
+            self.making = JoinSet::new();
         } else if !self.wanted {
-            self.begin();
+            let soonest = self.begun_at.map(|at| at + BEGUN_AT_MOST_EVERY);
+            match self.retry_at.max(soonest) {
+                Some(at) if at > Instant::now() => self.retry_at = Some(at),
+                _ => self.begin(),
+            }
         }
         self.wanted = wanted;
     }
@@ -162,8 +171,6 @@ impl<M: Maker> RemoteSvid<M> {
                     let changed = match made {
                         Ok(Ok(made)) => self.take(made),
                         Ok(Err(error)) => self.failed(&error.to_string()),
-                        // told to end, and begun again since
-                        Err(error) if error.is_cancelled() => false,
                         Err(_) => self.failed("a defect; see the panic above"),
                     };
                     if changed {
@@ -186,6 +193,7 @@ impl<M: Maker> RemoteSvid<M> {
             None => Urgency::First,
         };
         self.retry_at = None;
+        self.begun_at = Some(Instant::now());
         self.making.spawn(self.maker.make(urgency));
     }
 

@@ -31,8 +31,16 @@ impl Maker for MadeHere {
             self.queue.clone(),
             self.proof.clone(),
             self.address,
-            urgency,
+            urgency_of(&self.proof, urgency),
         )
+    }
+}
+
+/// Whoever shows an X509-SVID has one, whatever was made on this stream.
+fn urgency_of(proof: &StandingProof, urgency: Urgency) -> Urgency {
+    match proof {
+        StandingProof::Svid(_) => Urgency::Renewal,
+        StandingProof::StreamToken(_) => urgency,
     }
 }
 
@@ -51,4 +59,43 @@ async fn make(
         key: Zeroizing::new(key.serialize_der()),
         issuer_key_id: issued.issuer_key_id,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use mesh_lite_proto::svid::LeafFacts;
+
+    use super::*;
+    use crate::{
+        caller::Peer, certificate_authority::certificate_request::KeyPrint,
+        clock::from_unix_seconds, workload_attestation::join_token::StreamToken,
+    };
+
+    #[test]
+    fn is_in_no_hurry_for_a_caller_that_has_a_certificate() {
+        let (expires, print) = (from_unix_seconds(1), KeyPrint::of(b""));
+        let svid = StandingProof::Svid(Arc::new(Peer {
+            leaf: LeafFacts {
+                id: "spiffe://mesh.test/ns/shop/sa/web".parse().unwrap(),
+                serial: "01".parse().unwrap(),
+                not_before: from_unix_seconds(0),
+                not_after: expires,
+                common_name: None,
+            },
+            key: print,
+            root: print,
+        }));
+        let workload = "shop/web".parse().unwrap();
+        let token = StandingProof::StreamToken(StreamToken {
+            workload,
+            expires,
+            print,
+        });
+        assert_eq!(urgency_of(&svid, Urgency::First), Urgency::Renewal);
+        assert_eq!(urgency_of(&svid, Urgency::Renewal), Urgency::Renewal);
+        assert_eq!(urgency_of(&token, Urgency::First), Urgency::First);
+        assert_eq!(urgency_of(&token, Urgency::Renewal), Urgency::Renewal);
+    }
 }

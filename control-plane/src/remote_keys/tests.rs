@@ -461,6 +461,42 @@ async fn keeps_no_key_that_nobody_asks_for_any_more() {
     assert_ne!(fixture.next().await.key, first.key);
 }
 
+/// Dropping the name and asking for it again is no way around a pause.
+#[tokio::test(start_paused = true)]
+async fn goes_on_with_its_pauses_when_the_name_is_dropped_and_asked_for_again() {
+    let mut fixture = fixture(&[Step::Refused; 4]);
+    let began = Instant::now();
+    while fixture.times_asked() < 5 && began.elapsed() < LAST_BACK_OFF {
+        // a failure that nobody saw counts for nothing, but the second between two
+        if fixture.svid.making.is_empty() {
+            fixture.svid.want(false);
+            fixture.svid.want(true);
+        }
+        let _ = time::timeout(Duration::from_millis(10), fixture.svid.changed()).await;
+    }
+    let asked = lock(&fixture.maker.asked).clone();
+    assert_eq!(asked.len(), 5);
+    for (pair, most) in asked.windows(2).zip([1, 2, 4, 8]) {
+        let pause = pair[1].0.duration_since(pair[0].0);
+        let least = BEGUN_AT_MOST_EVERY.max(Duration::from_secs(most) / 2);
+        assert!(pause >= least, "{pause:?} of {most}");
+    }
+}
+
+/// Nor to one key after the other.
+#[tokio::test(start_paused = true)]
+async fn makes_at_most_one_a_second_for_a_client_that_asks_again_and_again() {
+    let mut fixture = fixture(&[]);
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(10) {
+        fixture.svid.want(true);
+        let _ = time::timeout(Duration::from_millis(10), fixture.svid.changed()).await;
+        fixture.svid.want(false);
+    }
+    let asked = fixture.times_asked();
+    assert!((9..=11).contains(&asked), "{asked}");
+}
+
 /// A stream drops this future at every request of its client.
 #[tokio::test(start_paused = true)]
 async fn loses_nothing_when_the_wait_is_dropped_again_and_again() {
