@@ -142,3 +142,6 @@ pub(super) fn status_of(refusal: &Refusal) -> Status {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
