@@ -51,6 +51,7 @@ fn issue(authority: &CertificateAuthority, now: SystemTime) -> Result<IssuedSvid
     authority.issue(web(), Some("web".to_owned()), public_key(), now)
 }
 
+/// SPIFFE-L9, SDS-S19: as design §16 has it.
 #[test]
 fn backdates_by_two_minutes_or_a_tenth_whichever_is_less() {
     for (lifetime, backdate) in [

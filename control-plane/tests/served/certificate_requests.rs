@@ -2,12 +2,16 @@
 //! of Istio's API, which is not served yet).
 
 use rcgen::KeyPair;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 use tonic::Code;
 
 use super::{
     client::{Svid, csr, fetch_request, with_token},
     leaf_profile::kinds,
-    running::Running,
+    running::{Running, in_time},
 };
 
 /// CSR-C3: what is issued proves its holder at a handshake, and renews. Another workload for each
@@ -73,10 +77,50 @@ async fn answers_nobody_without_tls() {
     let endpoint = tonic::transport::Endpoint::from_shared(address).unwrap();
     let channel = endpoint.connect_lazy();
     let token = running.directories.token("shop/web");
-    let key = KeyPair::generate().unwrap();
-    let ask = || with_token(fetch_request(&csr(&key, &[])), &token);
+    let ask = || {
+        let key = KeyPair::generate().unwrap();
+        with_token(fetch_request(&csr(&key, &[])), &token)
+    };
     assert!(running.fetch(channel, ask()).await.is_err());
-    // the token was not even read
+    // the token was not even read: it is good for another key
     let response = running.fetch(running.anonymous().await, ask()).await;
     assert!(response.is_ok());
+}
+
+/// A ClientHello of the days before TLS 1.3: what it speaks is its version, not an extension.
+fn old_hello(version: [u8; 2]) -> Vec<u8> {
+    let mut body = version.to_vec();
+    // random, and no session
+    body.extend([7; 32]);
+    body.push(0);
+    // ECDHE-ECDSA-AES128-GCM-SHA256, no compression
+    body.extend([0, 2, 0xc0, 0x2b, 1, 0]);
+    // P-256, and its ECDSA with SHA-256
+    let extensions = [
+        0, 10, 0, 4, 0, 2, 0, 23, //
+        0, 13, 0, 4, 0, 2, 4, 3,
+    ];
+    body.extend([0, 16]);
+    body.extend(extensions);
+    let length = u8::try_from(body.len()).unwrap();
+    let mut hello = vec![22, 3, 1, 0, length + 4, 1, 0, 0, length];
+    hello.extend(body);
+    hello
+}
+
+/// SDS-S25, CSR-C1
+#[tokio::test]
+async fn refuses_every_tls_before_1_3() {
+    const ALERT: u8 = 21;
+    const PROTOCOL_VERSION: u8 = 70;
+    let running = Running::start().await;
+    for version in [[3, 3], [3, 2], [3, 1], [3, 0]] {
+        let mut old = TcpStream::connect(running.bound.grpc).await.unwrap();
+        old.write_all(&old_hello(version)).await.unwrap();
+        let mut answer = Vec::new();
+        let read = old.read_to_end(&mut answer);
+        in_time("it hangs up", read).await.unwrap();
+        let said = (answer.first().copied(), answer.last().copied());
+        assert_eq!(said, (Some(ALERT), Some(PROTOCOL_VERSION)), "{answer:?}");
+    }
 }

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use mesh_lite_proto::{
     secret_discovery::{ACTIVE_AUTHORITY, ALL_BUNDLES, OWN_BUNDLE},
     sidecar::VALIDATOR_METADATA_KEY,
@@ -17,12 +19,13 @@ use mesh_lite_proto::{
     },
 };
 use prost::Message;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming, transport::Channel};
 
 use super::{
     client::{inline, node, request_for, secrets},
+    log::heard,
     running::{Running, bundle_at, eventually, in_time, trust_domain},
 };
 
@@ -121,7 +124,9 @@ async fn streams_bundle_and_active_authority_and_pushes_their_changes() {
 
     let renewed = running.directories.renew_root();
     assert_ne!(renewed.issuing_key_id, before);
-    let second = stream.next().await.unwrap();
+    // SDS-S16: a second is the aim
+    let pushed = time::timeout(Duration::from_secs(10), stream.next()).await;
+    let second = pushed.expect("pushed at once").unwrap();
     assert_eq!(active_authority(&second), Some(renewed.issuing_key_id));
     assert_ne!(second.version_info, first.version_info);
     assert_ne!(second.nonce, first.nonce);
@@ -200,16 +205,18 @@ async fn opens_no_stream_for_callers_without_a_certificate() {
 
 /// SDS-S14
 #[tokio::test]
-async fn counts_a_rejection_and_does_not_send_the_same_again() {
+async fn logs_and_counts_a_rejection_and_does_not_send_the_same_again() {
+    heard();
     let running = Running::start().await;
     let names = [OWN_BUNDLE, ACTIVE_AUTHORITY];
     let channel = running.workload("shop/web").await;
     let mut stream = Stream::open(channel, trusted_ca(&names)).await.unwrap();
     let first = stream.next().await.unwrap();
-    let message = "no good".to_owned();
+    // told from what other tests make it log
+    let message = "no good, and this is why: 5e1f".to_owned();
     let error_detail = Some(rpc::Status {
         code: 13,
-        message,
+        message: message.clone(),
         details: Vec::new(),
     });
     stream
@@ -224,6 +231,21 @@ async fn counts_a_rejection_and_does_not_send_the_same_again() {
             1.0,
         )
         .await;
+    let told = async || {
+        heard()
+            .lines(&[" WARN ", "secrets rejected", &message])
+            .pop()
+    };
+    let line = eventually("it is logged", told).await;
+    for part in [
+        "spiffe://mesh.test/ns/shop/sa/web",
+        OWN_BUNDLE,
+        ACTIVE_AUTHORITY,
+        "version",
+        "pair=",
+    ] {
+        assert!(line.contains(part), "{part} is missing in {line}");
+    }
     // the next response is about the next content, not about the rejected one
     let renewed = running.directories.renew_root();
     let second = stream.next().await.unwrap();

@@ -42,6 +42,21 @@ fn service_error(spec: &str) -> String {
     .to_string()
 }
 
+/// SPIFFE-I9: refused where it is registered.
+#[test]
+fn takes_a_spiffe_id_of_the_greatest_length_and_no_longer_one() {
+    let around = "spiffe://mesh.test/ns/shop/sa/".len();
+    let spec = |length: usize| {
+        let account = "x".repeat(length - around);
+        format!("{{serviceAccount: {account}, addresses: [10.0.0.1]}}")
+    };
+    let longest = document("Workload", &format!("spec: {}", spec(2048)));
+    let read = workload(&longest, &trust_domain(), &anywhere_private()).unwrap();
+    assert_eq!(read.id.as_str().len(), 2048);
+    let refused = workload_error(&spec(2049));
+    assert!(refused.contains("2049"), "{refused}");
+}
+
 #[test]
 fn reads_a_workload_with_everything_stated() {
     let document = document(
