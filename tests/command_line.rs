@@ -8,6 +8,8 @@
 
 use std::process::{Command, Output};
 
+use mesh_lite_test_support::NOBODY_UID;
+
 fn mesh_lite(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_mesh-lite"))
         .args(arguments)
@@ -107,4 +109,34 @@ fn a_token_says_what_it_is_good_for() {
         );
         assert!(!said.contains(token.trim()), "{said}");
     }
+}
+
+#[test]
+fn redirect_without_the_right_to_says_so_and_leaves_an_earlier_record() {
+    use std::os::unix::fs::chown;
+    let state = tempfile::tempdir().unwrap();
+    let record = state.path().join("capture.json");
+    std::fs::write(&record, "an earlier one").unwrap();
+    let program = env!("CARGO_BIN_EXE_mesh-lite");
+    let mut command = if rustix::process::geteuid().is_root() {
+        // its own directory: only the missing capability keeps it from removing the record
+        for path in [state.path(), &record] {
+            chown(path, Some(NOBODY_UID), None).unwrap();
+        }
+        let uid = NOBODY_UID.to_string();
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", &uid, "--regid", &uid, "--clear-groups", program]);
+        command
+    } else {
+        Command::new(program)
+    };
+    let output = command
+        .args(["redirect", "--state-dir"])
+        .arg(state.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("NET_ADMIN"), "{said}");
+    assert_eq!(std::fs::read_to_string(&record).unwrap(), "an earlier one");
 }

@@ -12,6 +12,11 @@ use super::self_test::{CaptureUnproved, Witness};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum InstallError {
+    #[error(
+        "capture was not installed, and nothing was changed: this process lacks the capability \
+         NET_ADMIN; run it as root, or give it that capability"
+    )]
+    Unprivileged,
     #[error("capture was not installed")]
     Prepare(#[source] CaptureUnproved),
     #[error("capture was not installed")]
@@ -51,6 +56,10 @@ pub async fn install(
     backend: Option<Backend>,
     state_dir: &Path,
 ) -> Result<Installed, InstallError> {
+    // before the record of an earlier call is removed, which still holds
+    if !may_change_rules() {
+        return Err(InstallError::Unprivileged);
+    }
     let witness =
         Witness::listen_or_find_sidecar(rules.proxy_uid()).map_err(InstallError::Prepare)?;
     Record::make_room(state_dir).map_err(InstallError::PrepareRecord)?;
@@ -77,5 +86,13 @@ pub async fn install(
         path,
         replaced,
         flushed,
+    })
+}
+
+/// Where the kernel does not say, the attempt will tell.
+fn may_change_rules() -> bool {
+    rustix::thread::capabilities(None).map_or(true, |sets| {
+        sets.effective
+            .contains(rustix::thread::CapabilitySet::NET_ADMIN)
     })
 }

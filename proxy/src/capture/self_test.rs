@@ -54,8 +54,10 @@ pub enum CaptureUnproved {
         arrival: Arrival,
     },
     #[error(
-        "no route for IPv4 nor IPv6, so there is nothing to prove capture by; run \
-         `mesh-lite redirect` after the pod has its addresses"
+        "no route to {} nor to {}: this pod has no default route yet, so there is nothing to prove \
+         capture by; run `mesh-lite redirect` after the pod has its addresses",
+        Family::V4.unrouted(),
+        Family::V6.unrouted()
     )]
     NoRoute,
     #[error(

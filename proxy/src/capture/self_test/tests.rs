@@ -73,3 +73,11 @@ fn a_missed_capture_says_where_the_connection_went() {
          rules do not work in this pod"
     );
 }
+
+#[test]
+fn a_missing_default_route_is_named_with_what_was_tried() {
+    let words = CaptureUnproved::NoRoute.to_string();
+    for part in ["default route", "192.0.2.1", "2001:db8::1"] {
+        assert!(words.contains(part), "{part}: {words}");
+    }
+}
