@@ -24,10 +24,8 @@ fn line_about(svid: &Svid) -> String {
 fn says_what_was_signed(line: &str, svid: &Svid) {
     for part in [
         "INFO".to_owned(),
-        format!(
-            "workload=shop/{}",
-            svid.facts.common_name.as_deref().unwrap()
-        ),
+        // certificates of reusable tokens name none: here all workloads have the account of their name
+        format!("workload=shop/{}", svid.facts.id.service_account().unwrap()),
         format!(" id={}", svid.facts.id),
         format!("not_before={}", readable(svid.facts.not_before)),
         format!("not_after={}", readable(svid.facts.not_after)),
