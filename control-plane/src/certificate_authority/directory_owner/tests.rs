@@ -4,6 +4,7 @@ use std::{
     time::Duration,
 };
 
+use mesh_lite_test_support::requirements::not_run;
 use spiffe::TrustDomain;
 use tempfile::TempDir;
 
@@ -29,7 +30,9 @@ struct Shared {
 impl Shared {
     fn new() -> Option<Self> {
         if !geteuid().is_root() {
-            eprintln!("not run: only the superuser can work as others");
+            let test = thread::current();
+            let test = test.name().unwrap_or("directory_owner");
+            not_run(test, "only the superuser can work as others");
             return None;
         }
         let temporary = TempDir::new().unwrap();

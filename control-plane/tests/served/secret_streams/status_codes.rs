@@ -97,7 +97,7 @@ fn faults_of_web() -> Vec<Fault> {
         .into()
 }
 
-/// SDS-S23
+/// SDS-S23, CSR-C8
 #[tokio::test]
 async fn fetch_names_each_fault_by_its_code() {
     let running = Running::start().await;
@@ -115,7 +115,7 @@ async fn fetch_names_each_fault_by_its_code() {
     }
 }
 
-/// SDS-S23, SDS-S26
+/// SDS-S23, SDS-S26, CSR-C8
 #[tokio::test]
 async fn an_evicted_caller_is_denied_whatever_it_asks_for() {
     let running = Running::start().await;
