@@ -39,8 +39,9 @@ pub mod error {
     pub use crate::{
         certificate_authority::{
             IssueError, authority_facts::InvalidAuthority, key_store::KeyStoreError,
-            random::NoRandomNumbers, root::RootError, root_mode::InvalidRootMode, rotation::RotationError,
-            svid_inspection::InspectionError, svid_template::TemplateError,
+            random::NoRandomNumbers, root::RootError, root_mode::InvalidRootMode,
+            rotation::RotationError, svid_inspection::InspectionError,
+            svid_template::TemplateError,
         },
         root_commands::RootCommandError,
         serving_identity::ServingError,

@@ -39,9 +39,11 @@ fn an_eviction_ends_the_streams_and_envoy_keeps_what_it_had() {
     });
     scene.mesh.renew_root();
     let asked_before = asked();
-    eventually_within(RECONNECTS, "Envoy asks after the renewal", || match asked() {
-        more if more > asked_before => Ok(()),
-        same => Err(same),
+    eventually_within(RECONNECTS, "Envoy asks after the renewal", || {
+        match asked() {
+            more if more > asked_before => Ok(()),
+            same => Err(same),
+        }
     });
     assert_eq!(envoy.sum("sds.*update_success"), had);
     assert_eq!(call(address, &scene.web).unwrap(), before);

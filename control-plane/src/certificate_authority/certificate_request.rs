@@ -143,7 +143,9 @@ pub(crate) enum InvalidRequest {
          or RSA of {MIN_RSA_BITS} to {MAX_RSA_BITS} bits: peers verify no other kind"
     )]
     KeyKind,
-    #[error("the certificate request is signed with SHA-1, which proves nothing any more: use SHA-256")]
+    #[error(
+        "the certificate request is signed with SHA-1, which proves nothing any more: use SHA-256"
+    )]
     Sha1,
     #[error("the certificate request is not signed by its own key")]
     Signature,
