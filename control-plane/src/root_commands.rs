@@ -132,13 +132,17 @@ pub fn renew_root(
 /// issuing CA it is.
 ///
 /// # Errors
-/// If it is there and can't be read.
+/// If it is there and can't be read, or if a person renews it: a timer would replace an imported
+/// issuing CA with one of another root.
 pub fn renewal_is_due(
     places: &Places,
     trust_domain: &TrustDomain,
     now: SystemTime,
 ) -> Result<bool, RootCommandError> {
     let data = places.data();
+    if data.as_its_owner(|| data.read_root_mode())? == RootMode::Offline {
+        return Err(RootCommandError::RenewedByAPerson(data.path().to_owned()));
+    }
     match data.as_its_owner(|| data.read_issuing_authority(trust_domain)) {
         Ok(authority) => Ok(now >= authority.facts().half_life()),
         Err(error) if error.is_not_found() => Ok(true),
@@ -289,6 +293,11 @@ pub enum RootCommandError {
         "{0} holds no issuing CA: run `mesh-lite root init` first, or name the --data-dir of the control plane"
     )]
     NoMesh(PathBuf),
+    #[error(
+        "the issuing CA in {0} was imported or has an offline root: a person renews it, and --if-due, which is for timers, \
+         leaves it alone. Stop the timer; or give the mesh back to its own root with `mesh-lite root renew --root-mode kept`"
+    )]
+    RenewedByAPerson(PathBuf),
     #[error(transparent)]
     Authority(#[from] InvalidAuthority),
     #[error(

@@ -209,3 +209,21 @@ fn adds_a_second_root_beside_the_first() {
     };
     assert_eq!(init_root(&second, &new(), now()).unwrap().roots, 2);
 }
+
+#[test]
+fn a_timer_leaves_alone_what_a_person_renews() {
+    let directory = TempDir::new().unwrap();
+    let places = places(&directory);
+    init_root(&places, &with_mode(RootMode::Offline), now()).unwrap();
+    for later in [Duration::ZERO, 300 * DAY, 400 * DAY] {
+        let refused = renewal_is_due(&places, &trust_domain(), now() + later).unwrap_err();
+        assert!(refused.to_string().contains("Stop the timer"), "{refused}");
+    }
+    let kept = Renewal {
+        mode: Some(RootMode::Kept),
+        ..Renewal::default()
+    };
+    renew_root(&places, kept, now()).unwrap();
+    assert!(!renewal_is_due(&places, &trust_domain(), now()).unwrap());
+    assert!(renewal_is_due(&places, &trust_domain(), now() + 16 * DAY).unwrap());
+}
