@@ -298,6 +298,15 @@ pub enum RootCommandError {
          leaves it alone. Stop the timer; or give the mesh back to its own root with `mesh-lite root renew --root-mode kept`"
     )]
     RenewedByAPerson(PathBuf),
+    #[error(
+        "the mesh in {data_dir} is of trust domain {mesh}, not {imported}: nothing is written. Import a CA of {mesh} with \
+         --trust-domain {mesh}, or use another --data-dir"
+    )]
+    OtherMesh {
+        data_dir: PathBuf,
+        mesh: String,
+        imported: String,
+    },
     #[error(transparent)]
     Authority(#[from] InvalidAuthority),
     #[error(

@@ -123,10 +123,11 @@ impl DataDirectory {
         // the mode first: a control plane that sees the new authority knows how it is renewed
         let word = format!("{mode}\n");
         replace(&self.root_mode(), word.as_bytes(), PUBLIC_FILE)?;
-        let mut text = certificate_and_key(&authority.certificate, &authority.key);
-        for intermediate in &authority.intermediates {
-            text.push_str(&pem("CERTIFICATE", intermediate));
-        }
+        let text = authority_file(
+            &authority.certificate,
+            &authority.key,
+            &authority.intermediates,
+        );
         replace(&self.issuing_authority(), text.as_bytes(), PRIVATE_FILE)
     }
 
@@ -196,7 +197,7 @@ impl RootDirectory {
     pub(crate) fn write_new(&self, root: &Root) -> Result<(), KeyStoreError> {
         let beside = beside(&self.0)?;
         create_private_directory(&beside)?;
-        let text = certificate_and_key(root.certificate(), root.key());
+        let text = authority_file(root.certificate(), root.key(), &[]);
         let written =
             replace(&beside.join(ROOT_FILE), text.as_bytes(), PRIVATE_FILE).and_then(|()| {
                 match fs::rename(&beside, &self.0) {
@@ -234,10 +235,23 @@ fn is_occupied(error: &io::Error) -> bool {
     )
 }
 
-fn certificate_and_key(certificate: &CertificateDer<'_>, key: &KeyPair) -> Zeroizing<String> {
-    let mut text = Zeroizing::new(pem("CERTIFICATE", certificate));
+/// The whole is as long as it gets from the beginning: a buffer that was outgrown would leave the
+/// key behind in memory.
+fn authority_file(
+    certificate: &CertificateDer<'_>,
+    key: &KeyPair,
+    intermediates: &[CertificateDer<'_>],
+) -> Zeroizing<String> {
+    let certificate = pem("CERTIFICATE", certificate);
     let key = Zeroizing::new(pem("PRIVATE KEY", key.serialized_der()));
-    text.push_str(&key);
+    let intermediates: String = intermediates
+        .iter()
+        .map(|intermediate| pem("CERTIFICATE", intermediate))
+        .collect();
+    let parts = [certificate.as_str(), &key, &intermediates];
+    let length = parts.iter().map(|part| part.len()).sum();
+    let mut text = Zeroizing::new(String::with_capacity(length));
+    parts.iter().for_each(|part| text.push_str(part));
     text
 }
 

@@ -12,6 +12,7 @@ use spiffe::TrustDomain;
 use super::{RootCommandError, RootMode};
 use crate::certificate_authority::{
     authority::IssuingAuthority,
+    authority_facts::InvalidAuthority,
     file_replacement::read_named,
     key_store::{DataDirectory, KeyStoreError, parse_chain, parse_key},
     root::NewIssuingAuthority,
@@ -67,7 +68,10 @@ pub fn import_authority(
         Some(path) => Some(read_roots(path, &import.trust_domain)?),
         None => None,
     };
-    let bundle = data.as_its_owner(|| roots(&import.trust_domain, added, &data))?;
+    let bundle = data.as_its_owner(|| {
+        check_trust_domain(&data, &import.trust_domain)?;
+        roots(&import.trust_domain, added, &data)
+    })?;
     authority.root_in(&bundle)?;
     check_as_peers_do(&authority, &bundle, now)?;
 
@@ -93,6 +97,25 @@ pub fn import_authority(
         trust_bundle: data.trust_bundle(),
         warnings: authority.warnings().to_vec(),
     })
+}
+
+/// That the mesh is not of another trust domain: the control plane would not start any more. What
+/// else is wrong with the issuing CA before, an import may repair.
+fn check_trust_domain(
+    data: &DataDirectory,
+    trust_domain: &TrustDomain,
+) -> Result<(), RootCommandError> {
+    match data.read_issuing_authority(trust_domain) {
+        Err(KeyStoreError::Authority {
+            error: InvalidAuthority::OtherTrustDomain { found, expected },
+            ..
+        }) => Err(RootCommandError::OtherMesh {
+            data_dir: data.path().to_owned(),
+            mesh: found,
+            imported: expected,
+        }),
+        _ => Ok(()),
+    }
 }
 
 fn read_roots(path: &Path, trust_domain: &TrustDomain) -> Result<TrustBundle, KeyStoreError> {

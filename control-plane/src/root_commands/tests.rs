@@ -227,3 +227,29 @@ fn a_timer_leaves_alone_what_a_person_renews() {
     assert!(!renewal_is_due(&places, &trust_domain(), now()).unwrap());
     assert!(renewal_is_due(&places, &trust_domain(), now() + 16 * DAY).unwrap());
 }
+
+#[test]
+fn an_import_never_turns_a_mesh_into_one_of_another_trust_domain() {
+    let (ours, other) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let report = init_root(&places(&ours), &new(), now()).unwrap();
+    let before = std::fs::read(&report.issuing_authority).unwrap();
+    let elsewhere = NewRoot {
+        trust_domain: TrustDomain::new("other.test").unwrap(),
+        ..new()
+    };
+    let given = init_root(&places(&other), &elsewhere, now()).unwrap();
+    let import = |data_dir: PathBuf| Import {
+        data_dir,
+        trust_domain: elsewhere.trust_domain.clone(),
+        chain: given.issuing_authority.clone(),
+        key: given.issuing_authority.clone(),
+        roots: Some(given.trust_bundle.clone()),
+    };
+    let refused = import_authority(&import(places(&ours).data_dir), now()).unwrap_err();
+    let words = "is of trust domain mesh.test, not other.test: nothing is written";
+    assert!(refused.to_string().contains(words), "{refused}");
+    assert_eq!(std::fs::read(&report.issuing_authority).unwrap(), before);
+    // where no mesh is yet, it makes one
+    let empty = TempDir::new().unwrap();
+    import_authority(&import(places(&empty).data_dir), now()).unwrap();
+}

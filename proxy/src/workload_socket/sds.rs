@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use mesh_lite_proto::{
     secret_discovery::{
-        BundleForm, DEFAULT_SVID, OWN_BUNDLE, Secrets, ToldRejections, VersionedSecret,
+        BundleForm, Secrets, ToldRejections, VersionedSecret,
         service::{SecretEvent, SecretSource, SecretSources, answer_once},
     },
     wire::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse},
@@ -53,22 +53,16 @@ impl SecretSources for LocalSources {
         })
     }
 
-    async fn fetch(
-        &self,
-        mut request: Request<DiscoveryRequest>,
-    ) -> Result<DiscoveryResponse, Status> {
+    async fn fetch(&self, request: Request<DiscoveryRequest>) -> Result<DiscoveryResponse, Status> {
         caller_of(&request)?;
-        let request = request.get_mut();
-        if request.resource_names.is_empty() {
-            request.resource_names = [DEFAULT_SVID, OWN_BUNDLE].map(str::to_owned).to_vec();
-        }
+        let request = request.get_ref();
         let now = Now {
             served: Arc::clone(&self.served.borrow()),
             clock: self.clock,
         };
         answer_once(&now, request).ok_or_else(|| {
             self.metrics
-                .local_secrets(LocalSecret::Unknown, request.resource_names.len());
+                .local_secrets(LocalSecret::Unknown, request.resource_names.len().max(1));
             Status::not_found(
                 "there is none of these secrets now. \"default\" and the own SPIFFE ID are there once the sidecar \
                  has its certificate (`mesh-lite identity` says why not); ROOTCA, ALL and spiffe://TRUST-DOMAIN are \
