@@ -8,12 +8,15 @@ use clap::{Parser, Subcommand};
 
 mod control_plane;
 mod demo;
+mod explain;
 mod identity;
 mod logging;
+mod policy;
 mod private_memory;
 mod proxy;
 mod redirect;
 mod root;
+mod strict_ready;
 mod token;
 
 #[global_allocator]
@@ -54,6 +57,12 @@ enum Role {
     Token(token::Args),
     /// Say whose certificate a sidecar has, until when, renewed when, and why not.
     Identity(identity::Args),
+    /// Say why a connection was allowed or denied, or would be.
+    Explain(explain::Args),
+    /// Lint, test, plan, replay and suggest policy.
+    Policy(policy::Args),
+    /// Say who still speaks plaintext to whom, and whether STRICT would cut anybody.
+    StrictReady(strict_ready::Args),
     /// Print the version.
     Version,
 }
@@ -81,6 +90,9 @@ fn run(role: Role) -> anyhow::Result<ExitCode> {
         Role::Root(args) => root::run(args),
         Role::Token(args) => token::run(args),
         Role::Identity(args) => identity::run(&args),
+        Role::Explain(args) => explain::run(&args),
+        Role::Policy(args) => policy::run(&args),
+        Role::StrictReady(args) => strict_ready::run(&args),
         Role::Version => {
             println!("mesh-lite {}", env!("CARGO_PKG_VERSION"));
             Ok(ExitCode::SUCCESS)
@@ -97,7 +109,12 @@ impl Role {
             | Self::Proxy(_)
             | Self::Root(_)
             | Self::Token(_) => true,
-            Self::Redirect(_) | Self::Identity(_) | Self::Version => false,
+            Self::Redirect(_)
+            | Self::Identity(_)
+            | Self::Explain(_)
+            | Self::Policy(_)
+            | Self::StrictReady(_)
+            | Self::Version => false,
         }
     }
 }

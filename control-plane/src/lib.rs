@@ -24,6 +24,7 @@ mod metrics;
 mod open_files;
 pub mod outbound_rules;
 pub mod policy_index;
+pub mod policy_review;
 mod remote_keys;
 pub mod root_commands;
 mod serving_identity;

@@ -29,7 +29,7 @@ use crate::{
 const MAX_FILES: usize = 2048;
 
 /// File name, and its bytes or why they can't be read.
-type Files = BTreeMap<String, Result<Vec<u8>, String>>;
+pub(crate) type Files = BTreeMap<String, Result<Vec<u8>, String>>;
 
 /// Reads the directory and publishes what its documents say.
 pub(crate) struct DirectoryOfFiles {
@@ -160,7 +160,7 @@ fn in_words(problem: &Problem) -> String {
 
 /// A file that can't be read counts as one unreadable document, so that what it said before
 /// stays and, where nothing was said before, is denied.
-fn documents_of(name: &str, content: &Result<Vec<u8>, String>) -> Documents {
+pub(crate) fn documents_of(name: &str, content: &Result<Vec<u8>, String>) -> Documents {
     match content {
         Ok(bytes) => split(name, bytes),
         Err(reason) => {
@@ -255,7 +255,7 @@ fn defined_twice(documents: &[&RawDocument]) -> String {
     )
 }
 
-fn read_files(directory: &Path) -> Result<Files, DirectoryError> {
+pub(crate) fn read_files(directory: &Path) -> Result<Files, DirectoryError> {
     let fail = |error| DirectoryError::List {
         directory: directory.to_owned(),
         error,
@@ -280,7 +280,7 @@ fn read_files(directory: &Path) -> Result<Files, DirectoryError> {
 }
 
 /// One byte more than is allowed, so that whoever splits it sees that it is too long.
-fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+pub(crate) fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     let limit = u64::try_from(MAX_FILE)
         .unwrap_or(u64::MAX)
         .saturating_add(1);

@@ -1,0 +1,15 @@
+//! Looking at policy before it is in force: what is wrong with documents, what they would do to
+//! connections that were recorded, and what policy those connections would need.
+//!
+//! ```text
+//!   files ── documents ──┬─ lint           what is odd about them
+//!                        ├─ plan, replay   which recorded connections they would flip
+//!   recordings ──────────┼─ suggest        the least policy that lets them through
+//!                        └─ strict_ready   who still speaks plaintext
+//! ```
+//! Everything is decided by [`PolicyIndex`](crate::policy_index::PolicyIndex) and `decide`, as the
+//! control plane and the sidecars do; nothing here decides by itself.
+
+pub use self::documents::{Documents, ReadError, ReviewSettings, ReviewedWorkload};
+
+mod documents;

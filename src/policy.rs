@@ -1,0 +1,49 @@
+//! `mesh-lite policy`: what policy does, before it does it.
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+mod documents;
+mod lint;
+mod plan;
+mod replay;
+mod schema;
+mod suggest;
+mod test;
+
+pub(crate) use documents::DocumentArgs;
+
+/// What policy does, before it does it.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    tool: Tool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Tool {
+    /// Say everything that is wrong or odd with documents, each with file and line.
+    Lint(lint::Args),
+    /// Run the tests that policies carry.
+    Test(test::Args),
+    /// Say what documents would close and open among the connections of running sidecars.
+    Plan(plan::Args),
+    /// Judge recorded connections by other documents: which would flip, and by which rule.
+    Replay(replay::Args),
+    /// Write the least policy that lets recorded connections through.
+    Suggest(suggest::Args),
+    /// Print the JSON Schema of documents, for editors.
+    Schema,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    match &args.tool {
+        Tool::Lint(args) => lint::run(args),
+        Tool::Test(args) => test::run(args),
+        Tool::Plan(args) => plan::run(args),
+        Tool::Replay(args) => replay::run(args),
+        Tool::Suggest(args) => suggest::run(args),
+        Tool::Schema => Ok(schema::run()),
+    }
+}

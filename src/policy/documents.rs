@@ -1,0 +1,80 @@
+//! Which documents a tool looks at, and how a control plane would read them.
+
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+use ipnet::IpNet;
+use mesh_lite_control_plane::{
+    outbound_rules::OutboundRules,
+    policy_index::ShippedDefaults,
+    policy_review::{Documents, ReadError, ReviewSettings},
+};
+use mesh_lite_proto::{
+    identity::parse_trust_domain,
+    sidecar::{DEFAULT_MESH_NAMESPACE, DEFAULT_TRUST_DOMAIN},
+};
+use spiffe::TrustDomain;
+
+/// The same settings as the control plane's, by the same names: documents mean what they mean
+/// there.
+#[derive(Debug, clap::Args)]
+pub(crate) struct DocumentArgs {
+    #[arg(long, env = "MESH_LITE_TRUST_DOMAIN", value_parser = parse_trust_domain, default_value = DEFAULT_TRUST_DOMAIN)]
+    pub(crate) trust_domain: TrustDomain,
+    /// Policy in this namespace is for the whole mesh.
+    #[arg(long, env = "MESH_LITE_MESH_NAMESPACE", default_value = DEFAULT_MESH_NAMESPACE)]
+    mesh_namespace: String,
+    /// What holds where no document says anything.
+    #[arg(long, env = "MESH_LITE_SHIPPED", value_enum, default_value_t = Shipped::Strict)]
+    shipped: Shipped,
+    /// Addresses inside the mesh. Private ranges, if none are named.
+    #[arg(
+        long,
+        env = "MESH_LITE_MESH_CIDRS",
+        value_delimiter = ',',
+        value_name = "CIDRS"
+    )]
+    mesh_cidrs: Vec<IpNet>,
+    /// Exceptions: addresses that count as outside.
+    #[arg(
+        long,
+        env = "MESH_LITE_EXTERNAL_CIDRS",
+        value_delimiter = ',',
+        value_name = "CIDRS"
+    )]
+    external_cidrs: Vec<IpNet>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Shipped {
+    /// STRICT, and DENY by default: `--config-dir`, `demo`, `install --strict`.
+    Strict,
+    /// PERMISSIVE: `install`.
+    Permissive,
+}
+
+impl DocumentArgs {
+    pub(crate) fn settings(&self) -> ReviewSettings {
+        ReviewSettings {
+            trust_domain: self.trust_domain.clone(),
+            mesh_namespace: self.mesh_namespace.clone(),
+            shipped: match self.shipped {
+                Shipped::Strict => ShippedDefaults::STRICT,
+                Shipped::Permissive => ShippedDefaults::PERMISSIVE,
+            },
+            outbound: OutboundRules {
+                mesh_cidrs: self.mesh_cidrs.clone(),
+                external_cidrs: self.external_cidrs.clone(),
+                ..OutboundRules::default()
+            },
+        }
+    }
+
+    /// Reads files, and the `.yaml` and `.yml` files of directories.
+    ///
+    /// # Errors
+    /// If a path can't be read at all.
+    pub(crate) fn read(&self, paths: &[PathBuf]) -> Result<Documents, ReadError> {
+        Documents::read(paths, &self.settings())
+    }
+}
