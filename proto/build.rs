@@ -20,6 +20,19 @@ const MAY_HOLD_A_KEY: &[&str] = &[
     ".envoy.service.discovery.v3.Resource",
 ];
 
+/// What a sidecar shows of its policy, and tools read back, as JSON of the message itself.
+const SHOWN_AS_JSON: &[&str] = &[
+    "PolicySnapshot",
+    "MutualTls",
+    "SourceRef",
+    "AuthorizationPolicy",
+    "Rule",
+    "PeerMatch",
+    "OperationMatch",
+    "Eviction",
+    "BrokenDocument",
+];
+
 #[expect(
     clippy::disallowed_methods,
     reason = "cargo tells a build script its directory so"
@@ -29,9 +42,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     let descriptors = protox::compile(FILES, ["schema"])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure()
+    let mut builder = tonic_prost_build::configure()
         .build_transport(true)
-        .skip_debug(MAY_HOLD_A_KEY)
-        .compile_fds(descriptors)?;
+        .skip_debug(MAY_HOLD_A_KEY);
+    for message in SHOWN_AS_JSON {
+        let path = format!(".mesh_lite.v1.{message}");
+        builder = builder
+            .type_attribute(&path, "#[derive(serde::Serialize, serde::Deserialize)]")
+            // one that this build does not know would be dropped, and with it what it narrows
+            .type_attribute(&path, "#[serde(deny_unknown_fields)]");
+    }
+    builder.compile_fds(descriptors)?;
     Ok(())
 }

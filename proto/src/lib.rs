@@ -8,12 +8,14 @@
 //!   workload_directory                      who must answer at an address
 //!   document                                YAML documents, each with file and line
 //!   authorization                           who may connect: documents, and one pure decision
+//!   decision_record                         what a sidecar remembers of its decisions
 //!   tunnel                                  what two sidecars say inside TLS
 //!   sidecar                                 names and numbers
 //!   wire                                    generated messages; only conversions touch them
 //! ```
 
 pub mod authorization;
+pub mod decision_record;
 pub mod document;
 pub mod identity;
 pub mod secret_discovery;

@@ -1,0 +1,387 @@
+//! What one sidecar recorded: read from a saved page `/decisions` or from an access log.
+
+use std::{
+    collections::HashMap,
+    collections::hash_map::{DefaultHasher, Entry},
+    fmt,
+    hash::{Hash, Hasher},
+    io::{self, BufRead, Read},
+    time::SystemTime,
+};
+
+use super::{
+    ConnectionId, DecisionRecord, Direction, Utc,
+    line::{self, Closed, Decided, Dropped, Header, Line, Wrong},
+};
+use crate::identity::WorkloadId;
+
+/// Bytes of one line. The longest that a sidecar writes has two identities of 2 KiB, four more
+/// texts of about 1 KiB, and what dry runs recorded.
+pub const MAX_LINE: usize = 64 * 1024;
+/// Bytes of one recording: the access log of half a million connections.
+pub const MAX_RECORDING: u64 = 256 * 1024 * 1024;
+/// Distinct records of one recording: about 200 MB of memory.
+pub const MAX_RECORDS: usize = 256 * 1024;
+/// Bytes of a workload's `namespace/name`: twice a name of Kubernetes, and the slash.
+const MAX_WORKLOAD: usize = 2 * 253 + 1;
+
+/// Everything that one sidecar remembers of its decisions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recording {
+    /// `namespace/name`; an access log does not say it.
+    pub workload: Option<Box<str>>,
+    /// The workload's own; `None`: no line says it.
+    pub identity: Option<WorkloadId>,
+    /// Since when everything was recorded.
+    pub since: SystemTime,
+    pub until: SystemTime,
+    /// Records, or lines of a log, that were lost. What they held nobody knows: a tool that must
+    /// not overlook anything refuses to vouch if there are any.
+    pub forgotten: u64,
+    /// Those of them that may have stood for something that was let through.
+    pub forgotten_let_through: u64,
+    pub records: Vec<DecisionRecord>,
+}
+
+impl Recording {
+    /// Reads a saved page `/decisions`, or an access log. Of a log that is being written, the
+    /// last line may be there in part.
+    ///
+    /// # Errors
+    /// Names file and line of the first line that is not one a sidecar writes: nothing is passed
+    /// over, as a tool would then vouch for what it has not read.
+    pub fn read(name: &str, input: impl BufRead) -> Result<Self, InvalidRecording> {
+        let mut reading = Reading::default();
+        let mut input = input.take(MAX_RECORDING + 1);
+        let mut bytes = Vec::new();
+        let mut number = 0_u64;
+        let mut size = 0_u64;
+        loop {
+            number += 1;
+            let invalid = |reason: Wrong| InvalidRecording::new(name, number, reason);
+            bytes.clear();
+            let mut line = input.by_ref().take(MAX_LINE as u64 + 1);
+            let read = line
+                .read_until(b'\n', &mut bytes)
+                .map_err(|error| invalid(cant_be_read(&error)))?;
+            if read == 0 {
+                break;
+            }
+            size += read as u64;
+            if size > MAX_RECORDING {
+                return Err(invalid(format!(
+                    "a recording has at most {} MiB: split it by time",
+                    MAX_RECORDING >> 20
+                )));
+            }
+            let is_whole = bytes.ends_with(b"\n");
+            if !is_whole && bytes.len() > MAX_LINE {
+                return Err(invalid(format!(
+                    "a line has at most {} KiB",
+                    MAX_LINE >> 10
+                )));
+            }
+            match (reading.take(&bytes), is_whole) {
+                (Ok(()), _) => {}
+                // being written
+                (Err(Unreadable::NotALine(_)), false) if !reading.is_page() => {}
+                (Err(Unreadable::NotALine(wrong) | Unreadable::Wrong(wrong)), _) => {
+                    return Err(invalid(wrong));
+                }
+            }
+        }
+        reading
+            .finish()
+            .map_err(|wrong| InvalidRecording::new(name, number, wrong))
+    }
+
+    /// As the page `/decisions` shows it, and as [`Self::read`] reads it.
+    #[must_use]
+    pub fn to_lines(&self) -> String {
+        let mut lines = String::new();
+        let header = Header {
+            workload: self.workload.clone(),
+            identity: self.identity.as_ref().map(|id| id.as_str().into()),
+            since: Utc(self.since).to_string().into(),
+            until: Utc(self.until).to_string().into(),
+            forgotten: self.forgotten,
+            forgotten_let_through: self.forgotten_let_through,
+            records: self.records.len() as u64,
+        };
+        Line::Recording(header).write(&mut lines);
+        for record in &self.records {
+            Line::Decision(Decided::of(record)).write(&mut lines);
+        }
+        lines
+    }
+
+    /// The record that names this connection.
+    #[must_use]
+    pub fn of_connection(&self, id: ConnectionId) -> Option<&DecisionRecord> {
+        self.records
+            .iter()
+            .find(|record| record.connections.contains(&id))
+    }
+}
+
+/// What a source gives instead of a line.
+enum Unreadable {
+    /// It may be a part of one.
+    NotALine(Wrong),
+    /// It is one, which says what can't be.
+    Wrong(Wrong),
+}
+
+impl From<Wrong> for Unreadable {
+    fn from(wrong: Wrong) -> Self {
+        Self::Wrong(wrong)
+    }
+}
+
+/// A recording in the making.
+#[derive(Default)]
+struct Reading {
+    /// Of a saved page, whose first line it is.
+    header: Option<Header>,
+    /// Lines of a page after its header.
+    listed: u64,
+    /// Times of the first and the latest line of a log.
+    span: Option<(SystemTime, SystemTime)>,
+    identity: Option<WorkloadId>,
+    dropped: u64,
+    records: Vec<DecisionRecord>,
+    /// By hash of what tells records apart.
+    places: HashMap<u64, Vec<usize>>,
+    /// Connections of a log that no line has closed yet, and the record of each.
+    open: HashMap<ConnectionId, usize>,
+    /// Start of the latest run that the log holds lines of.
+    run: u64,
+}
+
+impl Reading {
+    fn is_page(&self) -> bool {
+        self.header.is_some()
+    }
+
+    fn take(&mut self, bytes: &[u8]) -> Result<(), Unreadable> {
+        let text = std::str::from_utf8(bytes)
+            .map_err(|_| Unreadable::NotALine("it is not UTF-8".to_owned()))?;
+        if text.trim_ascii().is_empty() {
+            return Ok(());
+        }
+        let line = Line::read(text).map_err(Unreadable::NotALine)?;
+        let is_first = self.header.is_none() && self.span.is_none();
+        match (line, self.is_page()) {
+            (Line::Recording(header), _) if is_first => self.header = Some(header),
+            (Line::Recording(_), _) => {
+                return Err("a recording begins here: give each its own file".to_owned())?;
+            }
+            (Line::Decision(decided), true) => {
+                self.listed += 1;
+                let record = decided.into_record()?;
+                self.add(record)?;
+            }
+            (Line::Decision(_), false) => {
+                return Err(
+                    "a record of a saved page, whose first line is missing: save the whole page"
+                        .to_owned(),
+                )?;
+            }
+            (_, true) => return Err("a line of an access log in a saved page".to_owned())?,
+            (Line::Open(decided), false) => self.opened(decided)?,
+            (Line::Close(closed), false) => self.closed(&closed)?,
+            (Line::Dropped(dropped), false) => self.dropped(&dropped)?,
+        }
+        Ok(())
+    }
+
+    fn opened(&mut self, decided: Decided) -> Result<(), Wrong> {
+        let (id, record) = decided.into_connection()?;
+        self.at(record.last);
+        self.is_of(own_identity(&record))?;
+        self.run_of(id);
+        let is_open = record.is_let_through();
+        let place = self.add(record)?;
+        if is_open {
+            self.open.insert(id, place);
+        }
+        Ok(())
+    }
+
+    fn closed(&mut self, closed: &Closed) -> Result<(), Wrong> {
+        self.at(line::time("time", &closed.time)?);
+        let id = line::connection(&closed.conn_id)?;
+        self.run_of(id);
+        // of a connection that was opened before this log begins there is nothing to end
+        self.open.remove(&id);
+        Ok(())
+    }
+
+    fn dropped(&mut self, dropped: &Dropped) -> Result<(), Wrong> {
+        self.at(line::time("time", &dropped.time)?);
+        self.dropped = self.dropped.saturating_add(dropped.lines);
+        Ok(())
+    }
+
+    fn at(&mut self, time: SystemTime) {
+        let (since, until) = self.span.get_or_insert((time, time));
+        *since = (*since).min(time);
+        *until = (*until).max(time);
+    }
+
+    /// A log tells of one workload: which policies select it could not be known otherwise.
+    fn is_of(&mut self, identity: Option<WorkloadId>) -> Result<(), Wrong> {
+        match (&self.identity, identity) {
+            (Some(known), Some(other)) if *known != other => Err(format!(
+                "this is {other}'s log, and what comes before is {known}'s: give each sidecar's \
+                 log its own file"
+            )),
+            (None, Some(identity)) => {
+                self.identity = Some(identity);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The connections of an earlier run ended with it, without a line.
+    fn run_of(&mut self, id: ConnectionId) {
+        if id.run() > self.run {
+            self.run = id.run();
+            self.open.clear();
+        }
+    }
+
+    /// Adds a record to its like, and tells where it is.
+    fn add(&mut self, record: DecisionRecord) -> Result<usize, Wrong> {
+        let mut hasher = DefaultHasher::new();
+        record.distinct().hash(&mut hasher);
+        let places = match self.places.entry(hasher.finish()) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(Vec::new()),
+        };
+        for place in &*places {
+            if let Some(like) = self.records.get_mut(*place)
+                && like.distinct() == record.distinct()
+            {
+                like.merge(record);
+                return Ok(*place);
+            }
+        }
+        let place = self.records.len();
+        if place >= MAX_RECORDS {
+            return Err(format!(
+                "a recording has at most {MAX_RECORDS} different records: split it by time"
+            ));
+        }
+        places.push(place);
+        self.records.push(record);
+        Ok(place)
+    }
+
+    fn finish(mut self) -> Result<Recording, Wrong> {
+        for place in self.open.values() {
+            if let Some(record) = self.records.get_mut(*place) {
+                record.open = record.open.saturating_add(1);
+            }
+        }
+        if let Some(header) = self.header.take() {
+            return self.of_page(header);
+        }
+        let (since, until) = self.span.ok_or_else(|| {
+            "nothing is recorded here: this is neither a saved page /decisions nor an access log"
+                .to_owned()
+        })?;
+        Ok(Recording {
+            workload: None,
+            identity: self.identity,
+            since,
+            until,
+            forgotten: self.dropped,
+            // a lost line may have been any line
+            forgotten_let_through: self.dropped,
+            records: self.records,
+        })
+    }
+
+    fn of_page(self, header: Header) -> Result<Recording, Wrong> {
+        if self.listed != header.records {
+            return Err(format!(
+                "the page says that {} records follow, and {} are here: save the whole page",
+                header.records, self.listed
+            ));
+        }
+        if header.forgotten_let_through > header.forgotten {
+            return Err("forgotten_let_through is more than forgotten".to_owned());
+        }
+        if let Some(workload) = &header.workload
+            && !is_workload(workload)
+        {
+            return Err(format!("workload is {workload:?}, not namespace/name"));
+        }
+        Ok(Recording {
+            identity: line::identity("identity", header.identity.as_deref())?,
+            workload: header.workload,
+            since: line::time("since", &header.since)?,
+            until: line::time("until", &header.until)?,
+            forgotten: header.forgotten,
+            forgotten_let_through: header.forgotten_let_through,
+            records: self.records,
+        })
+    }
+}
+
+/// What the workload itself is: the called side of what comes in, the calling one of what goes
+/// out.
+fn own_identity(record: &DecisionRecord) -> Option<WorkloadId> {
+    match record.direction {
+        Direction::Inbound => record.destination.as_ref()?.identity.clone(),
+        Direction::Outbound => record.source.identity.clone(),
+    }
+}
+
+fn is_workload(text: &str) -> bool {
+    let part = |part: &str| {
+        let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+        !part.is_empty() && part.chars().all(known)
+    };
+    text.len() <= MAX_WORKLOAD
+        && text
+            .split_once('/')
+            .is_some_and(|(namespace, name)| part(namespace) && part(name))
+}
+
+fn cant_be_read(error: &io::Error) -> Wrong {
+    format!("it can't be read: {error}")
+}
+
+/// Why a file is no recording.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct InvalidRecording {
+    /// Of the file, as it was given.
+    pub name: Box<str>,
+    /// Counted from 1.
+    pub line: u64,
+    /// In words, without control characters.
+    pub reason: Box<str>,
+}
+
+impl InvalidRecording {
+    fn new(name: &str, line: u64, reason: Wrong) -> Self {
+        Self {
+            name: name.into(),
+            line,
+            reason: reason
+                .chars()
+                .map(|c| if c.is_control() { ' ' } else { c })
+                .collect(),
+        }
+    }
+}
+
+impl fmt::Display for InvalidRecording {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, line, reason } = self;
+        write!(f, "{}:{line}: {reason}", name.escape_debug())
+    }
+}
