@@ -1,7 +1,7 @@
 use std::{net::IpAddr, time::Duration};
 
 use mesh_lite_proto::authorization::{
-    DefaultAction, Eviction, EvictionSubject, MutualTls, SourceRef,
+    DefaultAction, Eviction, EvictionSubject, MutualTls, Policies, SourceRef,
 };
 use rustls_pki_types::{CertificateDer, UnixTime};
 use spiffe::TrustDomain;
@@ -16,6 +16,9 @@ use crate::{
         peer_identity::{PeerIdentity, Role},
     },
 };
+
+mod generated_edits;
+mod many_connections;
 
 struct Mesh {
     root: Authority,
@@ -42,7 +45,7 @@ fn snapshot(default: DefaultAction) -> PolicySnapshot {
             ports: [(9090, MutualTlsMode::Permissive)].into(),
         },
         default_action: Some((default, source())),
-        policies: Vec::new(),
+        policies: Policies::default(),
         evictions: Vec::new(),
         broken: Vec::new(),
     }
@@ -90,15 +93,13 @@ impl Mesh {
         port: u16,
     ) -> Registered {
         let id: ConnectionId = self.ids.next_id();
-        let destination = ([10, 0, 0, 2], port).into();
-        let source = IpAddr::from([10, 0, 0, 1]);
         self.enforcement.live().register(
             id,
             Subject {
                 direction,
                 peer,
-                source,
-                destination,
+                source: IpAddr::from([10, 0, 0, 1]),
+                destination: ([10, 0, 0, 2], port).into(),
             },
         )
     }
