@@ -1,6 +1,6 @@
 //! What a `source` and an `operation` of a rule match.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 use spiffe::TrustDomain;
@@ -92,6 +92,16 @@ impl<'a> Asked<'a> {
             // denies or records must not be escaped by it
             negative_of_nobody: action != PolicyAction::Allow,
         }
+    }
+
+    /// For identity fields alone: a caller who proved this identity, from nowhere.
+    pub(super) fn about_identity(id: &'a WorkloadId, own_trust_domain: &'a TrustDomain) -> Self {
+        let facts = Facts {
+            caller: Caller::Authenticated(id),
+            source: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            port: 0,
+        };
+        Self::new(&facts, own_trust_domain, PolicyAction::Deny)
     }
 
     fn identity<T>(
