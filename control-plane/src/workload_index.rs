@@ -104,8 +104,7 @@ pub(crate) struct ServicePortDocument {
 }
 
 /// A port of the workloads behind a service.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(untagged)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum TargetPort {
     Number(u16),
     /// As the workloads name it; all of them must mean the same number by it.

@@ -9,18 +9,23 @@
 
 use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc};
 
-use serde::de::DeserializeOwned;
-pub use serde_saphyr::Spanned;
-
-pub(crate) use self::header::text_map;
 pub use self::{
+    dialect::Dialect,
     error::{DocumentError, DocumentErrors, Place},
     node::{Entry, Node, Position, Value},
+    refusal_class::RefusalClass,
 };
 
+mod dialect;
 mod error;
+pub mod fields;
 mod header;
+mod layer_7;
+mod misplaced_field;
+pub(crate) mod nearest_name;
 pub mod node;
+mod refusal_class;
+pub mod snippet;
 
 /// A file of documents has at most so many bytes; an object in Kubernetes has at most 1.5 MB,
 /// and no policy comes near either.
@@ -60,6 +65,12 @@ impl Kind {
             Self::Workload => "Workload",
             Self::Service => "Service",
         }
+    }
+
+    /// Whether Istio has it too.
+    #[must_use]
+    const fn is_istios(self) -> bool {
+        matches!(self, Self::AuthorizationPolicy | Self::PeerAuthentication)
     }
 
     /// Whether documents of this kind decide who may connect.
@@ -114,13 +125,23 @@ pub struct RawDocument {
     pub key: DocumentKey,
     /// `metadata.labels`.
     pub labels: BTreeMap<String, String>,
+    /// Where an annotation of Istio's says that the policy is recorded and not enforced.
+    pub dry_run: Option<Position>,
+    /// A document of Istio's in Istio's root namespace: it is for all namespaces.
+    pub for_whole_mesh: bool,
     pub file: Arc<str>,
     /// Line of its first key, counted from 1.
     pub line: u32,
-    text: Box<str>,
-    /// Lines of the file before `text`.
-    lines_before: u32,
-    spec: Result<Node, DocumentErrors>,
+    spec: Spec,
+}
+
+/// What a document says below its header.
+#[derive(Debug, Clone, PartialEq)]
+enum Spec {
+    Readable(Node),
+    /// Something beside it is wrong, so that it does not hold.
+    BesideErrors(Node, DocumentErrors),
+    Unreadable(DocumentErrors),
 }
 
 impl RawDocument {
@@ -129,30 +150,20 @@ impl RawDocument {
     /// # Errors
     /// If the document is no YAML, has no `spec`, or its header is wrong.
     pub const fn spec_node(&self) -> Result<&Node, &DocumentErrors> {
-        self.spec.as_ref()
+        match &self.spec {
+            Spec::Readable(node) => Ok(node),
+            Spec::BesideErrors(_, errors) | Spec::Unreadable(errors) => Err(errors),
+        }
     }
 
-    /// The `spec`, as a type; where a part of it may turn out wrong later, wrap it in [`Spanned`]
-    /// and report with [`Self::error_at`]. Let the type deny unknown fields.
-    ///
-    /// # Errors
-    /// As [`Self::spec_node`], and if the spec is not a `T`.
-    pub fn spec<T: DeserializeOwned>(&self) -> Result<T, DocumentErrors> {
-        self.spec_node().map_err(Clone::clone)?;
-        node::spec_of(&self.text).map_err(|error| {
-            DocumentError::from_parser(&error, &self.file, self.lines_before).into()
-        })
-    }
-
-    /// An error about a part of the spec.
-    pub fn error_at<T>(
-        &self,
-        part: &Spanned<T>,
-        problem: impl Into<String>,
-        remedy: impl Into<String>,
-    ) -> DocumentError {
-        let at = Position::of(&part.referenced).below(self.lines_before);
-        DocumentError::new(Place::new(&self.file, at), problem, remedy)
+    /// The `spec` of a document whose header is wrong: it does not hold, but what is wrong with it
+    /// can be said as well.
+    #[must_use]
+    pub const fn spec_beside_errors(&self) -> Option<&Node> {
+        match &self.spec {
+            Spec::BesideErrors(node, _) => Some(node),
+            Spec::Readable(_) | Spec::Unreadable(_) => None,
+        }
     }
 }
 
@@ -164,6 +175,8 @@ pub struct UnreadableDocument {
     /// Its namespace, if that much could be read.
     pub namespace: Option<Arc<str>>,
     pub name: Option<Arc<str>>,
+    /// As of [`RawDocument`].
+    pub for_whole_mesh: bool,
     /// Whether it may have been meant to decide who connects. False only if it says that it is
     /// something else.
     pub may_be_policy: bool,
@@ -177,28 +190,35 @@ pub struct Documents {
     pub unreadable: Vec<UnreadableDocument>,
 }
 
-/// Splits a file into its documents. `file` is its name as messages shall show it.
+/// Splits a file into its documents, which are mesh-lite's own; others are refused. Istio's are
+/// taken by [`Dialect::split`]. `file` is its name as messages shall show it.
 #[must_use]
 pub fn split(file: &str, bytes: &[u8]) -> Documents {
+    split_as(file, bytes, &Dialect::default())
+}
+
+fn split_as(file: &str, bytes: &[u8], dialect: &Dialect) -> Documents {
     let file: Arc<str> = file.into();
     let mut documents = Documents::default();
     if bytes.len() > MAX_FILE {
         let problem = format!("the file has {} bytes, {MAX_FILE} are allowed", bytes.len());
+        let class = RefusalClass::TooLarge;
         documents
             .unreadable
-            .push(UnreadableDocument::whole_file(&file, 1, problem));
+            .push(UnreadableDocument::whole_file(&file, 1, class, problem));
         return documents;
     }
     for (index, chunk) in chunks(bytes).into_iter().enumerate() {
         if index == MAX_DOCUMENTS {
             let problem = format!("the file has more than {MAX_DOCUMENTS} documents");
             let line = chunk.lines_before.saturating_add(1);
+            let class = RefusalClass::TooManyDocuments;
             documents
                 .unreadable
-                .push(UnreadableDocument::whole_file(&file, line, problem));
+                .push(UnreadableDocument::whole_file(&file, line, class, problem));
             break;
         }
-        match header::read(&file, &chunk) {
+        match header::read(&file, &chunk, dialect) {
             Ok(document) => documents.readable.push(document),
             Err(document) => documents.unreadable.push(*document),
         }
@@ -207,15 +227,16 @@ pub fn split(file: &str, bytes: &[u8]) -> Documents {
 }
 
 impl UnreadableDocument {
-    fn whole_file(file: &Arc<str>, line: u32, problem: String) -> Self {
+    fn whole_file(file: &Arc<str>, line: u32, class: RefusalClass, problem: String) -> Self {
         let place = Place::new(file, Position { line, column: 1 });
         Self {
             file: Arc::clone(file),
             line,
             namespace: None,
             name: None,
+            for_whole_mesh: false,
             may_be_policy: true,
-            errors: DocumentError::new(place, problem, "split it into several files").into(),
+            errors: DocumentError::new(class, place, problem, "split it into several files").into(),
         }
     }
 }

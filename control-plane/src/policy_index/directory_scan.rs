@@ -12,7 +12,7 @@ use mesh_lite_proto::{
     },
     document::{
         DocumentError, DocumentErrors, DocumentKey, Documents, Place, Position, RawDocument,
-        UnreadableDocument,
+        RefusalClass, UnreadableDocument,
     },
 };
 
@@ -167,5 +167,6 @@ fn defined_twice(document: &RawDocument, first: &RawDocument) -> DocumentErrors 
         "{} is defined twice, first at {}:{}",
         document.key, first.file, first.line
     );
-    DocumentError::new(place, problem, "rename one of them or remove it").into()
+    let (class, remedy) = (RefusalClass::DefinedTwice, "rename one of them or remove it");
+    DocumentError::new(class, place, problem, remedy).into()
 }

@@ -10,7 +10,10 @@ use mesh_lite_proto::{
         BrokenDocument, Eviction, EvictionSubject, SourceRef,
         document::{Loaded, Unloadable},
     },
-    document::{DocumentError, DocumentErrors, DocumentKey, Kind, Place, Position, RawDocument},
+    document::{
+        DocumentError, DocumentErrors, DocumentKey, Kind, Place, Position, RawDocument,
+        RefusalClass,
+    },
 };
 
 use super::{Held, PolicyIndex, Selected};
@@ -59,7 +62,8 @@ impl PolicyIndex {
             return loaded;
         };
         let place = Place::new(&document.file, place_of_subject(document));
-        errors.push(DocumentError::new(place, problem, remedy));
+        let class = RefusalClass::EvictionNotPermitted;
+        errors.push(DocumentError::new(class, place, problem, remedy));
         match DocumentErrors::check((), errors) {
             Ok(()) => loaded,
             Err(errors) => Err(Unloadable {

@@ -12,7 +12,7 @@ use std::{
 
 use mesh_lite_proto::document::{
     DocumentError, DocumentErrors, DocumentKey, Documents, Kind, MAX_FILE, Place, Position,
-    RawDocument, UnreadableDocument, split,
+    RawDocument, RefusalClass, UnreadableDocument, split,
 };
 use spiffe::TrustDomain;
 use tokio::sync::watch;
@@ -167,12 +167,14 @@ pub(crate) fn documents_of(name: &str, content: &Result<Vec<u8>, String>) -> Doc
             let file: Arc<str> = name.into();
             let place = Place::new(&file, Position { line: 1, column: 1 });
             let remedy = "let the control plane read it, or remove it";
-            let errors = DocumentError::new(place, reason.clone(), remedy).into();
+            let class = RefusalClass::UnreadableFile;
+            let errors = DocumentError::new(class, place, reason.clone(), remedy).into();
             let unreadable = UnreadableDocument {
                 file,
                 line: 1,
                 namespace: None,
                 name: None,
+                for_whole_mesh: false,
                 may_be_policy: true,
                 errors,
             };

@@ -6,15 +6,15 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use spiffe::TrustDomain;
 
-use self::fields::Fields;
+pub use self::selector::Selector;
 use super::{DefaultAction, Eviction, EvictionSubject, MutualTlsMode, Policy, SourceRef};
-use crate::document::{DocumentErrors, Kind, RawDocument};
+use crate::document::{DocumentErrors, Kind, Node, RawDocument, RefusalClass, fields::Fields};
 
 mod eviction;
-mod fields;
 mod peer_authentication;
 mod policy_tests;
 mod rules;
+mod selector;
 
 /// A document that could be loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,25 +43,6 @@ pub struct PeerAuthentication {
     pub says_disable: bool,
 }
 
-/// Which workloads of a document's scope it is for: those that have all of these labels.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Selector(BTreeMap<String, String>);
-
-impl Selector {
-    #[must_use]
-    pub fn selects(&self, labels: &BTreeMap<String, String>) -> bool {
-        self.0
-            .iter()
-            .all(|(key, value)| labels.get(key) == Some(value))
-    }
-
-    /// Whether it selects the whole scope.
-    #[must_use]
-    pub fn is_everybody(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
 /// A document that can't be loaded, and what it would have been about as far as that is clear.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unloadable {
@@ -79,31 +60,55 @@ pub struct Unloadable {
 /// # Errors
 /// Everything that is wrong with it, each with file, line and column.
 pub fn load(document: &RawDocument, own_trust_domain: &TrustDomain) -> Result<Loaded, Unloadable> {
-    let spec = document.spec_node().map_err(|errors| Unloadable {
-        errors: errors.clone(),
-        selector: None,
-        subject: None,
-        tests_failed: false,
-    })?;
+    match document.spec_node() {
+        Ok(spec) => load_spec(spec, document, Some(own_trust_domain)),
+        Err(of_header) => {
+            let beside = document.spec_beside_errors();
+            let of_spec = beside.and_then(|spec| load_spec(spec, document, None).err());
+            let of_spec = of_spec.iter().flat_map(|unloadable| unloadable.errors.iter());
+            Err(Unloadable {
+                errors: of_header.and(of_spec.cloned()),
+                // whom it is for may be what is wrong
+                selector: None,
+                subject: None,
+                tests_failed: false,
+            })
+        }
+    }
+}
+
+/// Without a trust domain its tests are not run.
+fn load_spec(
+    spec: &Node,
+    document: &RawDocument,
+    own_trust_domain: Option<&TrustDomain>,
+) -> Result<Loaded, Unloadable> {
     let source = SourceRef {
         document: format!("{}/{}", document.key.namespace, document.key.name).into(),
         file: Arc::clone(&document.file),
         line: document.line,
     };
     let mut fields = Fields::new(&document.file);
-    let mut subject = None;
+    let (mut selector, mut subject) = (None, None);
     let mut tests_failed = false;
     let loaded = match document.key.kind {
         Kind::AuthorizationPolicy => {
-            let policy = rules::read(spec, &source, &document.key.namespace, &mut fields);
-            if fields.is_clean() {
-                policy_tests::run(spec, &policy, own_trust_domain, &mut fields);
+            selector = selector::read(spec, &mut fields);
+            let header = rules::Header {
+                source: &source,
+                namespace: &document.key.namespace,
+                dry_run: document.dry_run,
+            };
+            let policy = rules::read(spec, &header, selector.as_ref(), &mut fields);
+            if let (true, Some(own)) = (fields.is_clean(), own_trust_domain) {
+                policy_tests::run(spec, &policy, own, &mut fields);
                 tests_failed = !fields.is_clean();
             }
             Some(Loaded::AuthorizationPolicy(policy))
         }
         Kind::PeerAuthentication => {
-            let loaded = peer_authentication::read(spec, source, &mut fields);
+            selector = selector::read(spec, &mut fields);
+            let loaded = peer_authentication::read(spec, source, selector.as_ref(), &mut fields);
             Some(Loaded::PeerAuthentication(loaded))
         }
         Kind::Eviction => {
@@ -112,15 +117,12 @@ pub fn load(document: &RawDocument, own_trust_domain: &TrustDomain) -> Result<Lo
             eviction.map(Loaded::Eviction)
         }
         kind @ (Kind::Workload | Kind::Service) => {
-            fields.error(
-                spec.at,
-                format!("a {kind} decides nothing"),
-                "load it as what it is",
-            );
+            let problem = format!("a {kind} decides nothing");
+            let remedy = "load it as what it is";
+            fields.error(RefusalClass::UnknownKind, spec.at, problem, remedy);
             None
         }
     };
-    let selector = fields.selector.take();
     fields.finish(spec, loaded).map_err(|errors| Unloadable {
         errors,
         selector,

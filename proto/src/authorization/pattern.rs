@@ -191,10 +191,7 @@ pub fn parse_ip_block(text: &str) -> Result<IpNet, InvalidMatch> {
 /// # Errors
 /// If it is not a number from 1 to 65535.
 pub fn parse_port(text: &str) -> Result<u16, InvalidMatch> {
-    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    text.parse()
-        .ok()
-        .filter(|port| digits && *port != 0)
+    crate::document::fields::parse_port(text)
         .ok_or_else(|| InvalidMatch::Port(text.to_owned()))
 }
 

@@ -2,9 +2,9 @@
 
 use std::{fmt, sync::Arc};
 
-use serde_saphyr::{MessageFormatter, UserMessageFormatter};
+use serde_saphyr::{Error as ParserError, MessageFormatter, UserMessageFormatter};
 
-use super::Position;
+use super::{Position, RefusalClass};
 
 /// Beyond this many, one more error of the same file tells nobody anything.
 const MAX_ERRORS: usize = 50;
@@ -35,6 +35,7 @@ impl fmt::Display for Place {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{place}: {problem}; {remedy}")]
 pub struct DocumentError {
+    pub class: RefusalClass,
     pub place: Place,
     pub problem: String,
     /// What to do about it.
@@ -42,8 +43,14 @@ pub struct DocumentError {
 }
 
 impl DocumentError {
-    pub fn new(place: Place, problem: impl Into<String>, remedy: impl Into<String>) -> Self {
+    pub fn new(
+        class: RefusalClass,
+        place: Place,
+        problem: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
         Self {
+            class,
             place,
             problem: problem.into(),
             remedy: remedy.into(),
@@ -51,11 +58,7 @@ impl DocumentError {
     }
 
     /// `lines_before`: lines of the file before the text that was parsed.
-    pub(super) fn from_parser(
-        error: &serde_saphyr::Error,
-        file: &Arc<str>,
-        lines_before: u32,
-    ) -> Self {
+    pub(super) fn from_parser(error: &ParserError, file: &Arc<str>, lines_before: u32) -> Self {
         let at = error
             .location()
             .map_or(Position { line: 1, column: 1 }, |location| {
@@ -66,7 +69,44 @@ impl DocumentError {
             .format_message(error.without_snippet())
             .escape_debug()
             .to_string();
-        Self::new(Place::new(file, at), problem, "correct the document")
+        let (class, remedy) = class_and_remedy(error.without_snippet());
+        Self::new(class, Place::new(file, at), problem, remedy)
+    }
+}
+
+/// What the parser refuses, and what to do. Most of it is no YAML at all.
+fn class_and_remedy(error: &ParserError) -> (RefusalClass, &'static str) {
+    match error {
+        ParserError::DuplicateMappingKey { .. } => (
+            RefusalClass::DuplicateKey,
+            "remove one of the two; of two lists make one",
+        ),
+        ParserError::MergeKeyNotAllowed { .. }
+        | ParserError::MergeValueNotMapOrSeqOfMaps { .. } => (
+            RefusalClass::MergeKey,
+            "write the fields out where they hold",
+        ),
+        ParserError::UnsupportedTag { .. }
+        | ParserError::TaggedScalarCannotDeserializeIntoString { .. } => (
+            RefusalClass::YamlTag,
+            "remove the tag; put a text in quotes",
+        ),
+        ParserError::Budget { .. }
+        | ParserError::AliasReplayCounterOverflow { .. }
+        | ParserError::AliasReplayLimitExceeded { .. }
+        | ParserError::AliasExpansionLimitExceeded { .. }
+        | ParserError::AliasReplayStackDepthExceeded { .. } => (
+            RefusalClass::TooComplex,
+            "split the document, or write it without aliases",
+        ),
+        ParserError::AliasError { error, .. } => class_and_remedy(error),
+        ParserError::SerdeInvalidType { .. } | ParserError::NonFiniteFloat { .. } => {
+            (RefusalClass::WrongType, "write a text, in quotes")
+        }
+        _ => (
+            RefusalClass::NotYaml,
+            "correct this place; what stands behind it is not read before",
+        ),
     }
 }
 
@@ -78,13 +118,22 @@ impl DocumentErrors {
     /// `Ok(value)` if nothing is wrong.
     ///
     /// # Errors
-    /// The errors, if there are any.
-    pub fn check<T>(value: T, errors: Vec<DocumentError>) -> Result<T, Self> {
+    /// The errors, if there are any, in the order of their places.
+    pub fn check<T>(value: T, mut errors: Vec<DocumentError>) -> Result<T, Self> {
         if errors.is_empty() {
             Ok(value)
         } else {
+            errors.sort_by_key(|error| error.place.at);
             Err(Self(errors))
         }
+    }
+
+    /// These and others, in the order of their places.
+    #[must_use]
+    pub fn and(&self, others: impl IntoIterator<Item = DocumentError>) -> Self {
+        let mut all: Vec<DocumentError> = self.0.iter().cloned().chain(others).collect();
+        all.sort_by_key(|error| error.place.at);
+        Self(all)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &DocumentError> {

@@ -3,8 +3,11 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    API_VERSION, Chunk, DEFAULT_NAMESPACE, DocumentError, DocumentErrors, DocumentKey, Entry, Kind,
-    Node, Place, Position, RawDocument, UnreadableDocument, Value,
+    API_VERSION, Chunk, DEFAULT_NAMESPACE, Dialect, DocumentError, DocumentKey, Entry, Kind, Node,
+    Position, RawDocument, RefusalClass, Spec, UnreadableDocument, Value,
+    dialect::ApiGroup,
+    fields::{Fields, Path},
+    nearest_name,
 };
 
 /// What the Kubernetes API server adds to `metadata`, or tools do. A misspelt `namespace` must
@@ -29,112 +32,113 @@ const METADATA_FIELDS: [&str; 15] = [
 /// A DNS label, and a DNS subdomain (RFC 1123), as Kubernetes names things.
 const MAX_NAMESPACE: usize = 63;
 const MAX_NAME: usize = 253;
+/// Of Istio: the policy is recorded and not enforced, as with our `dryRun`.
+const ISTIO_DRY_RUN: &str = "istio.io/dry-run";
 
 /// Reads a document as far as it can be read.
 pub(super) fn read(
     file: &Arc<str>,
     chunk: &Chunk<'_>,
+    dialect: &Dialect,
 ) -> Result<RawDocument, Box<UnreadableDocument>> {
-    let mut errors = Errors {
-        file,
-        list: Vec::new(),
-    };
-    let text = String::from_utf8_lossy(chunk.bytes);
-    if let Err(error) = std::str::from_utf8(chunk.bytes) {
-        let valid = chunk.bytes.get(..error.valid_up_to()).unwrap_or_default();
-        let lines = valid.iter().filter(|byte| **byte == b'\n').count();
-        let line = u32::try_from(lines).unwrap_or(u32::MAX).saturating_add(1);
-        let at = Position { line, column: 1 }.below(chunk.lines_before);
-        errors.add(at, "the line is not UTF-8", "save the file as UTF-8");
-    }
-    let whole = match Node::parse(&text, chunk.lines_before) {
-        Ok(node) => node,
+    let mut errors = Fields::new(file);
+    let text = text_of(chunk, &mut errors);
+    let (whole, header) = match Node::parse(&text, chunk.lines_before) {
+        Ok(whole) => {
+            let header = read_header(&whole, dialect, &mut errors);
+            (whole, header)
+        }
         Err(error) => {
-            errors
-                .list
-                .push(DocumentError::from_parser(&error, file, chunk.lines_before));
-            salvage(&text, chunk.lines_before)
+            errors.add([DocumentError::from_parser(&error, file, chunk.lines_before)]);
+            let rest = salvage(&text, chunk.lines_before);
+            // what seems to be missing may stand behind the mistake
+            let header = read_header(&rest, dialect, &mut Fields::new(file));
+            (rest, header)
         }
     };
-    let header = read_header(&whole, &mut errors);
     let line = match &whole.value {
         Value::Map(entries) => entries.first().map_or(whole.at.line, |first| first.at.line),
         _ => whole.at.line,
     };
     match header {
-        Ok((key, labels)) => Ok(RawDocument {
-            key,
-            labels,
+        Ok(header) => Ok(RawDocument {
+            key: header.key,
+            labels: header.labels,
+            dry_run: header.dry_run,
+            for_whole_mesh: header.for_whole_mesh,
             file: Arc::clone(file),
             line,
             spec: spec(whole, errors),
-            text: text.into(),
-            lines_before: chunk.lines_before,
         }),
         Err(part) => Err(Box::new(UnreadableDocument {
             file: Arc::clone(file),
             line,
             namespace: part.namespace,
             name: part.name,
+            for_whole_mesh: part.for_whole_mesh,
             may_be_policy: part.may_be_policy,
             errors: errors.into_errors(whole.at),
         })),
     }
 }
 
-struct Errors<'a> {
-    file: &'a Arc<str>,
-    list: Vec<DocumentError>,
+fn text_of<'a>(chunk: &Chunk<'a>, errors: &mut Fields<'_>) -> std::borrow::Cow<'a, str> {
+    if let Err(error) = std::str::from_utf8(chunk.bytes) {
+        let valid = chunk.bytes.get(..error.valid_up_to()).unwrap_or_default();
+        let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX).saturating_add(1);
+        let line = valid.iter().filter(|byte| **byte == b'\n').count();
+        let last = valid.rsplit(|byte| *byte == b'\n').next();
+        let column = String::from_utf8_lossy(last.unwrap_or_default())
+            .chars()
+            .count();
+        let at = Position {
+            line: number(line),
+            column: number(column),
+        };
+        errors.error(
+            RefusalClass::NotUtf8,
+            at.below(chunk.lines_before),
+            "the line is not UTF-8",
+            "save the file as UTF-8",
+        );
+    }
+    String::from_utf8_lossy(chunk.bytes)
 }
 
-impl Errors<'_> {
-    fn add(&mut self, at: Position, problem: impl Into<String>, remedy: impl Into<String>) {
-        self.list.push(DocumentError::new(
-            Place::new(self.file, at),
-            problem,
-            remedy,
-        ));
-    }
-
-    fn into_errors(self, at: Position) -> DocumentErrors {
-        let file = self.file;
-        DocumentErrors::check((), self.list)
-            .err()
-            .unwrap_or_else(|| {
-                let remedy = "state apiVersion, kind and metadata.name";
-                DocumentError::new(Place::new(file, at), "the header can't be read", remedy).into()
-            })
-    }
-}
-
-/// The `spec`, unless something is wrong beside it.
-fn spec(document: Node, mut errors: Errors<'_>) -> Result<Node, DocumentErrors> {
+/// The `spec`, and whether something is wrong beside it.
+fn spec(document: Node, mut errors: Fields<'_>) -> Spec {
     let at = document.at;
     let Value::Map(entries) = document.value else {
-        return Err(errors.into_errors(at));
+        return Spec::Unreadable(errors.into_errors(at));
     };
     let mut spec = None;
+    let known = ["apiVersion", "kind", "metadata", "spec"];
     for entry in entries {
         match entry.key.as_str() {
             "apiVersion" | "kind" | "metadata" | "status" => {}
             "spec" => spec = Some(entry.value),
-            unknown => errors.add(
-                entry.at,
-                format!("unknown field {unknown:?}"),
-                "a document has apiVersion, kind, metadata and spec",
-            ),
+            unknown => {
+                let problem = format!("unknown field {unknown:?}");
+                let has = "a document has apiVersion, kind, metadata and spec";
+                let remedy = nearest_name::remedy(unknown, &known, has);
+                errors.error(RefusalClass::UnknownField, entry.at, problem, remedy);
+            }
         }
     }
-    if errors.list.is_empty() && spec.as_ref().is_none_or(|spec| spec.value == Value::Null) {
-        errors.add(
-            at,
-            "spec is missing",
-            "write one; `spec: {}` if it shall be empty",
-        );
-    }
     match spec {
-        Some(spec) => DocumentErrors::check(spec, errors.list),
-        None => Err(errors.into_errors(at)),
+        Some(spec) if spec.value != Value::Null && errors.is_clean() => Spec::Readable(spec),
+        Some(spec) if spec.value != Value::Null => {
+            let at = spec.at;
+            Spec::BesideErrors(spec, errors.into_errors(at))
+        }
+        // behind a mistake in the YAML there may be one
+        missing if errors.is_clean() => {
+            let at = missing.map_or(at, |spec| spec.at);
+            let remedy = "write one; `spec: {}` if it shall be empty";
+            errors.error(RefusalClass::MissingField, at, "spec is missing", remedy);
+            Spec::Unreadable(errors.into_errors(at))
+        }
+        _ => Spec::Unreadable(errors.into_errors(at)),
     }
 }
 
@@ -182,57 +186,54 @@ fn salvage(text: &str, lines_before: u32) -> Node {
     }
 }
 
+struct Header {
+    key: DocumentKey,
+    labels: BTreeMap<String, String>,
+    /// Where an annotation says that the policy is not enforced.
+    dry_run: Option<Position>,
+    for_whole_mesh: bool,
+}
+
 /// What could be read of a header that does not say which document this is.
 struct PartOfHeader {
     namespace: Option<Arc<str>>,
     name: Option<Arc<str>>,
+    for_whole_mesh: bool,
     may_be_policy: bool,
 }
 
-type Header = (DocumentKey, BTreeMap<String, String>);
-
-fn read_header(document: &Node, errors: &mut Errors<'_>) -> Result<Header, PartOfHeader> {
-    if !matches!(document.value, Value::Map(_)) {
-        let found = document.value.what();
-        errors.add(
-            document.at,
-            format!("a document is a map, found {found}"),
-            "see the README",
-        );
-    }
-    let ours = is_our_version(document, errors);
-    let kind = kind(document, errors);
-    let metadata = document.entry("metadata").map(|entry| &entry.value);
-    let labels = metadata
-        .map(|metadata| labels(metadata, errors))
-        .unwrap_or_default();
-    let namespace = match metadata.and_then(|metadata| metadata.entry("namespace")) {
-        Some(entry) => name(entry, MAX_NAMESPACE, errors),
-        None => metadata.map(|_| DEFAULT_NAMESPACE.into()),
-    };
-    let name = match metadata.and_then(|metadata| metadata.entry("name")) {
-        Some(entry) => name(entry, MAX_NAME, errors),
-        None => {
-            errors.add(document.at, "metadata.name is missing", "name the document");
-            None
-        }
-    };
+fn read_header(
+    document: &Node,
+    dialect: &Dialect,
+    errors: &mut Fields<'_>,
+) -> Result<Header, PartOfHeader> {
+    let group = api_group(document, dialect, errors);
+    let kind = kind(document, group, errors);
+    let metadata = metadata(document, kind.and_then(Result::ok), errors);
+    let (namespace, name) = (metadata.namespace, metadata.name);
+    let for_whole_mesh = group == Some(ApiGroup::Istio)
+        && namespace
+            .as_deref()
+            .is_some_and(|namespace| dialect.is_istios_root(namespace));
     match (kind, namespace, name) {
-        (Some(Ok(kind)), Some(namespace), Some(name)) => Ok((
-            DocumentKey {
+        (Some(Ok(kind)), Some(namespace), Some(name)) => Ok(Header {
+            key: DocumentKey {
                 kind,
                 namespace,
                 name,
             },
-            labels,
-        )),
+            labels: metadata.labels,
+            dry_run: metadata.dry_run,
+            for_whole_mesh,
+        }),
         (kind, namespace, name) => Err(PartOfHeader {
             namespace,
             name,
+            for_whole_mesh,
             may_be_policy: match kind {
                 Some(Ok(kind)) => kind.is_policy(),
                 // a kind of somebody else's, or one of ours misspelt
-                Some(Err(_)) => ours != Some(false),
+                Some(Err(_)) => group != Some(ApiGroup::Other),
                 None => true,
             },
         }),
@@ -240,124 +241,163 @@ fn read_header(document: &Node, errors: &mut Errors<'_>) -> Result<Header, PartO
 }
 
 /// `None`: it does not say.
-fn is_our_version(document: &Node, errors: &mut Errors<'_>) -> Option<bool> {
-    let remedy = "write apiVersion: mesh-lite.io/v1";
-    let Some(version) = document.text("apiVersion") else {
-        errors.add(document.at, "apiVersion is missing", remedy);
+fn api_group(document: &Node, dialect: &Dialect, errors: &mut Fields<'_>) -> Option<ApiGroup> {
+    let remedy = format!("write apiVersion: {API_VERSION}");
+    if !matches!(document.value, Value::Map(_)) {
+        let found = document.value.what();
+        let problem = format!("a document is a map, found {found}");
+        let remedy = "write apiVersion, kind, metadata and spec, each on a line of its own";
+        errors.error(RefusalClass::WrongType, document.at, problem, remedy);
+        return None;
+    }
+    let Some(entry) = document.entry("apiVersion") else {
+        let class = RefusalClass::MissingField;
+        errors.error(class, document.at, "apiVersion is missing", remedy);
         return None;
     };
-    if version != API_VERSION {
-        let at = document
-            .entry("apiVersion")
-            .map_or(document.at, |entry| entry.value.at);
-        errors.add(
-            at,
-            format!("apiVersion {version:?} is not one of mesh-lite's"),
-            remedy,
+    let version = errors.text(&entry.value, &Path::root("apiVersion"))?;
+    if let Err(refused) = dialect.takes(version) {
+        errors.error(
+            refused.class,
+            entry.value.at,
+            refused.problem,
+            refused.remedy,
         );
     }
-    Some(version.split('/').next() == API_VERSION.split('/').next())
+    Some(ApiGroup::of(version))
 }
 
-fn kind(document: &Node, errors: &mut Errors<'_>) -> Option<Result<Kind, super::UnknownKind>> {
-    let Some(text) = document.text("kind") else {
-        errors.add(document.at, "kind is missing", "state what the document is");
+fn kind(
+    document: &Node,
+    group: Option<ApiGroup>,
+    errors: &mut Fields<'_>,
+) -> Option<Result<Kind, super::UnknownKind>> {
+    let Some(entry) = document.entry("kind") else {
+        if matches!(document.value, Value::Map(_)) {
+            let class = RefusalClass::MissingField;
+            let remedy = format!("write one of {}", names_of_kinds().join(", "));
+            errors.error(class, document.at, "kind is missing", remedy);
+        }
         return None;
     };
-    let kind = text.parse::<Kind>();
-    if kind.is_err() {
-        let at = document
-            .entry("kind")
-            .map_or(document.at, |entry| entry.value.at);
-        let known = Kind::ALL.map(Kind::as_str).join(", ");
-        errors.add(
-            at,
-            format!("unknown kind {text:?}"),
-            format!("mesh-lite knows {known}"),
-        );
+    let text = errors.text(&entry.value, &Path::root("kind"))?;
+    let kind = text.parse::<Kind>().and_then(|kind| match group {
+        Some(ApiGroup::Istio) if !kind.is_istios() => Err(super::UnknownKind),
+        _ => Ok(kind),
+    });
+    // of a document of somebody else's, its apiVersion was refused: its kind is its own matter
+    if kind.is_err() && group != Some(ApiGroup::Other) {
+        let problem = format!("unknown kind {text:?}");
+        let known = format!("mesh-lite knows {}", names_of_kinds().join(", "));
+        let remedy = match (text, group) {
+            ("RequestAuthentication", _) => {
+                "remove it; tokens of end users are the application's to judge".to_owned()
+            }
+            (_, Some(ApiGroup::Istio)) => {
+                let names = [Kind::AuthorizationPolicy, Kind::PeerAuthentication].map(Kind::as_str);
+                let known = format!("of Istio's kinds mesh-lite knows {}", names.join(" and "));
+                nearest_name::remedy(text, &names, &known)
+            }
+            _ => nearest_name::remedy(text, &names_of_kinds(), &known),
+        };
+        errors.error(RefusalClass::UnknownKind, entry.value.at, problem, remedy);
     }
     Some(kind)
 }
 
-fn labels(metadata: &Node, errors: &mut Errors<'_>) -> BTreeMap<String, String> {
-    let Value::Map(entries) = &metadata.value else {
-        let found = metadata.value.what();
-        errors.add(
-            metadata.at,
-            format!("metadata is a map, found {found}"),
-            "state its name",
-        );
-        return BTreeMap::new();
+fn names_of_kinds() -> [&'static str; Kind::ALL.len()] {
+    Kind::ALL.map(Kind::as_str)
+}
+
+#[derive(Default)]
+struct Metadata {
+    namespace: Option<Arc<str>>,
+    name: Option<Arc<str>>,
+    labels: BTreeMap<String, String>,
+    dry_run: Option<Position>,
+}
+
+fn metadata(document: &Node, kind: Option<Kind>, errors: &mut Fields<'_>) -> Metadata {
+    let path = Path::root("metadata");
+    let remedy = "name the document: metadata: {name: ..., namespace: ...}";
+    let Some(entry) = document.entry("metadata") else {
+        if matches!(document.value, Value::Map(_)) {
+            let class = RefusalClass::MissingField;
+            errors.error(class, document.at, "metadata is missing", remedy);
+        }
+        return Metadata::default();
+    };
+    let node = &entry.value;
+    let Value::Map(entries) = &node.value else {
+        let problem = format!("metadata is a map, found {}", node.value.what());
+        errors.error(RefusalClass::WrongType, node.at, problem, remedy);
+        return Metadata::default();
     };
     for entry in entries {
         if !METADATA_FIELDS.contains(&entry.key.as_str()) {
             let problem = format!("unknown field metadata.{}", entry.key.escape_debug());
-            errors.add(
-                entry.at,
-                problem,
-                "metadata has name, namespace, labels and annotations",
-            );
+            let has = "metadata has name, namespace, labels and annotations";
+            let remedy = nearest_name::remedy(&entry.key, &METADATA_FIELDS, has);
+            errors.error(RefusalClass::UnknownField, entry.at, problem, remedy);
         }
     }
-    let Some(labels) = metadata.entry("labels") else {
-        return BTreeMap::new();
+    let mut texts = |field: &'static str| {
+        let map = node.entry(field);
+        map.map(|entry| errors.text_map(&entry.value, &path.key(field)))
+            .unwrap_or_default()
     };
-    text_map(
-        &labels.value,
-        "metadata.labels",
-        &mut |at, problem, remedy| {
-            errors.add(at, problem, remedy);
+    let labels = texts("labels");
+    texts("annotations");
+    let dry_run = node
+        .entry("annotations")
+        .and_then(|annotations| annotations.value.entry(ISTIO_DRY_RUN))
+        .and_then(|entry| dry_run(entry, kind, errors));
+    Metadata {
+        namespace: match node.entry("namespace") {
+            Some(entry) => name(entry, MAX_NAMESPACE, errors),
+            None => Some(DEFAULT_NAMESPACE.into()),
         },
-    )
+        name: errors
+            .required(node, &path, "name", remedy)
+            .and_then(|entry| name(entry, MAX_NAME, errors)),
+        labels,
+        dry_run,
+    }
 }
 
-/// Reads a map of texts, such as labels; `null` is none. Whatever is no text is reported and
-/// left out.
-pub(crate) fn text_map(
-    node: &Node,
-    path: &str,
-    report: &mut dyn FnMut(Position, String, &'static str),
-) -> BTreeMap<String, String> {
-    let entries = match &node.value {
-        Value::Map(entries) => entries.as_slice(),
-        Value::Null => &[],
-        other => {
-            let found = other.what();
-            report(
-                node.at,
-                format!("{path} is a map of texts, found {found}"),
-                "write a: b",
-            );
-            &[]
-        }
+/// To pass the annotation over would enforce what shall not be enforced yet.
+fn dry_run(entry: &Entry, kind: Option<Kind>, errors: &mut Fields<'_>) -> Option<Position> {
+    let Value::Text(text) = &entry.value.value else {
+        // reported as an annotation that is no text
+        return None;
     };
-    let mut texts = BTreeMap::new();
-    for entry in entries {
-        match &entry.value.value {
-            Value::Text(text) => {
-                texts.insert(entry.key.clone(), text.clone());
-            }
-            other => {
-                let key = entry.key.escape_debug();
-                let problem = format!("{path}.{key} is a text, found {}", other.what());
-                report(entry.value.at, problem, "put it in quotes");
-            }
-        }
+    let path = format!("the annotation {ISTIO_DRY_RUN}");
+    let words = [("true", true), ("false", false)];
+    if !words.iter().any(|(word, _)| word == text) {
+        let problem = format!("{path} is \"true\" or \"false\", found {text:?}");
+        let remedy = "write one of the two, in quotes; or remove it and use spec.dryRun";
+        let class = RefusalClass::UnknownValue;
+        errors.error(class, entry.value.at, problem, remedy);
+        return None;
     }
-    texts
+    if text == "false" {
+        return None;
+    }
+    if let Some(kind) = kind.filter(|kind| *kind != Kind::AuthorizationPolicy) {
+        let problem = format!("a {kind} can't be tried by a dry run");
+        let class = RefusalClass::NoDryRun;
+        errors.error(class, entry.at, problem, "remove the annotation");
+    }
+    Some(entry.at)
 }
 
 /// A namespace or a name. What is invalid is reported and not taken.
-fn name(entry: &Entry, max: usize, errors: &mut Errors<'_>) -> Option<Arc<str>> {
+fn name(entry: &Entry, max: usize, errors: &mut Fields<'_>) -> Option<Arc<str>> {
     let remedy = "use lower-case letters, digits, dots and dashes; put numbers in quotes";
     let path = format!("metadata.{}", entry.key);
     let Value::Text(text) = &entry.value.value else {
-        let found = entry.value.value.what();
-        errors.add(
-            entry.value.at,
-            format!("{path} is a text, found {found}"),
-            remedy,
-        );
+        let problem = format!("{path} is a text, found {}", entry.value.value.what());
+        errors.error(RefusalClass::WrongType, entry.value.at, problem, remedy);
         return None;
     };
     let allowed = |byte: u8| {
@@ -367,11 +407,8 @@ fn name(entry: &Entry, max: usize, errors: &mut Errors<'_>) -> Option<Arc<str>> 
             || (byte == b'.' && max == MAX_NAME)
     };
     if text.is_empty() || text.len() > max || !text.bytes().all(allowed) {
-        errors.add(
-            entry.value.at,
-            format!("{path} {text:?} is not a valid name"),
-            remedy,
-        );
+        let problem = format!("{path} {text:?} is not a valid name");
+        errors.error(RefusalClass::BadName, entry.value.at, problem, remedy);
         return None;
     }
     Some(text.as_str().into())

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{
     Deserialize, Deserializer,
-    de::{DeserializeOwned, MapAccess, SeqAccess, Visitor},
+    de::{MapAccess, SeqAccess, Visitor},
 };
 use serde_saphyr::{
     Error, Location, Options, Spanned,
@@ -110,17 +110,6 @@ impl Value {
     }
 }
 
-/// Parses the `spec` of a document into a type.
-pub(super) fn spec_of<T: DeserializeOwned>(text: &str) -> Result<T, Error> {
-    #[derive(Deserialize)]
-    #[serde(bound = "T: DeserializeOwned")]
-    struct Document<T> {
-        spec: T,
-    }
-    serde_saphyr::from_str_with_options::<Document<T>>(text, options())
-        .map(|document| document.spec)
-}
-
 fn options() -> Options {
     serde_saphyr::options! {
         budget: serde_saphyr::budget! {
@@ -176,10 +165,18 @@ impl Located {
             Parsed::Map(entries) => Value::Map(
                 entries
                     .into_iter()
-                    .map(|(key, value)| Entry {
-                        at: Position::of(&key.referenced).below(lines_before),
-                        key: key.value,
-                        value: value.into_node(lines_before),
+                    .map(|(key, value)| {
+                        let at = Position::of(&key.referenced).below(lines_before);
+                        let mut value = value.into_node(lines_before);
+                        if value.value == Value::Null {
+                            // nothing stands nowhere: its key is where to look
+                            value.at = at;
+                        }
+                        Entry {
+                            at,
+                            key: key.value,
+                            value,
+                        }
                     })
                     .collect(),
             ),

@@ -4,11 +4,11 @@ use std::time::{Duration, SystemTime};
 
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::{
-    super::{Eviction, EvictionSubject, SourceRef},
+use super::super::{Eviction, EvictionSubject, SourceRef};
+use crate::document::{
+    Node, RefusalClass,
     fields::{Fields, Path},
 };
-use crate::document::Node;
 
 /// `None` only with an error.
 pub(super) fn read(spec: &Node, source: SourceRef, fields: &mut Fields<'_>) -> Option<Eviction> {
@@ -16,14 +16,31 @@ pub(super) fn read(spec: &Node, source: SourceRef, fields: &mut Fields<'_>) -> O
     fields.map(spec, &path, &["spiffeId", "serial", "until"]);
     let subject = match (spec.entry("spiffeId"), spec.entry("serial")) {
         (Some(id), None) => fields
-            .parsed(&id.value, &path.key("spiffeId"))
+            .parsed(
+                &id.value,
+                &path.key("spiffeId"),
+                RefusalClass::BadPrincipal,
+                "write it as spiffe://<trust domain>/ns/<namespace>/sa/<service account>",
+            )
             .map(EvictionSubject::Id),
         (None, Some(serial)) => fields
-            .parsed(&serial.value, &path.key("serial"))
+            .parsed(
+                &serial.value,
+                &path.key("serial"),
+                RefusalClass::BadSerial,
+                "copy it from the access log or `mesh-lite identity`, in quotes",
+            )
             .map(EvictionSubject::Serial),
-        (None, None) | (Some(_), Some(_)) => {
+        (None, None) => {
+            let remedy = "state spiffeId or serial";
+            let problem = "spec does not say whom to evict";
+            fields.error(RefusalClass::MissingField, spec.at, problem, remedy);
+            None
+        }
+        (Some(_), Some(serial)) => {
             let remedy = "state spiffeId or serial, and only one of them";
-            fields.error(spec.at, "spec does not say whom to evict", remedy);
+            let problem = "spec does not say whom to evict: it says two things";
+            fields.error(RefusalClass::Contradiction, serial.at, problem, remedy);
             None
         }
     };
@@ -32,7 +49,8 @@ pub(super) fn read(spec: &Node, source: SourceRef, fields: &mut Fields<'_>) -> O
         let until = seconds_of(text);
         if until.is_none() {
             let problem = format!("spec.until {text:?} is no time");
-            fields.error(entry.value.at, problem, "write it as 2030-12-31T23:59:59Z");
+            let remedy = "write it as 2030-12-31T23:59:59Z";
+            fields.error(RefusalClass::BadTime, entry.value.at, problem, remedy);
         }
         until
     });

@@ -3,16 +3,23 @@
 use std::collections::BTreeMap;
 
 use super::{
-    super::{MutualTlsMode, SourceRef, pattern::parse_port},
-    PeerAuthentication,
-    fields::{Fields, Path},
+    super::{MutualTlsMode, SourceRef},
+    PeerAuthentication, Selector,
 };
-use crate::document::Node;
+use crate::document::{
+    Node, RefusalClass,
+    fields::{Fields, Path, parse_port},
+};
 
-pub(super) fn read(spec: &Node, source: SourceRef, fields: &mut Fields<'_>) -> PeerAuthentication {
+/// `selector`: `None` if it is wrong.
+pub(super) fn read(
+    spec: &Node,
+    source: SourceRef,
+    selector: Option<&Selector>,
+    fields: &mut Fields<'_>,
+) -> PeerAuthentication {
     let path = Path::root("spec");
     fields.map(spec, &path, &["selector", "mtls", "portLevelMtls"]);
-    let selector = fields.read_selector(spec);
     let mut says_disable = false;
     let of_all = spec
         .entry("mtls")
@@ -20,31 +27,35 @@ pub(super) fn read(spec: &Node, source: SourceRef, fields: &mut Fields<'_>) -> P
     let mut ports = BTreeMap::new();
     if let Some(entry) = spec.entry("portLevelMtls") {
         let path = path.key("portLevelMtls");
-        if fields
-            .selector
-            .as_ref()
-            .is_some_and(super::Selector::is_everybody)
-        {
+        if selector.is_some_and(Selector::is_everybody) {
+            let class = RefusalClass::PortsWithoutSelector;
             let remedy = "state a selector: ports mean something for one workload only";
-            fields.error(entry.at, format!("{path} without a selector"), remedy);
+            fields.error(
+                class,
+                entry.at,
+                format!("{path} without a selector"),
+                remedy,
+            );
         }
         for port in fields.open_map(&entry.value, &path) {
             let path = path.key(&port.key);
             let mode = mode(&port.value, &path, fields, &mut says_disable);
             match (parse_port(&port.key), mode) {
-                (Ok(number), Some(mode)) => {
+                (Some(number), Some(mode)) => {
                     ports.insert(number, mode);
                 }
-                (Ok(_), None) => {}
-                (Err(error), _) => {
-                    fields.error(port.at, format!("{path}: {error}"), "correct the port");
+                (Some(_), None) => {}
+                (None, _) => {
+                    let problem = format!("{path}: {:?} is no port", port.key);
+                    let remedy = "write a number from 1 to 65535";
+                    fields.error(RefusalClass::BadPort, port.at, problem, remedy);
                 }
             }
         }
     }
     PeerAuthentication {
         source,
-        selector,
+        selector: selector.cloned().unwrap_or_default(),
         mode: of_all,
         ports,
         says_disable,
@@ -61,23 +72,16 @@ fn mode(
     fields.map(node, path, &["mode"]);
     let entry = node.entry("mode")?;
     let path = path.key("mode");
-    match fields.text(&entry.value, &path)? {
-        "STRICT" => Some(MutualTlsMode::Strict),
-        "PERMISSIVE" => Some(MutualTlsMode::Permissive),
+    let words = [
+        ("STRICT", Some(MutualTlsMode::Strict)),
+        ("PERMISSIVE", Some(MutualTlsMode::Permissive)),
         // callers of the mesh use mutual TLS all the same: only what is accepted differs
-        "DISABLE" => {
-            *says_disable = true;
-            Some(MutualTlsMode::Permissive)
-        }
-        "UNSET" => None,
-        other => {
-            let problem = format!("unknown {path} {other:?}");
-            fields.error(
-                entry.value.at,
-                problem,
-                "use STRICT, PERMISSIVE, DISABLE or UNSET",
-            );
-            None
-        }
-    }
+        (DISABLE, Some(MutualTlsMode::Permissive)),
+        ("UNSET", None),
+    ];
+    let mode = fields.one_of(&entry.value, &path, &words)?;
+    *says_disable |= node.text("mode") == Some(DISABLE);
+    mode
 }
+
+const DISABLE: &str = "DISABLE";

@@ -10,9 +10,14 @@ use spiffe::TrustDomain;
 use super::{
     super::{Caller, Facts, MutualTls, MutualTlsMode, Policy, PolicySnapshot, Verdict, decide},
     AuthorizationPolicy,
-    fields::{Fields, Path},
 };
-use crate::{document::Node, identity::WorkloadId};
+use crate::{
+    document::{
+        Node, RefusalClass,
+        fields::{Fields, Path},
+    },
+    identity::WorkloadId,
+};
 
 /// Each test judges every rule of the document: this bounds what loading one may cost.
 const MAX_TESTS: usize = 100;
@@ -39,7 +44,8 @@ pub(super) fn run(
             "spec.tests has {} tests, {MAX_TESTS} are allowed",
             items.len()
         );
-        fields.error(entry.at, problem, "keep the ones that matter");
+        let remedy = "keep the ones that matter";
+        fields.error(RefusalClass::TooManyEntries, entry.at, problem, remedy);
         return;
     }
     let snapshot = alone(policy, own_trust_domain);
@@ -80,32 +86,23 @@ struct PolicyTest {
 
 fn read(item: &Node, path: &Path<'_>, fields: &mut Fields<'_>) -> Option<PolicyTest> {
     fields.map(item, path, &["from", "sourceIp", "port", "expect"]);
-    let mut required = |key: &'static str| {
-        let entry = item.entry(key);
-        if entry.is_none() {
-            let problem = format!("{path}.{key} is missing");
-            fields.error(item.at, problem, "a test has from, port and expect");
-        }
-        entry
-    };
+    let mut required =
+        |key: &'static str| fields.required(item, path, key, "a test has from, port and expect");
     let (from, port, expect) = (required("from"), required("port"), required("expect"));
     let from = from.and_then(|entry| caller(&entry.value, &path.key("from"), fields));
     let source_ip = match item.entry("sourceIp") {
-        Some(entry) => fields.parsed(&entry.value, &path.key("sourceIp")),
+        Some(entry) => fields.parsed(
+            &entry.value,
+            &path.key("sourceIp"),
+            RefusalClass::BadAddress,
+            "write one address, as 10.0.0.1 or fd00::1",
+        ),
         None => Some(SOMEWHERE),
     };
     let port = port.and_then(|entry| fields.port(&entry.value, &path.key("port")));
     let expect = expect.and_then(|entry| {
-        let path = path.key("expect");
-        match fields.text(&entry.value, &path)? {
-            "ALLOW" => Some(Verdict::Allow),
-            "DENY" => Some(Verdict::Deny),
-            other => {
-                let problem = format!("unknown {path} {other:?}");
-                fields.error(entry.value.at, problem, "use ALLOW or DENY");
-                None
-            }
-        }
+        let words = [("ALLOW", Verdict::Allow), ("DENY", Verdict::Deny)];
+        fields.one_of(&entry.value, &path.key("expect"), &words)
     });
     Some(PolicyTest {
         from: from?,
@@ -126,7 +123,8 @@ fn caller(node: &Node, path: &Path<'_>, fields: &mut Fields<'_>) -> Option<Optio
         Ok(id) => Some(Some(id)),
         Err(error) => {
             let remedy = format!("write a principal without stars, or {PLAINTEXT}");
-            fields.error(node.at, format!("{path}: {error}"), remedy);
+            let class = RefusalClass::BadPrincipal;
+            fields.error(class, node.at, format!("{path}: {error}"), remedy);
             None
         }
     }
@@ -159,7 +157,8 @@ impl PolicyTest {
                 decision.verdict,
                 decision.reason()
             );
-            fields.error(item.at, problem, "correct the rules or the test");
+            let class = RefusalClass::TestsFailed;
+            fields.error(class, item.at, problem, "correct the rules or the test");
         }
     }
 }

@@ -7,10 +7,12 @@ use super::{
         DefaultAction, FieldName, InvalidMatch, OperationMatch, PeerMatch, Policy, PolicyAction,
         Rule, ServiceAccountMatch, SourceRef, pattern::parse_ip_block,
     },
-    AuthorizationPolicy,
+    AuthorizationPolicy, Selector,
+};
+use crate::document::{
+    Node, Position, RefusalClass, Value,
     fields::{Fields, Path},
 };
-use crate::document::{Node, Value};
 
 const SPEC: [&str; 6] = [
     "selector",
@@ -21,15 +23,22 @@ const SPEC: [&str; 6] = [
     "tests",
 ];
 
+/// What the document says beside its spec.
+pub(super) struct Header<'a> {
+    pub(super) source: &'a SourceRef,
+    pub(super) namespace: &'a str,
+    /// Where an annotation says that it is a dry run.
+    pub(super) dry_run: Option<Position>,
+}
+
 pub(super) fn read(
     spec: &Node,
-    source: &SourceRef,
-    namespace: &str,
+    header: &Header<'_>,
+    selector: Option<&Selector>,
     fields: &mut Fields<'_>,
 ) -> AuthorizationPolicy {
-    let path = Path::root("spec");
+    let (path, source) = (Path::root("spec"), header.source);
     fields.map(spec, &path, &SPEC);
-    let selector = fields.read_selector(spec);
     let default_action = spec.entry("defaultAction").and_then(|entry| {
         let action = default_action(&entry.value, fields)?;
         Some((
@@ -44,22 +53,9 @@ pub(super) fn read(
         Some(entry) => action(&entry.value, fields).unwrap_or(PolicyAction::Deny),
         None => PolicyAction::Allow,
     };
-    let dry_run = match spec.entry("dryRun") {
-        Some(entry) => fields
-            .boolean(&entry.value, &path.key("dryRun"))
-            .unwrap_or_default(),
-        None => false,
-    };
-    if let (true, Some(default)) = (dry_run, spec.entry("defaultAction")) {
-        let remedy = "put defaultAction into a document of its own";
-        fields.error(
-            default.at,
-            "spec.defaultAction can't be tried by dryRun",
-            remedy,
-        );
-    }
+    let dry_run = dry_run(spec, header.dry_run, fields);
     let rules = match spec.entry("rules") {
-        Some(entry) => rules(&entry.value, namespace, fields),
+        Some(entry) => rules(&entry.value, header.namespace, fields),
         None => Vec::new(),
     };
     // a document that states a default and nothing else must not be a policy without rules,
@@ -73,41 +69,52 @@ pub(super) fn read(
         rules,
     });
     AuthorizationPolicy {
-        selector,
+        selector: selector.cloned().unwrap_or_default(),
         policy,
         default_action,
     }
 }
 
-fn action(node: &Node, fields: &mut Fields<'_>) -> Option<PolicyAction> {
-    let path = Path::root("spec.action");
-    match fields.text(node, &path)? {
-        "ALLOW" => Some(PolicyAction::Allow),
-        "DENY" => Some(PolicyAction::Deny),
-        "AUDIT" => Some(PolicyAction::Audit),
-        "CUSTOM" => {
-            let remedy = "use ALLOW, DENY or AUDIT; external authorizers judge requests";
-            fields.error(node.at, "spec.action CUSTOM is of layer 7", remedy);
-            None
-        }
-        other => {
-            let problem = format!("unknown spec.action {other:?}");
-            fields.error(node.at, problem, "use ALLOW, DENY or AUDIT");
-            None
-        }
+/// `annotated`: where Istio's annotation says so, which is the same as `dryRun: true`.
+fn dry_run(spec: &Node, annotated: Option<Position>, fields: &mut Fields<'_>) -> bool {
+    let path = Path::root("spec.dryRun");
+    let entry = spec.entry("dryRun");
+    let stated = entry.and_then(|entry| fields.boolean(&entry.value, &path));
+    if let (Some(_), Some(false), Some(entry)) = (annotated, stated, entry) {
+        let problem = "spec.dryRun is false, and the annotation istio.io/dry-run says true";
+        let remedy = "remove one of the two";
+        fields.error(RefusalClass::Contradiction, entry.value.at, problem, remedy);
     }
+    let dry_run = annotated.is_some() || stated == Some(true);
+    if let (true, Some(default)) = (dry_run, spec.entry("defaultAction")) {
+        let problem = "spec.defaultAction can't be tried by a dry run";
+        let remedy = "put defaultAction into a document of its own";
+        fields.error(RefusalClass::NoDryRun, default.at, problem, remedy);
+    }
+    dry_run
+}
+
+fn action(node: &Node, fields: &mut Fields<'_>) -> Option<PolicyAction> {
+    if matches!(&node.value, Value::Text(text) if text == "CUSTOM") {
+        let problem = "spec.action CUSTOM is of layer 7";
+        let remedy = "use ALLOW, DENY or AUDIT; external authorizers judge requests";
+        fields.error(RefusalClass::CustomAction, node.at, problem, remedy);
+        return None;
+    }
+    let words = [
+        ("ALLOW", PolicyAction::Allow),
+        ("DENY", PolicyAction::Deny),
+        ("AUDIT", PolicyAction::Audit),
+    ];
+    fields.one_of(node, &Path::root("spec.action"), &words)
 }
 
 fn default_action(node: &Node, fields: &mut Fields<'_>) -> Option<DefaultAction> {
-    match fields.text(node, &Path::root("spec.defaultAction"))? {
-        "ALLOW" => Some(DefaultAction::Allow),
-        "DENY" => Some(DefaultAction::Deny),
-        other => {
-            let problem = format!("unknown spec.defaultAction {other:?}");
-            fields.error(node.at, problem, "use ALLOW or DENY");
-            None
-        }
-    }
+    let words = [
+        ("ALLOW", DefaultAction::Allow),
+        ("DENY", DefaultAction::Deny),
+    ];
+    fields.one_of(node, &Path::root("spec.defaultAction"), &words)
 }
 
 /// Unlike the lists below it, `rules: []` says what it means: no rule, nothing matches.
@@ -174,15 +181,19 @@ fn only_entry<'n>(
 ) -> Option<&'n Node> {
     fields.map(item, path, &[key]);
     let Some(entry) = item.entry(key) else {
-        let remedy = format!("state a {key} or remove the entry");
-        fields.error(item.at, format!("{path}.{key} is missing"), remedy);
+        if matches!(item.value, Value::Map(_)) {
+            let remedy = format!("state a {key} or remove the entry");
+            let problem = format!("{path}.{key} is missing");
+            fields.error(RefusalClass::MissingField, item.at, problem, remedy);
+        }
         return None;
     };
     if matches!(&entry.value.value, Value::Map(entries) if entries.is_empty())
         || entry.value.value == Value::Null
     {
         let remedy = "state a field, or leave from or to out if it shall match everything";
-        fields.error(entry.value.at, format!("{path}.{key} is empty"), remedy);
+        let problem = format!("{path}.{key} is empty");
+        fields.error(RefusalClass::EmptyEntry, entry.value.at, problem, remedy);
         return None;
     }
     Some(&entry.value)
@@ -282,8 +293,51 @@ fn values<T>(
         };
         match parse(text) {
             Ok(value) => values.push(value),
-            Err(error) => fields.error(item.at, format!("{path}: {error}"), "correct the value"),
+            Err(error) => {
+                let (class, remedy) = refusal(&error, field);
+                fields.error(class, item.at, format!("{path}: {error}"), remedy);
+            }
         }
     }
     values
 }
+
+/// What kind of mistake a value is, and what to do.
+const fn refusal(error: &InvalidMatch, field: FieldName) -> (RefusalClass, &'static str) {
+    use FieldName as F;
+    match error {
+        InvalidMatch::Star(_) => (
+            RefusalClass::StarInTheMiddle,
+            "leave one star at one end, or list the values",
+        ),
+        InvalidMatch::Empty => (
+            RefusalClass::EmptyValue,
+            "remove the entry, or write what it shall match",
+        ),
+        InvalidMatch::IpBlock(_) => (
+            RefusalClass::BadIpBlock,
+            "write a network with its length, or one address",
+        ),
+        InvalidMatch::Port(_) => (RefusalClass::BadPort, "write a number from 1 to 65535"),
+        InvalidMatch::TrustDomain { .. } => (RefusalClass::BadTrustDomain, TRUST_DOMAIN),
+        InvalidMatch::ServiceAccountPattern(_) => (RefusalClass::BadServiceAccount, ACCOUNT),
+        InvalidMatch::Scheme(_) | InvalidMatch::Principal(_) => {
+            (RefusalClass::BadPrincipal, PRINCIPAL)
+        }
+        InvalidMatch::Character { .. } => match field {
+            F::Namespaces | F::NotNamespaces => (
+                RefusalClass::BadNamespace,
+                "write the name of a namespace; a whole identity goes into principals",
+            ),
+            F::ServiceAccounts | F::NotServiceAccounts => {
+                (RefusalClass::BadServiceAccount, ACCOUNT)
+            }
+            F::TrustDomains | F::NotTrustDomains => (RefusalClass::BadTrustDomain, TRUST_DOMAIN),
+            _ => (RefusalClass::BadPrincipal, PRINCIPAL),
+        },
+    }
+}
+
+const PRINCIPAL: &str = "write it as cluster.local/ns/<namespace>/sa/<service account>";
+const ACCOUNT: &str = "write <service account> or <namespace>/<service account>";
+const TRUST_DOMAIN: &str = "write its name in lower-case letters, as cluster.local";

@@ -29,15 +29,15 @@ targetRefs: []";
     let lines: Vec<&str> = errors.lines().collect();
     let layer_7 = "is a layer 7 field, and mesh-lite decides on connections";
     let expected = [
-        format!("p.yaml:14:3: spec.provider {layer_7}; remove it; external authorizers judge requests"),
-        format!("p.yaml:16:3: spec.targetRefs {layer_7}; use selector; gateways and waypoints have no part here"),
-        "p.yaml:15:11: spec.action CUSTOM is of layer 7; use ALLOW, DENY or AUDIT; external authorizers judge requests".to_owned(),
-        format!("p.yaml:12:5: spec.rules[0].when {layer_7}; remove it; principals, namespaces, ipBlocks and ports go into from and to"),
         format!("p.yaml:7:16: spec.rules[0].from[0].source.requestPrincipals {layer_7}; remove it; tokens of end users are the application's to judge"),
         format!("p.yaml:8:16: spec.rules[0].from[1].source.remoteIpBlocks {layer_7}; remove it; ipBlocks are about the address that connects"),
         format!("p.yaml:10:32: spec.rules[0].to[0].operation.methods {layer_7}; remove it, or decide on requests in the application"),
         format!("p.yaml:10:48: spec.rules[0].to[0].operation.paths {layer_7}; remove it, or decide on requests in the application"),
         format!("p.yaml:11:19: spec.rules[0].to[1].operation.hosts {layer_7}; remove it, or decide on requests in the application"),
+        format!("p.yaml:12:5: spec.rules[0].when {layer_7}; remove \"request.auth.claims\", or decide on requests in the application"),
+        format!("p.yaml:14:3: spec.provider {layer_7}; remove it; external authorizers judge requests"),
+        "p.yaml:15:11: spec.action CUSTOM is of layer 7; use ALLOW, DENY or AUDIT; external authorizers judge requests".to_owned(),
+        format!("p.yaml:16:3: spec.targetRefs {layer_7}; use selector; gateways and waypoints have no part here"),
     ];
     assert_eq!(lines, expected);
 }
@@ -47,7 +47,7 @@ fn unknown_fields_are_refused_by_name_with_what_is_known() {
     for (spec, expected) in [
         (
             "{rule: []}",
-            "p.yaml:5:4: unknown field spec.rule; spec has selector, action, dryRun, defaultAction, rules, tests",
+            "p.yaml:5:4: unknown field spec.rule; did you mean \"rules\"? spec has selector, action, dryRun, defaultAction, rules, tests",
         ),
         (
             "{selector: {labels: {}}}",
@@ -55,16 +55,91 @@ fn unknown_fields_are_refused_by_name_with_what_is_known() {
         ),
         (
             "{rules: [{form: []}]}",
-            "p.yaml:5:13: unknown field spec.rules[0].form; spec.rules[0] has from, to",
+            "p.yaml:5:13: unknown field spec.rules[0].form; did you mean \"from\"? spec.rules[0] has from, to",
         ),
         (
             "{rules: [{to: [{operation: {port: [80]}}]}]}",
-            "p.yaml:5:31: unknown field spec.rules[0].to[0].operation.port; \
+            "p.yaml:5:31: unknown field spec.rules[0].to[0].operation.port; did you mean \"ports\"? \
              spec.rules[0].to[0].operation has ports, notPorts",
         ),
     ] {
         assert_eq!(policy_errors(spec), expected);
     }
+}
+
+#[test]
+fn a_field_at_the_wrong_place_is_refused_with_the_right_one() {
+    for (spec, belongs) in [
+        ("{rules: [{principals: [a]}]}", "spec.rules[].from[].source"),
+        (
+            "{rules: [{from: [{namespaces: [a]}]}]}",
+            "spec.rules[].from[].source",
+        ),
+        ("{notPorts: [80]}", "spec.rules[].to[].operation"),
+        ("{matchLabels: {app: api}}", "spec.selector"),
+    ] {
+        let errors = policy_errors(spec);
+        assert!(
+            errors.contains(&format!("; it belongs into {belongs}; ")),
+            "{errors}"
+        );
+    }
+}
+
+#[test]
+fn conditions_on_connections_are_refused_with_the_field_that_says_the_same() {
+    let when = |condition: &str| policy_errors(&format!("{{rules: [{{when: [{condition}]}}]}}"));
+    for (condition, remedy) in [
+        (
+            "{key: source.ip, values: [10.0.0.1]}",
+            "write the values of source.ip as ipBlocks in each source of from",
+        ),
+        (
+            "{key: source.ip, notValues: [10.0.0.1]}",
+            "write the notValues of source.ip as notIpBlocks in each source of from",
+        ),
+        (
+            "{key: source.principal, values: [a]}",
+            "source.principal as principals in each source",
+        ),
+        (
+            "{key: source.namespace, notValues: [a]}",
+            "source.namespace as notNamespaces in each source",
+        ),
+        (
+            "{key: destination.port, values: [80]}",
+            "destination.port as ports in each operation of to",
+        ),
+        (
+            "{key: destination.port, notValues: [80]}",
+            "destination.port as notPorts in each operation",
+        ),
+        (
+            "{key: destination.ip, values: [10.0.0.1]}",
+            "select workloads by selector",
+        ),
+        (
+            "{key: connection.sni, values: [a]}",
+            "remove connection.sni",
+        ),
+        (
+            "{key: 'request.headers[x]', values: [a]}",
+            "remove \"request.headers[x]\", or decide on requests",
+        ),
+    ] {
+        let errors = when(condition);
+        assert!(errors.contains(remedy), "{condition}: {errors}");
+        assert_eq!(errors.lines().count(), 1, "{errors}");
+    }
+    let both = when("{key: source.ip, values: [a]}, {key: destination.port, values: [1]}");
+    assert!(
+        both.contains("ipBlocks in each source of from; write"),
+        "{both}"
+    );
+    for nothing in ["", "{key: source.ip}", "7"] {
+        assert!(when(nothing).contains("go into from and to"), "{nothing}");
+    }
+    assert!(policy_errors("{rules: [{when: 7}]}").contains("go into from and to"));
 }
 
 #[test]
@@ -235,7 +310,7 @@ fn what_is_no_port_is_refused_where_it_stands() {
 fn a_default_action_cannot_be_tried() {
     let errors = policy_errors("{dryRun: true, defaultAction: DENY}");
     assert!(
-        errors.contains("spec.defaultAction can't be tried by dryRun"),
+        errors.contains("spec.defaultAction can't be tried by a dry run"),
         "{errors}"
     );
 }
@@ -337,7 +412,7 @@ fn peer_authentications_are_refused_by_field() {
     for (spec, problem) in [
         (
             "{mtls: {mode: strict}}",
-            "p.yaml:5:17: unknown spec.mtls.mode \"strict\"; use STRICT, PERMISSIVE, DISABLE or UNSET",
+            "p.yaml:5:17: unknown spec.mtls.mode \"strict\"; did you mean \"STRICT\"? use STRICT, PERMISSIVE, DISABLE or UNSET",
         ),
         ("{mtls: STRICT}", "spec.mtls is a map, found a text"),
         ("{mtls: {mod: STRICT}}", "unknown field spec.mtls.mod"),
@@ -448,4 +523,48 @@ fn nothing_in_a_document_can_look_like_another_line_of_a_log() {
             assert!(!text.contains(char::is_control), "{spec}: {text:?}");
         }
     }
+}
+
+#[test]
+fn what_is_wrong_beside_a_wrong_header_is_said_as_well_in_the_order_of_lines() {
+    let text = "apiVersion: mesh-lite.io/v2\nkind: AuthorizationPolicy\n\
+                metadata: {name: p, namespace: shop, nmae: q}\n\
+                spec:\n  selector: {matchLabels: {app: api}}\n  action: DENNY\nsepc: {}\n";
+    let raw = split("p.yaml", text.as_bytes()).readable.remove(0);
+    let unloadable = load(&raw, &trust_domain()).unwrap_err();
+    let places: Vec<String> = unloadable
+        .errors
+        .iter()
+        .map(|error| format!("{} {}", error.place, error.class))
+        .collect();
+    let expected = [
+        "p.yaml:1:13 unknown-api-version",
+        "p.yaml:3:38 unknown-field",
+        "p.yaml:6:11 unknown-value",
+        "p.yaml:7:1 unknown-field",
+    ];
+    assert_eq!(places, expected);
+    // the namespace may be what is misspelt: it denies for more than its selector says
+    assert_eq!(unloadable.selector, None);
+}
+
+#[test]
+fn behind_a_mistake_in_the_yaml_nothing_is_guessed() {
+    let text = "apiVersion: mesh-lite.io/v1\nkind: AuthorizationPolicy\n\
+                metadata: {name: p}\nspec: {rules: [}\n";
+    let raw = split("p.yaml", text.as_bytes()).readable.remove(0);
+    let errors = load(&raw, &trust_domain()).unwrap_err().errors;
+    assert_eq!(errors.count(), 1, "{errors}");
+}
+
+#[test]
+fn every_class_has_a_name_of_its_own() {
+    use crate::document::RefusalClass;
+    let names: std::collections::BTreeSet<&str> = RefusalClass::ALL
+        .iter()
+        .map(|class| class.as_str())
+        .collect();
+    assert_eq!(names.len(), RefusalClass::ALL.len());
+    let fine = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    assert!(names.iter().all(|name| name.chars().all(fine)), "{names:?}");
 }
