@@ -10,6 +10,20 @@
 //! Everything is decided by [`PolicyIndex`](crate::policy_index::PolicyIndex) and `decide`, as the
 //! control plane and the sidecars do; nothing here decides by itself.
 
-pub use self::documents::{Documents, ReadError, ReviewSettings, ReviewedWorkload};
+pub use self::{
+    documents::{Documents, ReadError, ReviewSettings, ReviewedWorkload},
+    flips::{Flip, Then},
+    plan::{Plan, plan},
+    recorded::{Judgement, JudgedBy, NamedRecording, NoWorkload, Recorded, workloads_of},
+    replay::{Caveat, Replay, replay},
+    strict_ready::{Gap, PermissiveOnly, Plaintext, StrictReadiness, strict_readiness},
+    suggest::{Suggestion, Unsound, suggest, workloads_by_recording},
+};
 
 mod documents;
+mod flips;
+mod plan;
+mod recorded;
+mod replay;
+mod strict_ready;
+mod suggest;

@@ -81,7 +81,8 @@ impl Documents {
         Ok(Self::of(&files, settings))
     }
 
-    fn of(files: &BTreeMap<String, Vec<u8>>, settings: &ReviewSettings) -> Self {
+    /// As [`Self::read`], of files that are read already, by the names that messages shall show.
+    pub(super) fn of(files: &BTreeMap<String, Vec<u8>>, settings: &ReviewSettings) -> Self {
         let documents: Vec<document::Documents> = files
             .iter()
             .map(|(name, bytes)| documents_of(name, &Ok(bytes.clone())))

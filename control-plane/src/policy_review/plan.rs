@@ -1,0 +1,129 @@
+//! What documents would close and open among the connections that are live.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::IpAddr,
+    time::SystemTime,
+};
+
+use mesh_lite_proto::{
+    authorization::{Caller, Facts},
+    decision_record::DecisionRecord,
+    identity::WorkloadId,
+};
+
+use super::{
+    Caveat, Documents, Flip, Recorded, flips::judge_again, recorded::judged_facts, replay::caveats,
+};
+use crate::WorkloadName;
+
+/// What a change does at the moment it is made, and to whom who comes later.
+#[derive(Debug)]
+pub struct Plan<'a> {
+    /// Connections that were open when the recordings were made, and are judged by policy.
+    pub live: u64,
+    /// Live connections that would be cut.
+    pub closes: Vec<Flip<'a>>,
+    /// Callers that were denied the last time they came, and would not be.
+    pub opens: Vec<Flip<'a>>,
+    /// Callers that were let through the last time they came, have nothing open, and would be
+    /// denied if they came again.
+    pub denies_later: Vec<Flip<'a>>,
+    /// What the answer leaves out.
+    pub caveats: Vec<Caveat>,
+}
+
+impl Plan<'_> {
+    /// Live connections that would be cut.
+    #[must_use]
+    pub fn closed(&self) -> u64 {
+        self.closes
+            .iter()
+            .fold(0, |sum: u64, flip| sum.saturating_add(flip.open))
+    }
+}
+
+/// Judges live connections by the documents, and callers without one by how they fared last.
+#[must_use]
+pub fn plan<'a>(documents: &Documents, recorded: &[Recorded<'a>], now: SystemTime) -> Plan<'a> {
+    let latest = Latest::of(recorded);
+    let is_live = |record: &DecisionRecord| record.is_let_through() && record.open > 0;
+    let live = judge_again(documents, recorded, now, |_, record| is_live(record));
+    let rest = judge_again(documents, recorded, now, |one, record| {
+        !is_live(record) && latest.is(one, record)
+    });
+    let mut caveats = caveats(recorded, &rest);
+    for caveat in self::caveats(recorded, &live) {
+        if !caveats.contains(&caveat) {
+            caveats.push(caveat);
+        }
+    }
+    let cut: BTreeSet<_> = live.flips.iter().map(who).collect();
+    let (opens, later): (Vec<_>, Vec<_>) = rest.flips.into_iter().partition(|flip| !flip.closes());
+    Plan {
+        live: live.open,
+        denies_later: later
+            .into_iter()
+            .filter(|flip| !cut.contains(&who(flip)))
+            .collect(),
+        closes: live.flips,
+        opens,
+        caveats,
+    }
+}
+
+fn who<'a>(flip: &Flip<'a>) -> (&'a WorkloadName, Option<&'a WorkloadId>, u16) {
+    (&flip.workload.name, flip.caller, flip.destination.port())
+}
+
+/// How each caller fared last: a policy that changed while it was recorded leaves records of
+/// before, which say nothing of what holds.
+#[derive(Debug)]
+pub(super) struct Latest<'a>(HashMap<Asked<'a>, (SystemTime, bool)>);
+
+/// All that a decision rests on.
+type Asked<'a> = (&'a WorkloadName, Option<&'a WorkloadId>, IpAddr, u16);
+
+impl<'a> Latest<'a> {
+    pub(super) fn of(recorded: &[Recorded<'a>]) -> Self {
+        let mut latest = HashMap::<_, (SystemTime, bool)>::new();
+        for one in recorded {
+            for record in &one.recording.records {
+                let Some(asked) = asked(one, record) else {
+                    continue;
+                };
+                let this = (record.last, !record.is_let_through());
+                let known = latest.entry(asked).or_insert(this);
+                // of two in one millisecond the denial counts
+                *known = (*known).max(this);
+            }
+        }
+        Self(latest)
+    }
+
+    /// Whether this is how its caller fared last. Of what policy never judged: yes.
+    pub(super) fn is(&self, one: &Recorded<'a>, record: &'a DecisionRecord) -> bool {
+        let Some(asked) = asked(one, record) else {
+            return true;
+        };
+        self.0
+            .get(&asked)
+            .is_none_or(|(_, denied)| *denied != record.is_let_through())
+    }
+}
+
+fn asked<'a>(one: &Recorded<'a>, record: &'a DecisionRecord) -> Option<Asked<'a>> {
+    let Facts {
+        caller,
+        source,
+        port,
+    } = judged_facts(record)?;
+    let caller = match caller {
+        Caller::Authenticated(id) => Some(id),
+        Caller::Plaintext => None,
+    };
+    Some((&one.workload.name, caller, source.to_canonical(), port))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,389 @@
+//! Who still speaks plaintext to whom, and whether STRICT would cut anybody.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, SocketAddr},
+    time::{Duration, SystemTime},
+};
+
+use mesh_lite_proto::{
+    authorization::{Caller, MutualTls, MutualTlsMode, PolicySnapshot},
+    decision_record::{DecisionRecord, Direction, Outcome, Utc},
+};
+
+use super::{
+    Documents, Judgement, Recorded, ReviewedWorkload,
+    recorded::{judge, judged_facts},
+};
+
+/// A recording that ends earlier than this says nothing of what is going on now. Enough to save
+/// the pages of a few hundred sidecars one after the other.
+const STALE: Duration = Duration::from_secs(10 * 60);
+
+/// What was recorded of plaintext, and everything that is not known.
+#[derive(Debug)]
+pub struct StrictReadiness<'a> {
+    /// Of it and of what is still open, everything is looked at.
+    pub from: SystemTime,
+    /// Meshed workloads that STRICT would be for.
+    pub workloads: usize,
+    /// Plaintext that came in and was let through: STRICT would cut it.
+    pub plaintext: Vec<Plaintext<'a>>,
+    /// Mesh callers whom nothing but PERMISSIVE lets through: STRICT would deny them.
+    pub permissive_only: Vec<PermissiveOnly<'a>>,
+    /// Plaintext that came in and was refused or denied: STRICT changes nothing for it.
+    pub refused: Vec<Plaintext<'a>>,
+    /// Plaintext that went out to workloads without a sidecar: STRICT is not about it.
+    pub outbound: Vec<Plaintext<'a>>,
+    /// Why nobody can say that STRICT would cut nobody, beside the callers above.
+    pub gaps: Vec<Gap<'a>>,
+}
+
+impl StrictReadiness<'_> {
+    /// STRICT would cut nobody, and everything that this rests on is known.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.plaintext.is_empty() && self.permissive_only.is_empty() && self.gaps.is_empty()
+    }
+}
+
+/// Plaintext of one address to one port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plaintext<'a> {
+    /// The workload whose sidecar recorded it.
+    pub workload: &'a ReviewedWorkload,
+    /// The other side.
+    pub peer: IpAddr,
+    /// The one workload with that address, if the documents know it.
+    pub known: Option<&'a ReviewedWorkload>,
+    /// That was dialled: on this workload, or on the other side.
+    pub port: u16,
+    pub first: SystemTime,
+    pub last: SystemTime,
+    pub count: u64,
+    pub open: u64,
+}
+
+/// A caller with an identity that only the default of PERMISSIVE lets through.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PermissiveOnly<'a> {
+    pub workload: &'a ReviewedWorkload,
+    pub caller: String,
+    pub port: u16,
+    pub last: SystemTime,
+    pub count: u64,
+    /// What STRICT would say.
+    pub strict: Judgement,
+}
+
+/// Something that nobody knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Gap<'a> {
+    /// So many errors: a document that can't be read may be of a workload.
+    Documents(usize),
+    /// There is no meshed workload to be ready.
+    NoWorkload(Option<&'a str>),
+    NotRecorded(&'a ReviewedWorkload),
+    Begins {
+        workload: &'a ReviewedWorkload,
+        recording: &'a str,
+        since: SystemTime,
+        from: SystemTime,
+    },
+    Ends {
+        workload: &'a ReviewedWorkload,
+        recording: &'a str,
+        until: SystemTime,
+    },
+    Forgotten {
+        workload: &'a ReviewedWorkload,
+        recording: &'a str,
+        records: u64,
+    },
+}
+
+impl fmt::Display for Gap<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Documents(errors) => write!(
+                f,
+                "{errors} errors in the documents: what can't be read may be a workload; correct \
+                 them, see mesh-lite policy lint"
+            ),
+            Self::NoWorkload(Some(namespace)) => write!(
+                f,
+                "the documents have no meshed workload in namespace {}; name its documents by \
+                 --config-dir",
+                namespace.escape_debug()
+            ),
+            Self::NoWorkload(None) => f.write_str(
+                "the documents have no meshed workload; name their directory by --config-dir",
+            ),
+            Self::NotRecorded(workload) => write!(
+                f,
+                "{}: nothing is recorded of it; give the page /decisions of its sidecar",
+                workload.name
+            ),
+            Self::Begins {
+                workload,
+                recording,
+                since,
+                from,
+            } => write!(
+                f,
+                "{}: {} begins at {}, and {} is asked for; wait, or ask for less by --since",
+                workload.name,
+                recording.escape_debug(),
+                Utc(*since),
+                Utc(*from)
+            ),
+            Self::Ends {
+                workload,
+                recording,
+                until,
+            } => write!(
+                f,
+                "{}: {} ends at {}, and nothing is known of what came after; save the sidecar's \
+                 page /decisions now",
+                workload.name,
+                recording.escape_debug(),
+                Utc(*until)
+            ),
+            Self::Forgotten {
+                workload,
+                recording,
+                records,
+            } => write!(
+                f,
+                "{}: {} has lost {records} records of what was let through; ask for the time since \
+                 by --since, once the sidecar was started again, or give its access log",
+                workload.name,
+                recording.escape_debug()
+            ),
+        }
+    }
+}
+
+/// Looks at everything that was recorded within `window` before `now`, or is open still.
+#[must_use]
+pub fn strict_readiness<'a>(
+    documents: &'a Documents,
+    recorded: &[Recorded<'a>],
+    namespace: Option<&'a str>,
+    window: Duration,
+    now: SystemTime,
+) -> StrictReadiness<'a> {
+    let from = now.checked_sub(window).unwrap_or(SystemTime::UNIX_EPOCH);
+    let of_namespace = |workload: &ReviewedWorkload| {
+        namespace.is_none_or(|namespace| workload.name.namespace == namespace)
+    };
+    let mut found = Found::default();
+    for one in recorded.iter().filter(|one| of_namespace(one.workload)) {
+        let present = documents.snapshot_for(one.workload, now);
+        let strict = PolicySnapshot {
+            mutual_tls: MutualTls {
+                mode: MutualTlsMode::Strict,
+                ports: BTreeMap::new(),
+            },
+            ..present.clone()
+        };
+        let records = one.recording.records.iter();
+        for record in records.filter(|record| record.last >= from || record.open > 0) {
+            found.look_at(documents, one, record, (&present, &strict), now);
+        }
+    }
+    let meshed = documents.workloads().iter();
+    let meshed: Vec<_> = meshed
+        .filter(|workload| workload.meshed && of_namespace(workload))
+        .collect();
+    let mut gaps: Vec<Gap<'a>> = Vec::new();
+    if !documents.errors().is_empty() {
+        gaps.push(Gap::Documents(documents.errors().len()));
+    }
+    if meshed.is_empty() {
+        gaps.push(Gap::NoWorkload(namespace));
+    }
+    for workload in &meshed {
+        gaps.extend(gap(workload, recorded, from, now));
+    }
+    StrictReadiness {
+        from,
+        workloads: meshed.len(),
+        plaintext: sorted(found.plaintext),
+        permissive_only: found.permissive_only.into_values().collect(),
+        refused: sorted(found.refused),
+        outbound: sorted(found.outbound),
+        gaps,
+    }
+}
+
+/// Why no recording of this workload covers the whole window; that of the one that comes nearest.
+fn gap<'a>(
+    workload: &'a ReviewedWorkload,
+    recorded: &[Recorded<'a>],
+    from: SystemTime,
+    now: SystemTime,
+) -> Option<Gap<'a>> {
+    let own = recorded.iter().filter(|one| one.workload == workload);
+    let gaps: Option<Vec<Gap<'a>>> = own.map(|one| gap_of(one, from, now)).collect();
+    // one recording without a gap is enough
+    gaps?
+        .into_iter()
+        .next()
+        .map_or(Some(Gap::NotRecorded(workload)), Some)
+}
+
+fn gap_of<'a>(one: &Recorded<'a>, from: SystemTime, now: SystemTime) -> Option<Gap<'a>> {
+    let Recorded {
+        name: recording,
+        workload,
+        ..
+    } = *one;
+    let (since, until) = (one.recording.since, one.recording.until);
+    let stale = now.checked_sub(STALE).is_none_or(|stale| until < stale);
+    if one.recording.forgotten_let_through > 0 {
+        return Some(Gap::Forgotten {
+            workload,
+            recording,
+            records: one.recording.forgotten_let_through,
+        });
+    }
+    if since > from {
+        return Some(Gap::Begins {
+            workload,
+            recording,
+            since,
+            from,
+        });
+    }
+    stale.then_some(Gap::Ends {
+        workload,
+        recording,
+        until,
+    })
+}
+
+/// By workload, other side and port.
+type Calls<'a> = BTreeMap<(String, IpAddr, u16), Plaintext<'a>>;
+
+#[derive(Default)]
+struct Found<'a> {
+    plaintext: Calls<'a>,
+    refused: Calls<'a>,
+    outbound: Calls<'a>,
+    permissive_only: BTreeMap<(String, String, u16), PermissiveOnly<'a>>,
+}
+
+impl<'a> Found<'a> {
+    fn look_at(
+        &mut self,
+        documents: &'a Documents,
+        one: &Recorded<'a>,
+        record: &DecisionRecord,
+        (present, strict): (&PolicySnapshot, &PolicySnapshot),
+        now: SystemTime,
+    ) {
+        let Some(destination) = &record.destination else {
+            return;
+        };
+        let (source, to) = (record.source.address, destination.address);
+        match record.direction {
+            Direction::Outbound if record.outcome == Outcome::Pass => {
+                let there = documents.workload_at(to.ip());
+                // what leaves the mesh for a name server or the internet is not meant
+                let unmeshed = record.plaintext.as_deref() == Some("outbound_unmeshed");
+                if there.is_some() || unmeshed {
+                    add(&mut self.outbound, there, one, to, to.port(), record);
+                }
+            }
+            Direction::Outbound => {}
+            Direction::Inbound if record.source.identity.is_none() => {
+                let there = documents.workload_at(source.ip());
+                let judged = record.is_let_through() || judged_facts(record).is_some();
+                let calls = if record.is_let_through() {
+                    &mut self.plaintext
+                } else {
+                    &mut self.refused
+                };
+                if judged {
+                    add(calls, there, one, source, to.port(), record);
+                }
+            }
+            Direction::Inbound if record.is_let_through() => {
+                self.caller(one, record, (present, strict), now);
+            }
+            Direction::Inbound => {}
+        }
+    }
+
+    /// A mesh caller: STRICT also changes what happens to whom no rule names.
+    fn caller(
+        &mut self,
+        one: &Recorded<'a>,
+        record: &DecisionRecord,
+        (present, strict): (&PolicySnapshot, &PolicySnapshot),
+        now: SystemTime,
+    ) {
+        let Some(facts) = judged_facts(record) else {
+            return;
+        };
+        let Caller::Authenticated(id) = facts.caller else {
+            return;
+        };
+        let under_strict = judge(strict, &facts, now);
+        if under_strict.allowed || !judge(present, &facts, now).allowed {
+            return;
+        }
+        let key = (one.workload.name.to_string(), id.to_string(), facts.port);
+        let caller = self
+            .permissive_only
+            .entry(key)
+            .or_insert_with(|| PermissiveOnly {
+                workload: one.workload,
+                caller: id.to_string(),
+                port: facts.port,
+                last: record.last,
+                count: 0,
+                strict: under_strict,
+            });
+        caller.count = caller.count.saturating_add(record.count);
+        caller.last = caller.last.max(record.last);
+    }
+}
+
+fn add<'a>(
+    calls: &mut Calls<'a>,
+    known: Option<&'a ReviewedWorkload>,
+    one: &Recorded<'a>,
+    peer: SocketAddr,
+    port: u16,
+    record: &DecisionRecord,
+) {
+    let peer = peer.ip().to_canonical();
+    let key = (one.workload.name.to_string(), peer, port);
+    let call = calls.entry(key).or_insert_with(|| Plaintext {
+        workload: one.workload,
+        peer,
+        known,
+        port,
+        first: record.first,
+        last: record.last,
+        count: 0,
+        open: 0,
+    });
+    call.first = call.first.min(record.first);
+    call.last = call.last.max(record.last);
+    call.count = call.count.saturating_add(record.count);
+    call.open = call.open.saturating_add(record.open);
+}
+
+/// Who came last comes first.
+fn sorted(calls: Calls<'_>) -> Vec<Plaintext<'_>> {
+    let mut calls: Vec<_> = calls.into_values().collect();
+    calls.sort_by_key(|call| std::cmp::Reverse(call.last));
+    calls
+}
+
+#[cfg(test)]
+mod tests;
