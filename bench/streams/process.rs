@@ -29,7 +29,7 @@ pub(crate) fn raise_open_files(connections: usize) -> anyhow::Result<()> {
     ensure!(
         limit.maximum.is_none_or(|maximum| maximum >= needed),
         "{connections} connections need {needed} open files and {:?} are allowed: raise the hard \
-         limit (ulimit -Hn), or take fewer --streams",
+         limit (ulimit -Hn), or open fewer",
         limit.maximum
     );
     Ok(())
