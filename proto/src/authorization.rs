@@ -27,6 +27,7 @@ pub mod from_wire;
 mod nearest_miss;
 pub mod pattern;
 pub mod peer_match;
+pub mod snapshot_json;
 mod to_wire;
 
 /// Everything that decides who may connect to one workload. It is replaced whole, never edited.
