@@ -7,7 +7,8 @@ use clap::ValueEnum;
 use mesh_lite_proto::sidecar::ADMIN_PORT;
 use mesh_lite_proxy::identity::report::{IdentityReport, Verdict};
 
-mod admin_page;
+use crate::sidecar_pages::{self, NoPage, PageName};
+
 mod wording;
 
 const EXAMPLES: &str = "\
@@ -53,7 +54,7 @@ enum Output {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let report = match admin_page::identity(args.admin) {
+    let report = match report_of(args.admin) {
         Ok(report) => report,
         Err(error) => {
             eprintln!("mesh-lite: {error}");
@@ -65,6 +66,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Output::Json => println!("{}", wording::json(&report)?),
     }
     Ok(exit_code(&report))
+}
+
+/// # Errors
+/// If nobody answers there, or what answers is not a sidecar of this version.
+fn report_of(admin: SocketAddr) -> Result<IdentityReport, NoPage> {
+    let page = sidecar_pages::get(admin, PageName::Identity)?;
+    serde_json::from_slice(&page).map_err(|_| NoPage::NotASidecar { admin })
 }
 
 fn exit_code(report: &IdentityReport) -> ExitCode {

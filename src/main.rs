@@ -14,8 +14,10 @@ mod logging;
 mod policy;
 mod private_memory;
 mod proxy;
+mod recordings;
 mod redirect;
 mod root;
+mod sidecar_pages;
 mod strict_ready;
 mod token;
 

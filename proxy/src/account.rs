@@ -1,4 +1,5 @@
-//! What is told of one connection: to the metrics, and to the access log.
+//! What is told of one connection: to the metrics, to the access log, and to the records of
+//! decisions.
 
 use std::{io::ErrorKind, net::SocketAddr};
 
@@ -15,6 +16,7 @@ use crate::{
     },
     authorization::enforcement::Denial,
     clock::Clock,
+    decisions::{Decisions, Seen},
     forward::Broken,
     live_connections::CutReason,
     metrics::{
@@ -68,6 +70,7 @@ pub struct Account {
     started: Instant,
     metrics: Metrics,
     log: AccessLog,
+    decisions: Decisions,
     clock: Clock,
 }
 
@@ -76,7 +79,7 @@ impl Account {
         id: ConnectionId,
         direction: Direction,
         source: SocketAddr,
-        (metrics, log, clock): (&Metrics, &AccessLog, Clock),
+        (metrics, log, decisions, clock): (&Metrics, &AccessLog, &Decisions, Clock),
     ) -> Self {
         Self {
             id,
@@ -93,6 +96,7 @@ impl Account {
             started: Instant::now(),
             metrics: metrics.clone(),
             log: log.clone(),
+            decisions: decisions.clone(),
             clock,
         }
     }
@@ -132,12 +136,10 @@ impl Account {
         })
     }
 
-    /// What the other side's policy decided: its open line, in our log.
+    /// What the other side's policy decided: its open line, in our log and records.
     pub fn answered(&self, answer: Answer<'_>) {
-        if self.log.is_on() {
-            let decided_by = answer.decided_by.map(|named| named.as_str().into());
-            self.opened(Outcome::Answered(answer.status, decided_by));
-        }
+        let decided_by = answer.decided_by.map(|named| named.as_str().into());
+        self.opened(Outcome::Answered(answer.status, decided_by));
     }
 
     /// The other side did not let the connection through, or it ended before there was an
@@ -157,11 +159,20 @@ impl Account {
     }
 
     fn opened(&self, outcome: Outcome) {
+        let at = (self.clock)();
+        self.decisions.record(&Seen {
+            at,
+            connection: self.id,
+            direction: self.direction,
+            source: &self.source,
+            destination: self.destination.as_ref(),
+            outcome: &outcome,
+        });
         if !self.log.is_on() {
             return;
         }
         self.log.opened(OpenRecord {
-            at: (self.clock)(),
+            at,
             connection: self.id,
             direction: self.direction,
             source: self.source.clone(),

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | 15021 | the pod's | `/healthz`, `/readyz` |
 //! | 15020 | the pod's | `/metrics` |
-//! | 15000 | loopback, nothing else | `/` (this table), `/identity`, `/policy`, `/connections`, `/readyz`, `/metrics` |
+//! | 15000 | loopback, nothing else | `/` (this table), `/identity`, `/policy`, `/policy/snapshot`, `/decisions`, `/connections`, `/control-plane`, `/readyz`, `/metrics` |
 //!
 //! Pages are closures, so that this file knows HTTP and nothing of what is shown.
 
@@ -42,6 +42,15 @@ impl Page {
                 body: body + "\n",
             },
             Err(error) => Self::text(format!("this can't be shown as JSON: {error}\n")).failed(),
+        }
+    }
+
+    /// As JSON, one value a line.
+    pub fn json_lines(body: String) -> Self {
+        Self {
+            ok: true,
+            content_type: "application/x-ndjson",
+            body,
         }
     }
 
@@ -95,7 +104,7 @@ impl Pages {
         let mut table = "mesh-lite sidecar: everything here only reads.\n\n".to_owned();
         for (path, entry) in self.0.iter() {
             // a `String` takes whatever is written to it
-            let _ = writeln!(table, "{path:<14} {}", entry.about);
+            let _ = writeln!(table, "{path:<16} {}", entry.about);
         }
         self.with("/", "this table", move || Page::text(table.clone()))
     }

@@ -10,6 +10,7 @@ use crate::{
     account::{Account, Refused},
     authorization::enforcement::Enforcement,
     clock::Clock,
+    decisions::Decisions,
     dial::{DialError, OwnConnections},
     drain::Phase,
     limits::Limits,
@@ -26,6 +27,7 @@ pub struct DataPath {
     pub own: OwnConnections,
     pub metrics: Metrics,
     pub log: AccessLog,
+    pub decisions: Decisions,
     pub ids: ConnectionIds,
     pub phase: watch::Receiver<Phase>,
     pub clock: Clock,
@@ -33,7 +35,7 @@ pub struct DataPath {
 
 impl DataPath {
     pub fn account(&self, direction: Direction, accepted: &Accepted) -> Account {
-        let tell = (&self.metrics, &self.log, self.clock);
+        let tell = (&self.metrics, &self.log, &self.decisions, self.clock);
         Account::open(self.ids.next_id(), direction, accepted.peer, tell)
     }
 

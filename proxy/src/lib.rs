@@ -9,7 +9,7 @@
 //!
 //!   identity    key and CSR ─▶ issued leaf ─▶ renewed in time; kept in the state file
 //!      └─────── workload_socket    SDS for the workload's own clients, if asked for
-//!   readiness, drain, admin, metrics, access_log     what operators hold on to
+//!   readiness, drain, admin, metrics, access_log, decisions     what operators hold on to
 //! ```
 
 pub mod access_log;
@@ -23,6 +23,7 @@ pub mod control;
 pub mod control_plane_client;
 pub mod data_directory;
 pub mod data_path;
+pub mod decisions;
 pub mod dial;
 pub mod directory;
 pub mod drain;

@@ -168,6 +168,17 @@ impl Metrics {
         self.0.breakage.set(cause, at.map(unix_seconds));
     }
 
+    /// A decision unlike the remembered ones is remembered.
+    pub fn decision_recorded(&self) {
+        self.0.decision_records.inc();
+    }
+
+    pub fn decisions_forgotten(&self, records: u64) {
+        let gone = i64::try_from(records).unwrap_or(i64::MAX);
+        self.0.decision_records.dec_by(gone);
+        self.0.decision_records_forgotten.inc_by(records);
+    }
+
     pub fn access_log_dropped(&self, lines: u64) {
         self.0.access_log_dropped.inc_by(lines);
     }

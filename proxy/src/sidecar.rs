@@ -23,11 +23,13 @@ use crate::{
     control_plane_client::InvalidControlPlane,
     data_directory::{DataDirectory, DataDirectoryError},
     data_path::DataPath,
+    decisions::{self, Decisions},
     dial::OwnConnections,
     drain::{Drain, Patience, Phase},
     limits::Limits,
     listener::ListenError,
     live_connections::LiveConnections,
+    memory_limit,
     metrics::{Metrics, MetricsPrefix},
     outbound::Upstream,
     readiness::{Part, Readiness},
@@ -143,6 +145,8 @@ async fn serve(
 
     let drain = Drain::default();
     let live = LiveConnections::default();
+    let room = decisions::room(memory_limit::read());
+    let decisions = Decisions::new(room, clock::now(), &metrics);
     let limits = Limits::new(config.max_connections);
     let path = DataPath {
         tls: tls.clone(),
@@ -151,13 +155,14 @@ async fn serve(
         own: OwnConnections::default(),
         metrics: metrics.clone(),
         log: log.clone(),
+        decisions: decisions.clone(),
         ids: ConnectionIds::new(clock::now()),
         phase: drain.watch(),
         clock: clock::now,
     };
     let holding = tokio::spawn(path.enforcement.clone().hold());
     spawn_drain_readiness(drain.watch(), &readiness);
-    let shown = pages::Shown::of(&handles, &readiness, &metrics, &tls, &live);
+    let shown = pages::Shown::of(&handles, &readiness, &metrics, &tls, (&live, &decisions));
     let SidecarConfig {
         addresses,
         capture,

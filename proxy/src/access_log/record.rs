@@ -1,7 +1,6 @@
 //! What is known of a connection when it opens and when it ends, as it is handed to the log.
 
 use std::{
-    fmt,
     net::{IpAddr, SocketAddr},
     sync::{
         Arc,
@@ -10,6 +9,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+pub use mesh_lite_proto::decision_record::ConnectionId;
 use mesh_lite_proto::{
     authorization::Decision,
     identity::WorkloadId,
@@ -19,16 +19,6 @@ use mesh_lite_proto::{
 
 use crate::metrics::{Direction, Plaintext, Refusal, Termination};
 
-/// Ties the two lines of a connection together. Shown as 16 hex digits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ConnectionId(u64);
-
-impl fmt::Display for ConnectionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", self.0)
-    }
-}
-
 /// Gives every connection of this process an id. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct ConnectionIds(Arc<AtomicU64>);
@@ -37,15 +27,12 @@ impl ConnectionIds {
     /// `started`, the time of the process's start, keeps ids of a restarted sidecar apart from
     /// those that its log already holds.
     pub fn new(started: SystemTime) -> Self {
-        let seconds = started
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or(Duration::ZERO);
-        // 2^28 connections a second would reach the ids of a start one second later
-        Self(Arc::new(AtomicU64::new(seconds.as_secs() << 28)))
+        let first = ConnectionId::first_of_run(started);
+        Self(Arc::new(AtomicU64::new(first.as_u64())))
     }
 
     pub fn next_id(&self) -> ConnectionId {
-        ConnectionId(self.0.fetch_add(1, Ordering::Relaxed))
+        ConnectionId::from_u64(self.0.fetch_add(1, Ordering::Relaxed))
     }
 }
 
@@ -94,7 +81,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    pub(super) fn is_let_through(&self) -> bool {
+    pub(crate) fn is_let_through(&self) -> bool {
         match self {
             Self::Decided(decision) | Self::DecidedPlaintext(decision, _) => decision.is_allowed(),
             Self::Answered(status, _) => *status == Status::Ok,

@@ -136,6 +136,9 @@ impl<W: Write> Writer<W> {
             Err(error) => {
                 self.metrics.access_log_dropped(self.lines_here);
                 self.lost += self.lines_here;
+                // the log itself says so once it is written again
+                let missing = self.lines_here + dropped;
+                self.counts.dropped.fetch_add(missing, Ordering::Relaxed);
                 if !self.failing {
                     tracing::error!(%error, "the access log can't be written; lines are lost");
                 }

@@ -8,6 +8,7 @@ use std::{
     },
 };
 
+pub use mesh_lite_proto::decision_record::Direction;
 use mesh_lite_proto::identity::WorkloadId;
 use prometheus_client::{
     encoding::{
@@ -19,28 +20,11 @@ use prometheus_client::{
 
 use super::series::Overflow;
 
-/// Seen from the workload that the sidecar serves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Direction {
-    Inbound,
-    Outbound,
-}
-
-impl Direction {
-    /// As the access log names it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Inbound => "inbound",
-            Self::Outbound => "outbound",
-        }
-    }
-
-    /// Which end of the connection reports it, as Istio names it.
-    fn reporter(self) -> &'static str {
-        match self {
-            Self::Inbound => "destination",
-            Self::Outbound => "source",
-        }
+/// Which end of the connection reports it, as Istio names it.
+fn reporter(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Inbound => "destination",
+        Direction::Outbound => "source",
     }
 }
 
@@ -63,7 +47,7 @@ impl EncodeLabelSet for ConnectionLabels {
             "none"
         };
         [
-            ("reporter", self.direction.reporter()),
+            ("reporter", reporter(self.direction)),
             ("source_principal", principal(self.source.as_ref())),
             ("source_workload_namespace", namespace(self.source.as_ref())),
             (
@@ -150,7 +134,7 @@ impl EncodeMetric for ActiveConnections {
         [Direction::Inbound, Direction::Outbound]
             .into_iter()
             .try_for_each(|direction| {
-                let labels = [("reporter", direction.reporter())];
+                let labels = [("reporter", reporter(direction))];
                 encoder
                     .encode_family(&labels)?
                     .encode_gauge(&self.of(direction).get())

@@ -50,6 +50,8 @@ pub(super) struct Registered {
     pub(super) directory_answers_refused: Counter,
     pub(super) clock_skew: FloatGauge,
     pub(super) capture_ok: Gauge,
+    pub(super) decision_records: Gauge,
+    pub(super) decision_records_forgotten: Counter,
     pub(super) access_log_dropped: Counter,
     pub(super) panics: Counter,
 }
@@ -87,6 +89,8 @@ impl Registered {
             directory_answers_refused: Counter::default(),
             clock_skew: FloatGauge::default(),
             capture_ok: Gauge::default(),
+            decision_records: Gauge::default(),
+            decision_records_forgotten: Counter::default(),
             access_log_dropped: Counter::default(),
             panics: Counter::default(),
         };
@@ -155,6 +159,16 @@ impl Registered {
         };
         let r = &mut self.registry;
         r.register("authz", "What policy decided on new connections", decisions);
+        r.register(
+            "decision_records",
+            "Distinct decisions remembered, for the page /decisions",
+            self.decision_records.clone(),
+        );
+        r.register(
+            "decision_records_forgotten",
+            "Decisions forgotten to make room for later ones",
+            self.decision_records_forgotten.clone(),
+        );
         r.register(
             "authz_terminated",
             "Connections that had been allowed and were cut",

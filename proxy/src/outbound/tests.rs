@@ -9,6 +9,7 @@ use tokio::{
 use super::*;
 use crate::{
     access_log::{AccessLog, ConnectionIds},
+    decisions::{Decisions, room},
     metrics::{Metrics, MetricsPrefix},
     socket::{self, Nonblocking},
     tls::fixture::Pair,
@@ -60,11 +61,12 @@ async fn answered(status: Status, early: &[u8], may_try_another: bool) -> Came {
     );
     let log = AccessLog::write_to(memory.clone(), &metrics).unwrap();
     let epoch = SystemTime::UNIX_EPOCH;
+    let decisions = Decisions::new(room(None), epoch, &metrics);
     let account = Account::open(
         ConnectionIds::new(epoch).next_id(),
         Direction::Outbound,
         ([10, 0, 0, 1], 4711).into(),
-        (&metrics, &log, || SystemTime::UNIX_EPOCH),
+        (&metrics, &log, &decisions, || SystemTime::UNIX_EPOCH),
     );
     let cut = Cut::default();
     let peer = async {

@@ -16,6 +16,7 @@ use crate::{
         ControlHandles,
         status::{Condition, ControlStatus},
     },
+    decisions::Decisions,
     identity::{renewal_state::RenewalState, report::IdentityReport},
     live_connections::LiveConnections,
     metrics::Metrics,
@@ -37,6 +38,7 @@ pub(super) struct Shown {
     pub(super) status: watch::Receiver<ControlStatus>,
     pub(super) renewal: watch::Receiver<RenewalState>,
     pub(super) live: LiveConnections,
+    pub(super) decisions: Decisions,
 }
 
 impl Shown {
@@ -45,7 +47,7 @@ impl Shown {
         readiness: &Readiness,
         metrics: &Metrics,
         tls: &watch::Receiver<Option<Arc<TlsContext>>>,
-        live: &LiveConnections,
+        (live, decisions): (&LiveConnections, &Decisions),
     ) -> Self {
         Self {
             readiness: readiness.clone(),
@@ -55,6 +57,7 @@ impl Shown {
             status: handles.status.clone(),
             renewal: handles.renewal.clone(),
             live: live.clone(),
+            decisions: decisions.clone(),
         }
     }
 
@@ -77,14 +80,13 @@ impl Shown {
     }
 
     pub(super) fn admin_pages(&self) -> Pages {
-        let (tls, renewal, policy, status, live) = (
+        let (tls, renewal, status, live) = (
             self.tls.clone(),
             self.renewal.clone(),
-            self.policy.clone(),
             self.status.clone(),
             self.live.clone(),
         );
-        self.metrics_pages()
+        self.policy_pages(self.metrics_pages())
             .with("/readyz", "ready, or why not", readyz(&self.readiness))
             .with(
                 "/identity",
@@ -99,9 +101,6 @@ impl Shown {
                     ))
                 },
             )
-            .with("/policy", "the policy snapshot in force", move || {
-                Page::json(&summary(policy.borrow().as_deref()))
-            })
             .with("/control-plane", "how the streams are doing", move || {
                 Page::json(&conditions(&status.borrow()))
             })
@@ -109,6 +108,33 @@ impl Shown {
                 Page::json(&connections(&live))
             })
             .with_contents()
+    }
+
+    /// What is in force, and what was decided by it.
+    fn policy_pages(&self, pages: Pages) -> Pages {
+        let (policy, whole) = (self.policy.clone(), self.policy.clone());
+        let (tls, live, decisions) = (self.tls.clone(), self.live.clone(), self.decisions.clone());
+        pages
+            .with("/policy", "the policy snapshot in force", move || {
+                Page::json(&summary(policy.borrow().as_deref()))
+            })
+            .with(
+                "/policy/snapshot",
+                "all of it, for tools",
+                move || match whole.borrow().as_deref() {
+                    Some(snapshot) => Page::json(&snapshot.shown_as_json()),
+                    None => Page::text("no policy has arrived yet\n".to_owned()).failed(),
+                },
+            )
+            .with(
+                "/decisions",
+                "who was let through or not, and why",
+                move || {
+                    let context = tls.borrow().clone();
+                    let own = context.as_ref().map(|context| &context.identity().leaf);
+                    Page::json_lines(decisions.recording(own, &live, clock::now()).to_lines())
+                },
+            )
     }
 }
 

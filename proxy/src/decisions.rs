@@ -1,0 +1,116 @@
+//! What this sidecar remembers of its decisions: each distinct one, with how often it was made.
+//!
+//! Distinct ones, and not the last so many connections: whoever asks whether anybody still speaks
+//! plaintext must be told of the one caller that comes once a day, however many others came since.
+//!
+//! A connection pays for a lookup. The page `/decisions` is made when somebody asks for it.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
+};
+
+use mesh_lite_proto::{decision_record::Recording, svid::LeafFacts};
+
+use self::half::Half;
+use crate::{
+    access_log::{ConnectionId, Outcome, Peer},
+    live_connections::LiveConnections,
+    metrics::{Direction, Metrics},
+};
+
+mod half;
+mod key;
+mod open;
+
+/// Bytes for everything remembered, however much memory there is: about 1,200 records, which is
+/// more than most workloads have callers.
+const MAX_ROOM: usize = 1024 * 1024;
+/// Of a small memory limit, this part.
+const PART_OF_MEMORY: u64 = 64;
+
+/// Bytes that may be remembered in a process with this memory limit.
+pub fn room(memory_limit: Option<u64>) -> usize {
+    let part = memory_limit.map_or(u64::MAX, |limit| limit / PART_OF_MEMORY);
+    usize::try_from(part).map_or(MAX_ROOM, |part| part.min(MAX_ROOM))
+}
+
+/// One connection, as far as it was decided on.
+#[derive(Debug, Clone, Copy)]
+pub struct Seen<'a> {
+    pub at: SystemTime,
+    pub connection: ConnectionId,
+    pub direction: Direction,
+    pub source: &'a Peer,
+    pub destination: Option<&'a Peer>,
+    pub outcome: &'a Outcome,
+}
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct Decisions(Arc<Remembered>);
+
+struct Remembered {
+    since: SystemTime,
+    // what was let through, and the rest: a flood of strangers never pushes out what was allowed
+    let_through: Mutex<Half>,
+    rest: Mutex<Half>,
+}
+
+impl Decisions {
+    /// Remembers from `since` on, in at most `room` bytes.
+    pub fn new(room: usize, since: SystemTime, metrics: &Metrics) -> Self {
+        let half = || Mutex::new(Half::new(room / 2, metrics.clone()));
+        Self(Arc::new(Remembered {
+            since,
+            let_through: half(),
+            rest: half(),
+        }))
+    }
+
+    pub fn record(&self, seen: &Seen<'_>) {
+        let half = if seen.outcome.is_let_through() {
+            &self.0.let_through
+        } else {
+            &self.0.rest
+        };
+        locked(half).record(seen);
+    }
+
+    /// All that is remembered, of the workload of this certificate, and how much of it is open.
+    pub fn recording(
+        &self,
+        own: Option<&LeafFacts>,
+        live: &LiveConnections,
+        now: SystemTime,
+    ) -> Recording {
+        // whoever is recorded after this look is not among the open ones either
+        let live = live.all();
+        let (mut records, forgotten_let_through) = locked(&self.0.let_through).records();
+        open::count(&mut records, &live, self.0.since, now);
+        let (rest, forgotten_of_rest) = locked(&self.0.rest).records();
+        records.extend(rest);
+        Recording {
+            workload: own.and_then(workload),
+            identity: own.map(|leaf| leaf.id.clone()),
+            since: self.0.since,
+            until: now,
+            forgotten: forgotten_let_through.saturating_add(forgotten_of_rest),
+            forgotten_let_through,
+            records,
+        }
+    }
+}
+
+/// `namespace/name`, if the certificate says both.
+fn workload(leaf: &LeafFacts) -> Option<Box<str>> {
+    let (namespace, name) = (leaf.id.namespace()?, leaf.common_name.as_ref()?);
+    Some(format!("{namespace}/{name}").into())
+}
+
+fn locked(half: &Mutex<Half>) -> MutexGuard<'_, Half> {
+    half.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

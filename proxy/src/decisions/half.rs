@@ -1,0 +1,277 @@
+//! Decisions that share a bound: the least recently seen make room for new ones.
+
+use std::{
+    collections::{HashMap, hash_map::DefaultHasher},
+    hash::{Hash, Hasher},
+    mem::size_of,
+    net::SocketAddr,
+    sync::Arc,
+    time::SystemTime,
+};
+
+use mesh_lite_proto::{
+    authorization::{Decision, NearestMiss},
+    decision_record::{ConnectionId, DecisionRecord, Endpoint, MAX_CONNECTIONS_NAMED, MAX_REASON},
+    identity::WorkloadId,
+};
+
+use super::{
+    Seen,
+    key::{HasKey, Kept, Key},
+};
+use crate::{
+    access_log::{Outcome, Peer},
+    metrics::{Direction, Metrics},
+};
+
+/// A record's places in the table (which may be half empty) and its share of the allocator's
+/// rounding.
+const PER_RECORD: usize = 96;
+/// This part of the records goes at a time, so that a flood of new ones does not look for the
+/// oldest with each.
+const FORGOTTEN_AT_A_TIME: usize = 16;
+/// Stands where words were too many.
+const ELLIPSIS: char = '…';
+
+pub(super) struct Half {
+    room: usize,
+    bytes: usize,
+    records: HashMap<Kept, Box<Counted>>,
+    /// Turns so far: what was seen later has a greater one.
+    turn: u64,
+    forgotten: u64,
+    /// The workload's own identity, one for all records.
+    own: Option<WorkloadId>,
+    metrics: Metrics,
+}
+
+/// How often a decision was made, and what is told of the latest time.
+struct Counted {
+    turn: u64,
+    first: SystemTime,
+    last: SystemTime,
+    source: SocketAddr,
+    count: u64,
+    /// The latest ones; the next one goes to `count % MAX_CONNECTIONS_NAMED`.
+    connections: [u64; MAX_CONNECTIONS_NAMED],
+    /// The reason of a decision, or a refusal's error.
+    words: Option<Arc<str>>,
+    /// Tells other words from these without making them.
+    mark: u64,
+}
+
+impl Half {
+    pub(super) fn new(room: usize, metrics: Metrics) -> Self {
+        Self {
+            room,
+            bytes: 0,
+            records: HashMap::new(),
+            turn: 0,
+            forgotten: 0,
+            own: None,
+            metrics,
+        }
+    }
+
+    pub(super) fn record(&mut self, seen: &Seen<'_>) {
+        self.turn += 1;
+        let key = Key::of(seen);
+        let mark = mark(seen.outcome);
+        let Some(known) = self.records.get_mut(&key as &dyn HasKey) else {
+            return self.add(seen, mark);
+        };
+        known.again(seen, self.turn);
+        if known.mark != mark {
+            self.bytes -= known.words_len();
+            known.words = words(seen.outcome);
+            known.mark = mark;
+            self.bytes += known.words_len();
+            self.make_room();
+        }
+    }
+
+    fn add(&mut self, seen: &Seen<'_>, mark: u64) {
+        let kept = Kept::new(seen, self.own_identity(seen).as_ref());
+        let mut counted = Counted {
+            turn: self.turn,
+            first: seen.at,
+            last: seen.at,
+            source: seen.source.address,
+            count: 0,
+            connections: [0; MAX_CONNECTIONS_NAMED],
+            words: words(seen.outcome),
+            mark,
+        };
+        counted.again(seen, self.turn);
+        self.bytes += bytes(&kept, &counted);
+        self.records.insert(kept, Box::new(counted));
+        self.metrics.decision_recorded();
+        self.make_room();
+    }
+
+    /// The identity that is ours in this connection, as an earlier record has it.
+    fn own_identity(&mut self, seen: &Seen<'_>) -> Option<WorkloadId> {
+        let of = |peer: &Peer| peer.identity.clone();
+        let own = match seen.direction {
+            Direction::Inbound => seen.destination.and_then(of),
+            Direction::Outbound => of(seen.source),
+        };
+        if own.is_some() && self.own != own {
+            self.own = own;
+        }
+        self.own.clone()
+    }
+
+    fn make_room(&mut self) {
+        while self.bytes > self.room {
+            let mut turns: Vec<_> = self.records.values().map(|it| it.turn).collect();
+            let last_to_go = (turns.len() / FORGOTTEN_AT_A_TIME).min(turns.len().saturating_sub(1));
+            if turns.is_empty() {
+                return;
+            }
+            let (_, last_to_go, _) = turns.select_nth_unstable(last_to_go);
+            let last_to_go = *last_to_go;
+            self.forget_until(last_to_go);
+        }
+    }
+
+    fn forget_until(&mut self, turn: u64) {
+        let mut gone = 0;
+        let bytes_left = &mut self.bytes;
+        self.records.retain(|kept, counted| {
+            let stays = counted.turn > turn;
+            if !stays {
+                gone += 1;
+                *bytes_left = bytes_left.saturating_sub(bytes(kept, counted));
+            }
+            stays
+        });
+        self.forgotten += gone;
+        self.metrics.decisions_forgotten(gone);
+    }
+
+    /// All records, the latest first, none of them open, and how many were forgotten.
+    pub(super) fn records(&self) -> (Vec<DecisionRecord>, u64) {
+        let mut all: Vec<_> = self.records.iter().collect();
+        all.sort_unstable_by_key(|(_, counted)| std::cmp::Reverse(counted.turn));
+        let records = all.into_iter().map(|(kept, counted)| counted.record(kept));
+        (records.collect(), self.forgotten)
+    }
+}
+
+fn bytes(kept: &Kept, counted: &Counted) -> usize {
+    kept.bytes() + size_of::<Counted>() + counted.words_len() + PER_RECORD
+}
+
+impl Counted {
+    fn again(&mut self, seen: &Seen<'_>, turn: u64) {
+        let place = usize::try_from(self.count).unwrap_or_default() % MAX_CONNECTIONS_NAMED;
+        if let Some(id) = self.connections.get_mut(place) {
+            *id = seen.connection.as_u64();
+        }
+        self.count += 1;
+        self.turn = turn;
+        self.last = seen.at;
+        self.source = seen.source.address;
+    }
+
+    fn words_len(&self) -> usize {
+        self.words.as_ref().map_or(0, |words| words.len())
+    }
+
+    /// The latest connections, the latest last.
+    fn connections(&self) -> Vec<ConnectionId> {
+        let count = usize::try_from(self.count).unwrap_or(usize::MAX);
+        let kept = count.min(MAX_CONNECTIONS_NAMED);
+        let oldest = if count > kept { count % kept } else { 0 };
+        let ids = self.connections.iter().take(kept).cycle();
+        ids.skip(oldest)
+            .take(kept)
+            .map(|id| ConnectionId::from_u64(*id))
+            .collect()
+    }
+
+    fn record(&self, kept: &Kept) -> DecisionRecord {
+        let parts = kept.parts();
+        let words = || self.words.as_deref().map(Box::from);
+        let (reason, error) = match (parts.step, parts.refusal) {
+            (Some(_), _) => (words(), None),
+            (None, Some(refusal)) => (Some(refusal.as_str().into()), words()),
+            (None, None) => (None, words()),
+        };
+        DecisionRecord {
+            first: self.first,
+            last: self.last,
+            direction: parts.direction,
+            source: Endpoint {
+                address: self.source,
+                identity: parts.caller.clone(),
+            },
+            destination: parts.destination.map(|address| Endpoint {
+                address,
+                identity: parts.callee.clone(),
+            }),
+            outcome: parts.outcome,
+            decided_by_peer: parts.decided_by_peer,
+            step: parts.step,
+            policy: parts.policy.clone(),
+            rule: parts.rule,
+            reason,
+            plaintext: parts.plaintext.map(|reason| reason.as_str().into()),
+            error,
+            count: self.count,
+            open: 0,
+            connections: self.connections(),
+        }
+    }
+}
+
+/// What the access log says in words: made for a new record, or if they are others than before.
+fn words(outcome: &Outcome) -> Option<Arc<str>> {
+    match outcome {
+        Outcome::Decided(decision) | Outcome::DecidedPlaintext(decision, _) => {
+            Some(cut(&decision.reason()))
+        }
+        Outcome::Refused(_, text) | Outcome::Unanswered(text) => text.as_deref().map(cut),
+        Outcome::Answered(..) | Outcome::PassedPlaintext(_) => None,
+    }
+}
+
+/// A number that differs where the words do. What the key says, the words may say too: it is not
+/// looked at again.
+fn mark(outcome: &Outcome) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    match outcome {
+        Outcome::Decided(decision) | Outcome::DecidedPlaintext(decision, _) => {
+            mark_decision(decision, &mut hasher);
+        }
+        Outcome::Refused(_, text) | Outcome::Unanswered(text) => text.hash(&mut hasher),
+        Outcome::Answered(..) | Outcome::PassedPlaintext(_) => return 0,
+    }
+    hasher.finish()
+}
+
+fn mark_decision(decision: &Decision, hasher: &mut DefaultHasher) {
+    decision.field.hash(hasher);
+    let Some(NearestMiss {
+        policy,
+        rule,
+        failed,
+    }) = decision.nearest_miss.as_deref()
+    else {
+        return;
+    };
+    (policy, rule).hash(hasher);
+    for failed in failed {
+        (failed.field, &failed.value, &failed.got).hash(hasher);
+    }
+}
+
+fn cut(text: &str) -> Arc<str> {
+    if text.len() <= MAX_REASON {
+        return text.into();
+    }
+    let end = text.floor_char_boundary(MAX_REASON - ELLIPSIS.len_utf8());
+    let kept = text.get(..end).unwrap_or_default();
+    format!("{kept}{ELLIPSIS}").into()
+}
