@@ -22,7 +22,7 @@ pub mod fields;
 mod header;
 mod layer_7;
 mod misplaced_field;
-pub(crate) mod nearest_name;
+pub mod nearest_name;
 pub mod node;
 mod refusal_class;
 pub mod snippet;
@@ -125,6 +125,8 @@ pub struct RawDocument {
     pub key: DocumentKey,
     /// `metadata.labels`.
     pub labels: BTreeMap<String, String>,
+    /// `metadata.annotations`.
+    pub annotations: BTreeMap<String, String>,
     /// Where an annotation of Istio's says that the policy is recorded and not enforced.
     pub dry_run: Option<Position>,
     /// A document of Istio's in Istio's root namespace: it is for all namespaces.

@@ -64,6 +64,7 @@ pub(super) fn read(
         Ok(header) => Ok(RawDocument {
             key: header.key,
             labels: header.labels,
+            annotations: header.annotations,
             dry_run: header.dry_run,
             for_whole_mesh: header.for_whole_mesh,
             file: Arc::clone(file),
@@ -189,6 +190,7 @@ fn salvage(text: &str, lines_before: u32) -> Node {
 struct Header {
     key: DocumentKey,
     labels: BTreeMap<String, String>,
+    annotations: BTreeMap<String, String>,
     /// Where an annotation says that the policy is not enforced.
     dry_run: Option<Position>,
     for_whole_mesh: bool,
@@ -223,6 +225,7 @@ fn read_header(
                 name,
             },
             labels: metadata.labels,
+            annotations: metadata.annotations,
             dry_run: metadata.dry_run,
             for_whole_mesh,
         }),
@@ -314,6 +317,7 @@ struct Metadata {
     namespace: Option<Arc<str>>,
     name: Option<Arc<str>>,
     labels: BTreeMap<String, String>,
+    annotations: BTreeMap<String, String>,
     dry_run: Option<Position>,
 }
 
@@ -346,8 +350,7 @@ fn metadata(document: &Node, kind: Option<Kind>, errors: &mut Fields<'_>) -> Met
         map.map(|entry| errors.text_map(&entry.value, &path.key(field)))
             .unwrap_or_default()
     };
-    let labels = texts("labels");
-    texts("annotations");
+    let (labels, annotations) = (texts("labels"), texts("annotations"));
     let dry_run = node
         .entry("annotations")
         .and_then(|annotations| annotations.value.entry(ISTIO_DRY_RUN))
@@ -361,6 +364,7 @@ fn metadata(document: &Node, kind: Option<Kind>, errors: &mut Fields<'_>) -> Met
             .required(node, &path, "name", remedy)
             .and_then(|entry| name(entry, MAX_NAME, errors)),
         labels,
+        annotations,
         dry_run,
     }
 }

@@ -1,7 +1,8 @@
 //! "Did you mean": the name that somebody meant who wrote another one.
 
 /// Of these names, the one that was meant, if one of them is near enough to tell.
-pub(crate) fn nearest<'a>(written: &str, names: &[&'a str]) -> Option<&'a str> {
+#[must_use]
+pub fn nearest<'a>(written: &str, names: &[&'a str]) -> Option<&'a str> {
     // nobody misspells a name by more; it also bounds what a comparison costs
     const MAX_WRITTEN: usize = 64;
     if written.chars().count() > MAX_WRITTEN {

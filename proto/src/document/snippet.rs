@@ -38,6 +38,8 @@ pub enum Severity {
     Error,
     /// It is taken, and is probably not what was meant.
     Warning,
+    /// It is taken, and may be just what was meant.
+    Note,
 }
 
 /// One thing to say about one place of a document.
@@ -72,6 +74,7 @@ impl Snippet<'_> {
         let (word, colour) = match self.severity {
             Severity::Error => ("error", RED),
             Severity::Warning => ("warning", YELLOW),
+            Severity::Note => ("note", BLUE),
         };
         let place = self.place;
         let number = place.at.line.to_string();

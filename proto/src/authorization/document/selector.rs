@@ -19,6 +19,12 @@ impl Selector {
             .all(|(key, value)| labels.get(key) == Some(value))
     }
 
+    /// Those which a workload must have.
+    #[must_use]
+    pub const fn labels(&self) -> &BTreeMap<String, String> {
+        &self.0
+    }
+
     /// Whether it selects the whole scope.
     #[must_use]
     pub fn is_everybody(&self) -> bool {
