@@ -14,8 +14,8 @@ use std::{
 
 use mesh_lite_proto::{
     authorization::{
-        BrokenDocument, DefaultAction, Eviction, EvictionSubject, MutualTlsMode, Policy,
-        PolicySnapshot, SourceRef,
+        BrokenDocument, DefaultAction, Eviction, EvictionSubject, MutualTlsMode, Policies,
+        Policy, PolicySnapshot, SourceRef,
         document::{Loaded, Selector, Unloadable, load},
     },
     document::{DocumentErrors, DocumentKey, RawDocument},
@@ -394,7 +394,7 @@ fn bounded(snapshot: PolicySnapshot) -> PolicySnapshot {
         line: 0,
     };
     PolicySnapshot {
-        policies: Vec::new(),
+        policies: Policies::default(),
         broken: vec![BrokenDocument {
             source,
             reason: reason.into(),

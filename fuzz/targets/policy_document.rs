@@ -7,7 +7,7 @@ use libfuzzer_sys::fuzz_target;
 use mesh_lite_proto::{
     authorization::{
         AuthorizationPolicy, BrokenDocument, Caller, Facts, MutualTls, MutualTlsMode, PeerMatch,
-        Policy, PolicySnapshot, SourceRef, Step, Verdict, decide,
+        Policies, Policy, PolicySnapshot, SourceRef, Step, Verdict, decide,
         document::{Loaded, load},
     },
     document::{DocumentErrors, Documents, RawDocument, split},
@@ -25,6 +25,7 @@ fuzz_target!(|bytes: &[u8]| {
         errors_are_of_the_file(&unreadable.errors, lines);
     }
     let mut snapshot = empty(&own);
+    let mut policies = Vec::new();
     for document in &documents.readable {
         assert!(document.line >= 1 && document.line as usize <= lines);
         let loaded = load(document, &own);
@@ -33,7 +34,7 @@ fuzz_target!(|bytes: &[u8]| {
             Ok(Loaded::AuthorizationPolicy(policy)) => {
                 written_again(document, &policy, &own);
                 snapshot.default_action = policy.default_action.clone();
-                snapshot.policies.extend(policy.policy);
+                policies.extend(policy.policy);
             }
             Ok(Loaded::PeerAuthentication(document)) => {
                 snapshot.mutual_tls.mode = document.mode.unwrap_or(MutualTlsMode::Permissive);
@@ -43,6 +44,7 @@ fuzz_target!(|bytes: &[u8]| {
             Err(unloadable) => errors_are_of_the_file(&unloadable.errors, lines),
         }
     }
+    snapshot.policies = policies.into();
     judge(&snapshot);
     a_broken_document_denies(snapshot, &documents);
 });
@@ -53,7 +55,7 @@ fn empty(own: &TrustDomain) -> PolicySnapshot {
         trust_domain: own.clone(),
         mutual_tls: MutualTls { mode: MutualTlsMode::Permissive, ports: BTreeMap::new() },
         default_action: None,
-        policies: Vec::new(),
+        policies: Policies::default(),
         evictions: Vec::new(),
         broken: Vec::new(),
     }

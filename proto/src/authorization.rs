@@ -11,22 +11,30 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc, time::SystemTime};
 use spiffe::TrustDomain;
 
 pub use self::{
+    considered::{Considered, ConsideredPolicy, ConsideredRule, RuleOutcome, considered},
     decide::decide,
     document::{AuthorizationPolicy, PeerAuthentication, Selector},
     explain::{Decision, FailedField, FieldRef, NearestMiss, Recorded, Step, Verdict},
     from_wire::InvalidSnapshot,
     pattern::{InvalidMatch, Pattern, ServiceAccountMatch},
     peer_match::{FieldName, OperationMatch, PeerMatch},
+    policies::Policies,
 };
 use crate::{identity::WorkloadId, svid::Serial};
 
+pub mod considered;
+pub mod covering;
 pub mod decide;
 pub mod document;
 pub mod explain;
+#[cfg(test)]
+mod few_names;
 pub mod from_wire;
 mod nearest_miss;
 pub mod pattern;
 pub mod peer_match;
+pub mod policies;
+mod rule_index;
 pub mod snapshot_json;
 mod to_wire;
 
@@ -41,7 +49,7 @@ pub struct PolicySnapshot {
     /// Of the narrowest scope that states one, and where it states it.
     pub default_action: Option<(DefaultAction, SourceRef)>,
     /// Those that select this workload, and no others.
-    pub policies: Vec<Policy>,
+    pub policies: Policies,
     pub evictions: Vec<Eviction>,
     /// Documents that select this workload, or may, and can't be loaded: each of them denies.
     pub broken: Vec<BrokenDocument>,

@@ -2,8 +2,11 @@
 
 use super::{
     Caller, Decision, DefaultAction, Facts, FieldRef, MutualTlsMode, Policy, PolicyAction,
-    PolicySnapshot, Recorded, Rule, SourceRef, Step, Verdict, nearest_miss::nearest_miss,
-    peer_match::Asked,
+    PolicySnapshot, Recorded, Rule, SourceRef, Step, Verdict,
+    nearest_miss::nearest_miss,
+    peer_match::{Asked, Judged},
+    policies::RuleOf,
+    rule_index::Role,
 };
 
 /// Judges one connection. In this order: plaintext to a STRICT port is refused; a broken
@@ -11,148 +14,127 @@ use super::{
 /// ALLOW policy selects this workload: deny; (4) the narrowest scope's default action;
 /// (5) STRICT: deny, PERMISSIVE: allow.
 ///
-/// Allocates only for what it records and for the nearest miss of a denial.
+/// Asks only rules that can match, and allocates only for what it records and for the nearest
+/// miss of a denial.
 pub fn decide(snapshot: &PolicySnapshot, facts: &Facts<'_>) -> Decision {
     let mode = snapshot.mutual_tls.mode(facts.port);
     if facts.caller == Caller::Plaintext && mode == MutualTlsMode::Strict {
         return verdict(Verdict::Deny, Step::StrictPort, None);
     }
-    let mut decision = enforced(snapshot, facts, mode);
-    decision.recorded = recorded(snapshot, facts);
-    decision
+    Decision {
+        recorded: recorded(snapshot, facts),
+        ..enforced(snapshot, facts, mode)
+    }
 }
 
 fn enforced(snapshot: &PolicySnapshot, facts: &Facts<'_>, mode: MutualTlsMode) -> Decision {
     if let Some(broken) = snapshot.broken.first() {
-        return verdict(
-            Verdict::Deny,
-            Step::BrokenDocument,
-            Some(broken.source.clone()),
-        );
+        return verdict(Verdict::Deny, Step::BrokenDocument, Some(&broken.source));
     }
-    for (action, outcome, step) in [
-        (PolicyAction::Deny, Verdict::Deny, Step::DenyRule),
-        (PolicyAction::Allow, Verdict::Allow, Step::AllowRule),
-    ] {
-        let asked = Asked::new(facts, &snapshot.trust_domain, action);
-        for policy in enforcing(snapshot, action) {
-            if let Some(matched) = first_match(policy, &asked) {
-                return by_rule(policy, matched, outcome, step);
-            }
-        }
+    if let Some(matched) = matches(snapshot, facts, Role::Denies).next() {
+        return by_rule(&matched, Verdict::Deny, Step::DenyRule);
     }
-    if let Some(policy) = enforcing(snapshot, PolicyAction::Allow).next() {
-        let mut denial = verdict(
-            Verdict::Deny,
-            Step::NoAllowRule,
-            Some(policy.source.clone()),
-        );
-        let asked = Asked::new(facts, &snapshot.trust_domain, PolicyAction::Allow);
-        denial.nearest_miss =
-            nearest_miss(enforcing(snapshot, PolicyAction::Allow), &asked).map(Box::new);
-        return denial;
+    if let Some(matched) = matches(snapshot, facts, Role::Allows).next() {
+        return by_rule(&matched, Verdict::Allow, Step::AllowRule);
     }
-    match (&snapshot.default_action, mode) {
-        (Some((DefaultAction::Allow, source)), _) => {
-            verdict(Verdict::Allow, Step::DefaultAction, Some(source.clone()))
-        }
-        (Some((DefaultAction::Deny, source)), _) => {
-            verdict(Verdict::Deny, Step::DefaultAction, Some(source.clone()))
-        }
-        (None, MutualTlsMode::Permissive) => verdict(Verdict::Allow, Step::MutualTlsMode, None),
-        (None, MutualTlsMode::Strict) => verdict(Verdict::Deny, Step::MutualTlsMode, None),
+    if let Some(policy) = snapshot.policies.first_that_allows() {
+        return nobody_allows(snapshot, facts, policy);
+    }
+    if let Some((default, source)) = &snapshot.default_action {
+        let outcome = match default {
+            DefaultAction::Allow => Verdict::Allow,
+            DefaultAction::Deny => Verdict::Deny,
+        };
+        return verdict(outcome, Step::DefaultAction, Some(source));
+    }
+    let outcome = match mode {
+        MutualTlsMode::Permissive => Verdict::Allow,
+        MutualTlsMode::Strict => Verdict::Deny,
+    };
+    verdict(outcome, Step::MutualTlsMode, None)
+}
+
+fn nobody_allows(snapshot: &PolicySnapshot, facts: &Facts<'_>, policy: &Policy) -> Decision {
+    let asked = Asked::new(facts, &snapshot.trust_domain, PolicyAction::Allow);
+    let nearest = nearest_miss(snapshot.policies.rules(Role::Allows), &asked);
+    Decision {
+        nearest_miss: nearest.map(Box::new),
+        ..verdict(Verdict::Deny, Step::NoAllowRule, Some(&policy.source))
     }
 }
 
-fn enforcing(
-    snapshot: &PolicySnapshot,
-    action: PolicyAction,
-) -> impl Iterator<Item = &Policy> + Clone {
-    snapshot
-        .policies
-        .iter()
-        .filter(move |policy| policy.action == action && !policy.dry_run)
-}
-
+/// The first rule that matches of each policy that only records.
 fn recorded(snapshot: &PolicySnapshot, facts: &Facts<'_>) -> Vec<Recorded> {
-    snapshot
-        .policies
-        .iter()
-        .filter(|policy| policy.dry_run || policy.action == PolicyAction::Audit)
-        .filter_map(|policy| {
-            let asked = Asked::new(facts, &snapshot.trust_domain, policy.action);
-            let matched = first_match(policy, &asked)?;
-            Some(Recorded {
-                policy: at_rule(policy, matched.rule),
-                rule: matched.index,
-                action: policy.action,
-                dry_run: policy.dry_run,
-            })
-        })
-        .collect()
+    let mut matched: Vec<_> = matches(snapshot, facts, Role::Records).collect();
+    matched.dedup_by_key(|matched| matched.of.at.policy);
+    let recorded = matched.iter().map(|Matched { of, .. }| Recorded {
+        policy: at_rule(of.policy, of.rule),
+        rule: of.at.rule,
+        action: of.policy.action,
+        dry_run: of.policy.dry_run,
+    });
+    recorded.collect()
 }
 
-struct MatchedRule<'a> {
-    index: usize,
-    rule: &'a Rule,
+struct Matched<'a> {
+    of: RuleOf<'a>,
+    /// The first stated field of the entry that matched.
     field: Option<FieldRef>,
 }
 
-fn first_match<'a>(policy: &'a Policy, asked: &Asked<'_>) -> Option<MatchedRule<'a>> {
-    policy.rules.iter().enumerate().find_map(|(index, rule)| {
-        let from = rule.from.iter().position(|peer| peer.matches(asked));
-        let to = rule
-            .to
-            .iter()
-            .position(|operation| operation.matches(asked));
-        let matches =
-            (rule.from.is_empty() || from.is_some()) && (rule.to.is_empty() || to.is_some());
-        matches.then(|| MatchedRule {
-            index,
-            rule,
-            field: deciding_field(index, rule, from, to, asked),
+/// The rules of this role that match, in their order.
+fn matches<'a>(
+    snapshot: &'a PolicySnapshot,
+    facts: &Facts<'a>,
+    role: Role,
+) -> impl Iterator<Item = Matched<'a>> {
+    snapshot
+        .policies
+        .candidates(role, facts)
+        .filter_map(move |of| {
+            let asked = Asked::new(facts, &snapshot.trust_domain, of.policy.action);
+            matched(of, &asked)
         })
+}
+
+fn matched<'a>(of: RuleOf<'a>, asked: &Asked<'_>) -> Option<Matched<'a>> {
+    let Rule { from, to, .. } = of.rule;
+    let source = first(from, |peer| peer.matches(asked));
+    let operation = first(to, |operation| operation.matches(asked));
+    if source.is_none() && !from.is_empty() || operation.is_none() && !to.is_empty() {
+        return None;
+    }
+    let field = |entry, line, stated: Option<Judged>| {
+        Some(FieldRef {
+            rule: of.at.rule,
+            entry,
+            field: stated?.field,
+            line,
+        })
+    };
+    let of_source =
+        source.and_then(|(entry, peer)| field(entry, peer.line, peer.stated(asked).next()));
+    let of_operation = operation.and_then(|(entry, operation)| {
+        field(entry, operation.line, operation.stated(asked).next())
+    });
+    Some(Matched {
+        of,
+        field: of_source.or(of_operation),
     })
 }
 
-/// The first stated field of the entry that matched.
-fn deciding_field(
-    index: usize,
-    rule: &Rule,
-    from: Option<usize>,
-    to: Option<usize>,
-    asked: &Asked<'_>,
-) -> Option<FieldRef> {
-    let of_source = || {
-        let entry = from?;
-        let peer = rule.from.get(entry)?;
-        let field = peer.stated(asked).next()?.field;
-        Some(FieldRef {
-            rule: index,
-            entry,
-            field,
-            line: peer.line,
-        })
-    };
-    let of_operation = || {
-        let entry = to?;
-        let operation = rule.to.get(entry)?;
-        let field = operation.stated(asked).next()?.field;
-        Some(FieldRef {
-            rule: index,
-            entry,
-            field,
-            line: operation.line,
-        })
-    };
-    of_source().or_else(of_operation)
+fn first<T>(entries: &[T], matches: impl Fn(&T) -> bool) -> Option<(usize, &T)> {
+    let mut entries = entries.iter().enumerate();
+    entries.find(|(_, entry)| matches(entry))
 }
 
-fn by_rule(policy: &Policy, matched: MatchedRule<'_>, outcome: Verdict, step: Step) -> Decision {
-    let mut decision = verdict(outcome, step, Some(at_rule(policy, matched.rule)));
-    decision.rule = Some(matched.index);
-    decision.field = matched.field;
-    decision
+fn by_rule(matched: &Matched<'_>, outcome: Verdict, step: Step) -> Decision {
+    let of = &matched.of;
+    Decision {
+        rule: Some(of.at.rule),
+        field: matched.field,
+        ..verdict(outcome, step, Some(&at_rule(of.policy, of.rule)))
+    }
 }
 
 /// A policy's source, with the line of one of its rules.
@@ -163,11 +145,11 @@ pub(super) fn at_rule(policy: &Policy, rule: &Rule) -> SourceRef {
     }
 }
 
-const fn verdict(verdict: Verdict, step: Step, policy: Option<SourceRef>) -> Decision {
+fn verdict(verdict: Verdict, step: Step, policy: Option<&SourceRef>) -> Decision {
     Decision {
         verdict,
         step,
-        policy,
+        policy: policy.cloned(),
         rule: None,
         field: None,
         nearest_miss: None,

@@ -40,6 +40,7 @@ const ADDRESSES: &[&str] = &[
     "192.0.2.1",
     "fd00::1",
     "2001:db8::1",
+    "::ffff:10.1.0.1",
 ];
 
 fn some_of<T>(values: &[&str]) -> BoxedStrategy<Vec<T>>

@@ -73,7 +73,7 @@ impl TryFrom<wire::PolicySnapshot> for PolicySnapshot {
             trust_domain,
             mutual_tls: mutual_tls(snapshot.mutual_tls.unwrap_or_default())?,
             default_action,
-            policies: each(snapshot.policies, policy)?,
+            policies: each(snapshot.policies, policy)?.into(),
             evictions: each(snapshot.evictions, eviction)?,
             broken: each(snapshot.broken, |broken| {
                 Ok(BrokenDocument {

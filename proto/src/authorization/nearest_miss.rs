@@ -4,7 +4,7 @@ use std::{cmp::Reverse, fmt};
 
 use super::{
     Caller, FailedField, FieldName, FieldRef, NearestMiss, OperationMatch, Pattern, PeerMatch,
-    Policy, Rule, decide::at_rule, peer_match::Asked,
+    Rule, decide::at_rule, peer_match::Asked, policies::RuleOf,
 };
 
 /// A list of ports or address blocks is shown up to here.
@@ -15,30 +15,32 @@ const COMPARED_RULES: usize = 256;
 const COMPARED_VALUES: usize = 256;
 
 /// The rule with the fewest fields that don't hold; among those, the one with a value that looks
-/// most like what the caller has; among those, the first. `None` if no policy has a rule.
+/// most like what the caller has; among those, the first. `None` if there is no rule.
 pub(super) fn nearest_miss<'a>(
-    policies: impl Iterator<Item = &'a Policy>,
+    rules: impl Iterator<Item = RuleOf<'a>>,
     asked: &Asked<'_>,
 ) -> Option<NearestMiss> {
-    let (policy, index, rule, misses) = policies
-        .flat_map(|policy| {
-            policy
-                .rules
-                .iter()
-                .enumerate()
-                .map(move |(index, rule)| (policy, index, rule))
-        })
+    let (nearest, misses) = rules
         .take(COMPARED_RULES)
-        .map(|(policy, index, rule)| (policy, index, rule, misses_of_rule(index, rule, asked)))
-        .min_by_key(|(.., misses)| rank(misses))?;
+        .map(|of| (of, misses_of_rule(of.at.rule, of.rule, asked)))
+        .min_by_key(|(_, misses)| rank(misses))?;
     Some(NearestMiss {
-        policy: at_rule(policy, rule),
-        rule: index,
+        policy: at_rule(nearest.policy, nearest.rule),
+        rule: nearest.at.rule,
         failed: misses
             .into_iter()
-            .filter_map(|miss| miss.describe(rule, asked))
+            .filter_map(|miss| miss.describe(nearest.rule, asked))
             .collect(),
     })
+}
+
+/// The fields that keep a rule from matching: those of the source and of the operation that come
+/// nearest. Empty if it matches.
+pub(super) fn failed_fields(index: usize, rule: &Rule, asked: &Asked<'_>) -> Vec<FailedField> {
+    misses_of_rule(index, rule, asked)
+        .into_iter()
+        .filter_map(|miss| miss.describe(rule, asked))
+        .collect()
 }
 
 /// A field that does not hold.

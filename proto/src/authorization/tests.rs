@@ -18,7 +18,7 @@ fn snapshot(subject: EvictionSubject, until: Option<SystemTime>) -> PolicySnapsh
             ports: BTreeMap::new(),
         },
         default_action: None,
-        policies: Vec::new(),
+        policies: Policies::default(),
         evictions: vec![Eviction {
             source,
             subject,

@@ -36,7 +36,11 @@ impl From<&PolicySnapshot> for wire::PolicySnapshot {
             mutual_tls: Some((&snapshot.mutual_tls).into()),
             default_action: action.into(),
             default_action_source: source.map(Into::into),
-            policies: snapshot.policies.iter().map(Into::into).collect(),
+            policies: snapshot
+                .policies
+                .iter()
+                .map(|policy| (&**policy).into())
+                .collect(),
             evictions: snapshot.evictions.iter().map(Into::into).collect(),
             broken: snapshot.broken.iter().map(Into::into).collect(),
         }

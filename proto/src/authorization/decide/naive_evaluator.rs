@@ -1,92 +1,79 @@
-//! The verdict, written from the text of the design and from nothing else: over strings, without
-//! any of the code that it checks.
-
-use std::fmt::Display;
-
-use ipnet::IpNet;
+//! The decision from the text of the design alone: over strings, by none of the code it checks.
 
 use crate::authorization::{
-    Caller, DefaultAction, Facts, MutualTlsMode, PeerMatch, PolicyAction, PolicySnapshot, Verdict,
+    Caller, DefaultAction, Facts, MutualTlsMode as Mode, PeerMatch, Policy, PolicyAction as Action,
+    PolicySnapshot, Rule, Step, Verdict, Verdict::Allow, Verdict::Deny,
 };
 
-pub(super) fn verdict(snapshot: &PolicySnapshot, facts: &Facts<'_>) -> Verdict {
-    let ports = &snapshot.mutual_tls.ports;
-    let mode = ports.get(&facts.port).unwrap_or(&snapshot.mutual_tls.mode);
-    let refused = *mode == MutualTlsMode::Strict && facts.caller == Caller::Plaintext;
-    let of = |action| {
-        snapshot
-            .policies
-            .iter()
-            .filter(move |p| p.action == action && !p.dry_run)
-    };
-    let port = |value: &str| value == facts.port.to_string();
-    let matches = |action| {
-        of(action).flat_map(|policy| &policy.rules).any(|rule| {
-            let mut from = rule
-                .from
-                .iter()
-                .map(|source| holds(source, snapshot, facts, action));
-            let mut to = rule
-                .to
-                .iter()
-                .map(|to| stated(&to.ports, &to.not_ports, &port));
-            (rule.from.is_empty() || from.any(|is| is)) && (rule.to.is_empty() || to.any(|is| is))
-        })
-    };
-    match (&snapshot.default_action, mode) {
-        _ if refused || !snapshot.broken.is_empty() => Verdict::Deny,
-        _ if matches(PolicyAction::Deny) => Verdict::Deny,
-        _ if matches(PolicyAction::Allow) => Verdict::Allow,
-        _ if of(PolicyAction::Allow).count() > 0 => Verdict::Deny,
-        (Some((DefaultAction::Deny, _)), _) | (None, MutualTlsMode::Strict) => Verdict::Deny,
-        (Some((DefaultAction::Allow, _)), _) | (None, MutualTlsMode::Permissive) => Verdict::Allow,
+type At<'a> = (&'a str, usize);
+/// Verdict, step, the rule that decided (document, index), the rules recorded.
+pub(super) type Naive<'a> = (Verdict, Step, Option<At<'a>>, Vec<At<'a>>);
+
+pub(super) fn judge<'a>(all: &'a PolicySnapshot, facts: &Facts<'_>) -> Naive<'a> {
+    let (tls, plaintext) = (&all.mutual_tls, facts.caller == Caller::Plaintext);
+    let mode = *tls.ports.get(&facts.port).unwrap_or(&tls.mode);
+    if plaintext && mode == Mode::Strict {
+        return (Deny, Step::StrictPort, None, Vec::new());
     }
+    let role = |p: &Policy| (!p.dry_run && p.action != Action::Audit).then_some(p.action);
+    let of = |action| all.policies.iter().filter(move |p| role(p) == action);
+    let matched = |p: &'a Policy| Some((&*p.source.document, first_rule(p, all, facts)?));
+    let first = |action| of(Some(action)).find_map(|p| matched(p));
+    let (denies, allows) = (first(Action::Deny), first(Action::Allow));
+    let (verdict, step, rule) = match (&all.default_action, mode) {
+        _ if !all.broken.is_empty() => (Deny, Step::BrokenDocument, None),
+        _ if denies.is_some() => (Deny, Step::DenyRule, denies),
+        _ if allows.is_some() => (Allow, Step::AllowRule, allows),
+        _ if of(Some(Action::Allow)).count() > 0 => (Deny, Step::NoAllowRule, None),
+        (Some((DefaultAction::Deny, _)), _) => (Deny, Step::DefaultAction, None),
+        (Some((DefaultAction::Allow, _)), _) => (Allow, Step::DefaultAction, None),
+        (None, Mode::Strict) => (Deny, Step::MutualTlsMode, None),
+        (None, Mode::Permissive) => (Allow, Step::MutualTlsMode, None),
+    };
+    let recorded = of(None).filter_map(|p| matched(p)).collect();
+    (verdict, step, rule, recorded)
 }
 
-fn holds(s: &PeerMatch, all: &PolicySnapshot, facts: &Facts<'_>, action: PolicyAction) -> bool {
-    let from = facts.source.to_canonical();
-    let block = |value: &str| value.parse::<IpNet>().unwrap().contains(&from);
-    let Caller::Authenticated(id) = facts.caller else {
-        let positive = s.principals.len() + s.service_accounts.len() + s.namespaces.len();
-        let negative = s.not_principals.len() + s.not_service_accounts.len();
-        let negative = negative + s.not_namespaces.len() + s.not_trust_domains.len();
-        return positive + s.trust_domains.len() == 0
-            && (negative == 0 || action == PolicyAction::Deny)
-            && stated(&s.ip_blocks, &s.not_ip_blocks, &block);
-    };
-    let parts: Vec<&str> = id.as_str().split('/').skip(2).collect();
-    let (namespace, account) = match parts[..] {
-        [_, "ns", namespace, "sa", account] => (Some(namespace), Some(account)),
-        _ => (None, None),
-    };
-    let home = !s.trust_domains.is_empty() || parts[0] == all.trust_domain.as_str();
-    let principal = |value: &str| glob(value.trim_start_matches("spiffe://"), &parts.join("/"));
-    let service_account = |value: &str| {
-        home && namespace
-            .zip(account)
-            .is_some_and(|(n, a)| value == format!("{n}/{a}"))
-    };
-    let in_namespace = |value: &str| home && namespace.is_some_and(|n| glob(value, n));
-    let trust_domain = |value: &str| glob(value, parts[0]);
-    stated(&s.principals, &s.not_principals, &principal)
-        && stated(
-            &s.service_accounts,
-            &s.not_service_accounts,
-            &service_account,
-        )
-        && stated(&s.namespaces, &s.not_namespaces, &in_namespace)
-        && stated(&s.trust_domains, &s.not_trust_domains, &trust_domain)
-        && stated(&s.ip_blocks, &s.not_ip_blocks, &block)
+/// A rule matches if some `from` and some `to` do; an absent list does.
+fn first_rule(policy: &Policy, all: &PolicySnapshot, facts: &Facts<'_>) -> Option<usize> {
+    let port = |value: &str| Some(value == facts.port.to_string());
+    let from = |r: &Rule| r.from.iter().any(|p| holds(p, policy.action, all, facts));
+    let to = |r: &Rule| (r.to.iter()).any(|o| field(&o.ports, &o.not_ports, true, port));
+    let matches = |r: &Rule| (r.from.is_empty() || from(r)) && (r.to.is_empty() || to(r));
+    policy.rules.iter().position(matches)
 }
 
-fn stated<T: Display>(yes: &[T], no: &[T], is: &dyn Fn(&str) -> bool) -> bool {
-    let is = |value: &T| is(&value.to_string());
-    (yes.is_empty() || yes.iter().any(is)) && !no.iter().any(is)
+fn holds(p: &PeerMatch, action: Action, all: &PolicySnapshot, facts: &Facts<'_>) -> bool {
+    let id = match facts.caller {
+        Caller::Authenticated(id) => id.as_str().strip_prefix("spiffe://"),
+        Caller::Plaintext => None,
+    };
+    let parts: Vec<&str> = id.unwrap_or_default().split('/').collect();
+    let home = !p.trust_domains.is_empty() || parts[0] == all.trust_domain.as_str();
+    let named = |ns: &str, sa: &str| match parts[1..] {
+        ["ns", n, "sa", a] => home && glob(ns, n) && glob(sa, a),
+        _ => false,
+    };
+    let (address, no) = (facts.source.to_canonical(), action != Action::Allow);
+    let principal = |v: &str| id.map(|id| glob(v.trim_start_matches("spiffe://"), id));
+    let account = |v: &str| id.map(|_| v.split_once('/').is_some_and(|(n, a)| named(n, a)));
+    let namespace = |v: &str| id.map(|_| named(v, "*"));
+    let domain = |v: &str| id.map(|_| glob(v, parts[0]));
+    let block = |v: &str| Some(v.parse::<ipnet::IpNet>().unwrap().contains(&address));
+    field(&p.principals, &p.not_principals, no, principal)
+        && field(&p.service_accounts, &p.not_service_accounts, no, account)
+        && field(&p.namespaces, &p.not_namespaces, no, namespace)
+        && field(&p.trust_domains, &p.not_trust_domains, no, domain)
+        && field(&p.ip_blocks, &p.not_ip_blocks, no, block)
+}
+
+/// Any of the values and none of the `not…` ones, which of a caller without an identity are `no`.
+fn field<T: ToString>(yes: &[T], not: &[T], no: bool, is: impl Fn(&str) -> Option<bool>) -> bool {
+    let named = yes.is_empty() || yes.iter().any(|v| is(&v.to_string()) == Some(true));
+    named && not.iter().all(|v| is(&v.to_string()).map_or(no, |is| !is))
 }
 
 fn glob(pattern: &str, text: &str) -> bool {
-    match pattern.split_once('*') {
-        None => pattern == text,
-        Some((before, after)) => text.starts_with(before) && text.ends_with(after),
-    }
+    let (a, z) = pattern.split_once('*').unwrap_or((pattern, pattern));
+    (pattern.contains('*') || pattern == text) && text.starts_with(a) && text.ends_with(z)
 }

@@ -33,7 +33,7 @@ fn snapshot(mode: MutualTlsMode, policies: Vec<Policy>) -> PolicySnapshot {
             ports: BTreeMap::new(),
         },
         default_action: None,
-        policies,
+        policies: policies.into(),
         evictions: Vec::new(),
         broken: Vec::new(),
     }
@@ -91,11 +91,25 @@ fn judge_from(snapshot: &PolicySnapshot, caller: &str, source: &str, port: u16) 
     };
     let decision = decide(snapshot, &facts);
     assert_eq!(
-        decision.verdict,
-        naive_evaluator::verdict(snapshot, &facts),
+        summary(&decision),
+        naive_evaluator::judge(snapshot, &facts),
         "{snapshot:#?}"
     );
     decision
+}
+
+/// As the naive evaluator says it.
+fn summary(decision: &Decision) -> naive_evaluator::Naive<'_> {
+    let by = decision.policy.as_ref().zip(decision.rule);
+    let recorded = decision.recorded.iter();
+    (
+        decision.verdict,
+        decision.step,
+        by.map(|(policy, rule)| (&*policy.document, rule)),
+        recorded
+            .map(|recorded| (&*recorded.policy.document, recorded.rule))
+            .collect(),
+    )
 }
 
 /// Whether a source with one field matches, in a rule of each action.

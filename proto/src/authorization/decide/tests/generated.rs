@@ -1,178 +1,88 @@
 //! `decide` against the naive evaluator, on snapshots and callers made up of few names, so that
 //! they meet often.
 
-use std::{net::IpAddr, str::FromStr};
+use std::{cell::RefCell, collections::BTreeMap, sync::Arc};
 
-use proptest::{collection::vec, prelude::*, sample::select, strategy::BoxedStrategy};
+use proptest::{
+    collection::vec,
+    prelude::*,
+    test_runner::{TestCaseError, TestRunner},
+};
 
 use super::*;
-use crate::{authorization::ServiceAccountMatch, wire::mesh_lite::v1 as wire};
+use crate::{
+    authorization::few_names::{Call, some_call, some_snapshot},
+    wire::mesh_lite::v1 as wire,
+};
 
-fn some_of<T>(values: &'static [&'static str]) -> BoxedStrategy<Vec<T>>
-where
-    T: FromStr<Err: std::fmt::Debug> + Clone + std::fmt::Debug + 'static,
-{
-    let values: Vec<T> = values.iter().map(|value| value.parse().unwrap()).collect();
-    prop_oneof![3 => Just(Vec::new()), 1 => vec(select(values), 1..3)].boxed()
+/// Together a million pairs. Fewer where `PROPTEST_CASES` asks for fewer snapshots.
+const SNAPSHOTS: u32 = 20_000;
+const CALLS: usize = 50;
+
+/// The five steps of the design. What is refused before them comes on top.
+const STEPS: [Step; 5] = [
+    Step::DenyRule,
+    Step::AllowRule,
+    Step::NoAllowRule,
+    Step::DefaultAction,
+    Step::MutualTlsMode,
+];
+
+fn agree(snapshot: &PolicySnapshot, call: &Call) -> Result<Step, TestCaseError> {
+    let facts = call.facts();
+    let decision = decide(snapshot, &facts);
+    prop_assert_eq!(summary(&decision), naive_evaluator::judge(snapshot, &facts));
+    let reason = decision.reason();
+    prop_assert!(!reason.is_empty());
+    Ok(decision.step)
 }
 
-fn accounts() -> BoxedStrategy<Vec<ServiceAccountMatch>> {
-    let values: Vec<_> = ["web", "pay/api", "pay/web"]
-        .map(|value| ServiceAccountMatch::parse(value, "shop").unwrap())
-        .into();
-    prop_oneof![3 => Just(Vec::new()), 1 => vec(select(values), 1..3)].boxed()
-}
-
-fn identity_fields() -> impl Strategy<Value = PeerMatch> {
-    const PRINCIPALS: &[&str] = &[
-        "cluster.local/ns/shop/sa/web",
-        "cluster.local/ns/*",
-        "*/sa/api",
-        "*",
-        "other.org/*",
-    ];
-    const NAMESPACES: &[&str] = &["shop", "p*", "*y", "*"];
-    const DOMAINS: &[&str] = &["cluster.local", "*.org", "other*", "*"];
-    (
-        (some_of(PRINCIPALS), some_of(PRINCIPALS)),
-        (accounts(), accounts()),
-        (some_of(NAMESPACES), some_of(NAMESPACES)),
-        (some_of(DOMAINS), some_of(DOMAINS)),
-    )
-        .prop_map(|(principals, accounts, namespaces, domains)| PeerMatch {
-            line: 1,
-            principals: principals.0,
-            not_principals: principals.1,
-            service_accounts: accounts.0,
-            not_service_accounts: accounts.1,
-            namespaces: namespaces.0,
-            not_namespaces: namespaces.1,
-            trust_domains: domains.0,
-            not_trust_domains: domains.1,
-            ..PeerMatch::default()
-        })
-}
-
-fn source() -> impl Strategy<Value = PeerMatch> {
-    const BLOCKS: &[&str] = &["10.0.0.0/8", "10.1.0.0/16", "0.0.0.0/0", "fd00::/8", "::/0"];
-    (identity_fields(), some_of(BLOCKS), some_of(BLOCKS))
-        .prop_map(|(peer, ip_blocks, not_ip_blocks)| PeerMatch {
-            ip_blocks,
-            not_ip_blocks,
-            ..peer
-        })
-        .prop_filter("an empty source is refused", |peer| !peer.is_empty())
-}
-
-fn operation() -> impl Strategy<Value = OperationMatch> {
-    const PORTS: &[&str] = &["80", "81"];
-    (some_of(PORTS), some_of(PORTS))
-        .prop_map(|(ports, not_ports)| OperationMatch {
-            line: 1,
-            ports,
-            not_ports,
-        })
-        .prop_filter("an empty operation is refused", |operation| {
-            !operation.is_empty()
-        })
-}
-
-fn some_policy() -> impl Strategy<Value = Policy> {
-    let rule = (vec(source(), 0..3), vec(operation(), 0..2)).prop_map(|(from, to)| rule(from, to));
-    let actions = vec![PolicyAction::Deny, PolicyAction::Allow, PolicyAction::Audit];
-    (select(actions), prop::bool::weighted(0.2), vec(rule, 0..3)).prop_map(
-        |(action, dry_run, rules)| Policy {
-            dry_run,
-            ..policy(action, rules)
-        },
-    )
-}
-
-fn mode() -> impl Strategy<Value = MutualTlsMode> {
-    select(vec![MutualTlsMode::Strict, MutualTlsMode::Permissive])
-}
-
-fn some_snapshot() -> impl Strategy<Value = PolicySnapshot> {
-    let default = select(vec![
-        None,
-        Some(DefaultAction::Allow),
-        Some(DefaultAction::Deny),
-    ]);
-    (
-        mode(),
-        prop::option::of(mode()),
-        default,
-        vec(some_policy(), 0..4),
-        prop::bool::weighted(0.05),
-    )
-        .prop_map(|(mode, of_port, default, policies, broken)| {
-            let mut snapshot = snapshot(mode, policies);
-            snapshot
-                .mutual_tls
-                .ports
-                .extend(of_port.map(|mode| (80, mode)));
-            snapshot.default_action = default.map(|action| (action, source_ref("d/d", 1)));
-            if broken {
-                let source = source_ref("b/b", 1);
-                snapshot.broken.push(BrokenDocument {
-                    source,
-                    reason: "broken".into(),
-                });
+#[test]
+fn decides_a_million_times_as_the_text_of_the_design_says() {
+    let config = ProptestConfig {
+        cases: std::env::var("PROPTEST_CASES").map_or(SNAPSHOTS, |cases| cases.parse().unwrap()),
+        ..ProptestConfig::default()
+    };
+    let taken: RefCell<BTreeMap<Step, usize>> = RefCell::default();
+    let pairs = (some_snapshot(), vec(some_call(), CALLS));
+    TestRunner::new(config)
+        .run(&pairs, |(snapshot, calls)| {
+            for call in &calls {
+                let step = agree(&snapshot, call)?;
+                *taken.borrow_mut().entry(step).or_default() += 1;
             }
-            snapshot
+            Ok(())
         })
+        .unwrap();
+    let taken = taken.into_inner();
+    let all: usize = taken.values().sum();
+    for (step, count) in &taken {
+        println!("{step:>16} {count:>8} {:>5.1} %", percent(*count, all));
+    }
+    for step in STEPS {
+        let share = percent(taken.get(&step).copied().unwrap_or_default(), all);
+        assert!(share >= 10.0, "{step} decides only {share:.1} % of {all}");
+    }
 }
 
-fn caller() -> impl Strategy<Value = Option<WorkloadId>> {
-    const CALLERS: [&str; 6] = [
-        WEB,
-        "spiffe://cluster.local/ns/pay/sa/api",
-        "spiffe://other.org/ns/shop/sa/web",
-        "spiffe://other.org/ns/pay/sa/api",
-        "spiffe://cluster.local/gateway",
-        "spiffe://other.org/ns/shop/sa/web/more",
-    ];
-    prop::option::weighted(0.8, select(CALLERS.map(|id| id.parse().unwrap()).to_vec()))
-}
-
-fn address() -> impl Strategy<Value = IpAddr> {
-    const ADDRESSES: [&str; 5] = [
-        "10.1.2.3",
-        "10.2.0.1",
-        "192.0.2.1",
-        "fd00::1",
-        "::ffff:10.1.0.1",
-    ];
-    select(ADDRESSES.map(|address| address.parse().unwrap()).to_vec())
+fn percent(part: usize, all: usize) -> f64 {
+    100.0 * part as f64 / all as f64
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(4096))]
-
-    #[test]
-    fn decides_as_the_text_of_the_design_says(
-        snapshot in some_snapshot(), caller in caller(), source in address(), port in 79_u16..82,
-    ) {
-        let caller = caller.as_ref().map_or(Caller::Plaintext, Caller::Authenticated);
-        let facts = Facts { caller, source, port };
-        let decision = decide(&snapshot, &facts);
-        prop_assert_eq!(decision.verdict, naive_evaluator::verdict(&snapshot, &facts));
-        prop_assert!(!decision.reason().is_empty());
-        let by_rule = matches!(decision.step, Step::AllowRule | Step::DenyRule);
-        prop_assert_eq!(decision.rule.is_some(), by_rule);
-    }
-
     #[test]
     fn what_dry_runs_and_audits_say_changes_no_verdict(
-        snapshot in some_snapshot(), caller in caller(), source in address(), port in 79_u16..82,
+        snapshot in some_snapshot(), call in some_call(),
     ) {
-        let caller = caller.as_ref().map_or(Caller::Plaintext, Caller::Authenticated);
-        let facts = Facts { caller, source, port };
-        let mut without = snapshot.clone();
-        without.policies.retain(|p| !p.dry_run && p.action != PolicyAction::Audit);
-        let decision = decide(&without, &facts);
+        let enforced = |p: &&Arc<Policy>| !p.dry_run && p.action != PolicyAction::Audit;
+        let without = PolicySnapshot {
+            policies: snapshot.policies.iter().filter(enforced).cloned().collect(),
+            ..snapshot.clone()
+        };
+        let decision = decide(&without, &call.facts());
         prop_assert!(decision.recorded.is_empty());
-        prop_assert_eq!(decision.verdict, decide(&snapshot, &facts).verdict);
+        let recorded = decide(&snapshot, &call.facts()).recorded;
+        prop_assert_eq!(Decision { recorded, ..decision }, decide(&snapshot, &call.facts()));
     }
 
     #[test]
