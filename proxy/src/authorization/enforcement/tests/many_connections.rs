@@ -223,9 +223,10 @@ fn ports<const N: usize>(ports: [u16; N]) -> OperationMatch {
     }
 }
 
-/// Edits the list of policies, whatever type holds it.
+/// Edits the list of policies, which is shared otherwise.
 fn edit_policies(snapshot: &mut PolicySnapshot, edit: impl FnOnce(&mut Vec<Policy>)) {
-    let mut policies: Vec<Policy> = snapshot.policies.iter().cloned().collect();
+    let policies = snapshot.policies.iter();
+    let mut policies: Vec<Policy> = policies.map(|policy| Policy::clone(policy)).collect();
     edit(&mut policies);
     snapshot.policies = policies.into_iter().collect();
 }
