@@ -22,6 +22,7 @@ use crate::{
 const SIDECARS: &str = "Sidecars";
 const ONE: &str = "An edit that denies one";
 const NOTHING: &str = "An edit that changes nothing for anybody";
+const AFTERWARDS: &str = "Sidecars, after these edits";
 const ALL: &str = "An edit that denies everybody";
 const OTHERS: &str = "With policies of other workloads: an edit that denies one";
 /// An edit and all its work are over by then.
@@ -39,13 +40,17 @@ struct Bench {
     webs: Vec<TcpStream>,
     connections: usize,
     rounds: u32,
+    /// Seconds of one edit in both of api's sidecars, before there were connections.
+    cpu_at_rest: f64,
 }
 
 pub(crate) async fn measure(settings: &Settings, figures: &mut Figures) -> anyhow::Result<()> {
     let mut bench = Bench::start(settings, figures).await?;
     bench.deny_one(figures, ONE).await?;
     bench.change_nothing(figures).await?;
-    bench.memory(figures, "after these edits").await?;
+    bench
+        .memory(figures, AFTERWARDS, "with all connections but guest's")
+        .await?;
     bench.deny_all(figures, settings.rounds_of_all).await?;
     if settings.policies > 0 {
         edits::of_others(&bench.mesh, settings.policies)?;
@@ -72,9 +77,10 @@ impl Bench {
             webs: Vec::new(),
             connections,
             rounds: settings.rounds,
+            cpu_at_rest: 0.0,
         };
-        bench.memory(figures, "at rest").await?;
-        bench.idle_edits(figures).await?;
+        bench.memory(figures, SIDECARS, "at rest").await?;
+        bench.cpu_at_rest = bench.rename("without connections").await?;
         bench.open_webs().await?;
         figures.add(
             SIDECARS,
@@ -83,7 +89,7 @@ impl Bench {
             "",
         );
         bench
-            .memory(figures, "with all connections but guest's")
+            .memory(figures, SIDECARS, "with all connections but guest's")
             .await?;
         Ok(bench)
     }
@@ -120,11 +126,16 @@ impl Bench {
         Ok(())
     }
 
-    async fn memory(&self, figures: &mut Figures, when: &str) -> anyhow::Result<()> {
+    async fn memory(
+        &self,
+        figures: &mut Figures,
+        section: &'static str,
+        when: &str,
+    ) -> anyhow::Result<()> {
         for sidecar in &self.sidecars {
             let mebibytes = settled_kib(sidecar.pid).await? / 1024.0;
             let name = format!("{}, {when}", sidecar.name);
-            figures.add(SIDECARS, name, mebibytes, "MiB");
+            figures.add(section, name, mebibytes, "MiB");
         }
         Ok(())
     }
@@ -186,16 +197,15 @@ impl Bench {
         let cpu = self.rename(NOTHING).await?;
         let all = f64::from(u32::try_from(self.webs.len())?);
         figures.add(NOTHING, "connections, alive after each edit", all, "");
-        add_cpu(figures, "with all connections", cpu);
+        for (when, cpu) in [
+            ("without connections", self.cpu_at_rest),
+            ("with all of them", cpu),
+        ] {
+            let name = format!("CPU of both of api's sidecars, {when}");
+            figures.add(NOTHING, name, cpu * 1000.0, "ms");
+        }
         // guest's
         self.webs.pop();
-        Ok(())
-    }
-
-    /// The same without connections: what an edit costs by itself.
-    async fn idle_edits(&mut self, figures: &mut Figures) -> anyhow::Result<()> {
-        let cpu = self.rename("at rest").await?;
-        add_cpu(figures, "without connections", cpu);
         Ok(())
     }
 
@@ -254,9 +264,4 @@ impl Bench {
         }
         Ok(())
     }
-}
-
-fn add_cpu(figures: &mut Figures, when: &str, seconds: f64) {
-    let name = format!("CPU of both of api's sidecars, {when}");
-    figures.add(NOTHING, name, seconds * 1000.0, "ms");
 }
