@@ -6,12 +6,16 @@ use std::{
 
 use mesh_lite_proto::{
     authorization::SourceRef,
+    decision_record::{self, DecisionRecord},
     tunnel::{EncodedAnswer, InvalidAnswer},
 };
 use serde_json::Value;
 
 use super::*;
-use crate::{access_log::ConnectionIds, metrics::MetricsPrefix};
+use crate::{
+    access_log::ConnectionIds, decisions::room, live_connections::LiveConnections,
+    metrics::MetricsPrefix,
+};
 
 /// Ten times what anything here should take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -39,6 +43,7 @@ struct Told {
     memory: Memory,
     metrics: Metrics,
     log: AccessLog,
+    decisions: Decisions,
 }
 
 impl Told {
@@ -46,17 +51,19 @@ impl Told {
         let metrics = Metrics::new(&MetricsPrefix::default(), 10);
         let memory = Memory::default();
         let log = AccessLog::write_to(memory.clone(), &metrics).unwrap();
+        let decisions = Decisions::new(room(None), epoch(), &metrics);
         let account = Account::open(
             ConnectionIds::new(epoch()).next_id(),
             Direction::Outbound,
             ([10, 0, 0, 1], 4711).into(),
-            (&metrics, &log, epoch),
+            (&metrics, &log, &decisions, epoch),
         );
         Self {
             account,
             memory,
             metrics,
             log,
+            decisions,
         }
     }
 
@@ -70,6 +77,11 @@ impl Told {
             .map(|line| serde_json::from_str(line).unwrap())
             .map(|line| (field(&line, "event"), field(&line, "decision")))
             .collect()
+    }
+
+    fn recorded(&self) -> Vec<DecisionRecord> {
+        let live = LiveConnections::default();
+        self.decisions.recording(None, &live, epoch()).records
     }
 
     fn refused_for(&self, reason: &str) -> bool {
@@ -136,4 +148,28 @@ fn what_ended_without_an_answer_has_one_line_and_is_a_refusal_only_if_the_peer_i
         assert_eq!(told.lines(), [line("open", "unanswered")]);
         assert_eq!(told.refused_for("refused_by_peer"), by_peer, "{words}");
     }
+}
+
+#[test]
+fn what_is_told_to_the_log_is_recorded_once_also_when_the_log_is_off() {
+    let mut told = Told::new();
+    told.answered(Status::Denied);
+    let [logged] = <[_; 1]>::try_from(told.recorded()).unwrap();
+    assert_eq!(logged.outcome, decision_record::Outcome::Deny);
+    assert!(logged.decided_by_peer);
+    assert_eq!(
+        logged.policy.unwrap().to_string(),
+        "shop/api (policy.yaml:3)"
+    );
+    told.account.log = AccessLog::off();
+    told.answered(Status::Denied);
+    told.account.refused(Refusal::NoEndpoint.into());
+    told.account.not_let_through(None, &Err(Broken::NoAnswer));
+    let counts: Vec<_> = told
+        .recorded()
+        .iter()
+        .map(|record| (record.outcome.as_str(), record.count))
+        .collect();
+    assert_eq!(counts, [("unanswered", 1), ("refuse", 1), ("deny", 2)]);
+    assert_eq!(told.lines(), [line("open", "deny")]);
 }

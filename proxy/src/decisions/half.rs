@@ -150,6 +150,19 @@ impl Half {
         self.metrics.decisions_forgotten(gone);
     }
 
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    #[cfg(test)]
+    pub(super) fn counted_again(&self) -> usize {
+        self.records
+            .iter()
+            .map(|(kept, counted)| bytes(kept, counted))
+            .sum()
+    }
+
     /// All records, the latest first, none of them open, and how many were forgotten.
     pub(super) fn records(&self) -> (Vec<DecisionRecord>, u64) {
         let mut all: Vec<_> = self.records.iter().collect();

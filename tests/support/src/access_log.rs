@@ -1,7 +1,7 @@
 //! What a sidecar says it did.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -13,6 +13,10 @@ pub struct AccessLog {
 }
 
 impl AccessLog {
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Every whole line so far; none if there is no file yet.
     pub fn lines(&self) -> Vec<Value> {
         let text = fs::read_to_string(&self.path).unwrap_or_default();
