@@ -134,6 +134,8 @@ pub struct RawDocument {
     pub file: Arc<str>,
     /// Line of its first key, counted from 1.
     pub line: u32,
+    /// Where its name stands.
+    pub name_at: Position,
     spec: Spec,
 }
 

@@ -8,7 +8,7 @@ use std::{
 
 use mesh_lite_proto::{
     document::{
-        DocumentErrors, Entry, Node, Position, RawDocument, RefusalClass, Value,
+        DocumentErrors, Entry, Node, RawDocument, RefusalClass, Value,
         fields::{Fields, Path},
     },
     identity::WorkloadId,
@@ -87,14 +87,10 @@ impl Reader<'_> {
         let document = self.document;
         for name in [&document.key.namespace, &document.key.name] {
             if !is_name(name) {
-                let at = Position {
-                    line: document.line,
-                    column: 1,
-                };
                 let problem = format!("{name:?} can't be a name or namespace here");
                 let remedy = "use 1 to 63 lower-case letters, digits, dashes and dots";
-                self.fields
-                    .error(RefusalClass::BadName, at, problem, remedy);
+                let class = RefusalClass::BadName;
+                self.fields.error(class, document.name_at, problem, remedy);
             }
         }
     }
@@ -233,16 +229,13 @@ impl Reader<'_> {
         let mut addresses = Vec::new();
         for (index, item) in items.iter().enumerate() {
             let path = path.index(index);
-            let (class, remedy) = (
-                RefusalClass::BadAddress,
-                "write one address, as 10.0.0.1 or fd00::1",
-            );
-            let Some(address) = self.fields.parsed::<IpAddr>(item, &path, class, remedy) else {
+            let Some(address) = self.fields.address(item, &path) else {
                 continue;
             };
             if address.is_unspecified() || address.is_multicast() {
                 let problem =
                     format!("{address} is no address that one workload or service can have");
+                let class = RefusalClass::BadAddress;
                 self.fields
                     .error(class, item.at, problem, "name its own address");
             } else if let Some((problem, remedy)) = self

@@ -65,7 +65,9 @@ pub fn load(document: &RawDocument, own_trust_domain: &TrustDomain) -> Result<Lo
         Err(of_header) => {
             let beside = document.spec_beside_errors();
             let of_spec = beside.and_then(|spec| load_spec(spec, document, None).err());
-            let of_spec = of_spec.iter().flat_map(|unloadable| unloadable.errors.iter());
+            let of_spec = of_spec
+                .iter()
+                .flat_map(|unloadable| unloadable.errors.iter());
             Err(Unloadable {
                 errors: of_header.and(of_spec.cloned()),
                 // whom it is for may be what is wrong
@@ -108,7 +110,8 @@ fn load_spec(
         }
         Kind::PeerAuthentication => {
             selector = selector::read(spec, &mut fields);
-            let loaded = peer_authentication::read(spec, source, selector.as_ref(), &mut fields);
+            let (selector, of_root) = (selector.as_ref(), document.for_whole_mesh);
+            let loaded = peer_authentication::read(spec, source, selector, of_root, &mut fields);
             Some(Loaded::PeerAuthentication(loaded))
         }
         Kind::Eviction => {

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use serde_saphyr::{Error as ParserError, MessageFormatter, UserMessageFormatter};
 
-use super::{Position, RefusalClass};
+use super::{Position, RefusalClass, snippet::visible};
 
 /// Beyond this many, one more error of the same file tells nobody anything.
 const MAX_ERRORS: usize = 50;
@@ -67,8 +67,9 @@ impl DocumentError {
             .below(lines_before);
         let problem = UserMessageFormatter
             .format_message(error.without_snippet())
-            .escape_debug()
-            .to_string();
+            .chars()
+            .map(visible)
+            .collect::<String>();
         let (class, remedy) = class_and_remedy(error.without_snippet());
         Self::new(class, Place::new(file, at), problem, remedy)
     }
@@ -105,7 +106,7 @@ fn class_and_remedy(error: &ParserError) -> (RefusalClass, &'static str) {
         }
         _ => (
             RefusalClass::NotYaml,
-            "correct this place; what stands behind it is not read before",
+            "correct it here; what follows is not read until then",
         ),
     }
 }

@@ -1,6 +1,6 @@
 //! Reads fields of a tree, and collects everything that is wrong with them.
 
-use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc};
+use std::{collections::BTreeMap, fmt, net::IpAddr, str::FromStr, sync::Arc};
 
 use super::{
     DocumentError, DocumentErrors, Entry, Node, Place, Position, RefusalClass, Value, layer_7,
@@ -113,7 +113,7 @@ impl<'a> Fields<'a> {
         entries
     }
 
-    /// An entry that has to be there.
+    /// An entry that has to be there. If it is there under a misspelt name, that was said already.
     pub fn required<'n>(
         &mut self,
         node: &'n Node,
@@ -122,7 +122,11 @@ impl<'a> Fields<'a> {
         remedy: &str,
     ) -> Option<&'n Entry> {
         let entry = node.entry(key);
-        if entry.is_none() && matches!(node.value, Value::Map(_)) {
+        if let (None, Value::Map(others)) = (entry, &node.value)
+            && !others
+                .iter()
+                .any(|other| nearest_name::nearest(&other.key, &[key]).is_some())
+        {
             let problem = format!("{path}.{key} is missing");
             self.error(RefusalClass::MissingField, node.at, problem, remedy);
         }
@@ -243,6 +247,18 @@ impl<'a> Fields<'a> {
                 None
             }
         }
+    }
+
+    /// One address.
+    pub fn address(&mut self, node: &Node, path: &Path<'_>) -> Option<IpAddr> {
+        let text = self.text(node, path)?;
+        let address = text.parse().ok();
+        if address.is_none() {
+            let problem = format!("{path}: {text:?} is no address");
+            let remedy = "write one address, as 10.0.0.1 or fd00::1";
+            self.error(RefusalClass::BadAddress, node.at, problem, remedy);
+        }
+        address
     }
 
     /// A port, in quotes as Istio has it or without.

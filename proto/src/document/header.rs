@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     API_VERSION, Chunk, DEFAULT_NAMESPACE, Dialect, DocumentError, DocumentKey, Entry, Kind, Node,
-    Position, RawDocument, RefusalClass, Spec, UnreadableDocument, Value,
+    Place, Position, RawDocument, RefusalClass, Spec, UnreadableDocument, Value,
     dialect::ApiGroup,
     fields::{Fields, Path},
     nearest_name,
@@ -42,14 +42,19 @@ pub(super) fn read(
     dialect: &Dialect,
 ) -> Result<RawDocument, Box<UnreadableDocument>> {
     let mut errors = Fields::new(file);
-    let text = text_of(chunk, &mut errors);
-    let (whole, header) = match Node::parse(&text, chunk.lines_before) {
+    let text = String::from_utf8_lossy(chunk.bytes);
+    let parsed = match std::str::from_utf8(chunk.bytes) {
+        Ok(_) => Node::parse(&text, chunk.lines_before)
+            .map_err(|error| DocumentError::from_parser(&error, file, chunk.lines_before)),
+        Err(error) => Err(not_utf8(file, chunk, error.valid_up_to())),
+    };
+    let (whole, header) = match parsed {
         Ok(whole) => {
             let header = read_header(&whole, dialect, &mut errors);
             (whole, header)
         }
         Err(error) => {
-            errors.add([DocumentError::from_parser(&error, file, chunk.lines_before)]);
+            errors.add([error]);
             let rest = salvage(&text, chunk.lines_before);
             // what seems to be missing may stand behind the mistake
             let header = read_header(&rest, dialect, &mut Fields::new(file));
@@ -66,6 +71,7 @@ pub(super) fn read(
             labels: header.labels,
             annotations: header.annotations,
             dry_run: header.dry_run,
+            name_at: header.name_at,
             for_whole_mesh: header.for_whole_mesh,
             file: Arc::clone(file),
             line,
@@ -83,27 +89,24 @@ pub(super) fn read(
     }
 }
 
-fn text_of<'a>(chunk: &Chunk<'a>, errors: &mut Fields<'_>) -> std::borrow::Cow<'a, str> {
-    if let Err(error) = std::str::from_utf8(chunk.bytes) {
-        let valid = chunk.bytes.get(..error.valid_up_to()).unwrap_or_default();
-        let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX).saturating_add(1);
-        let line = valid.iter().filter(|byte| **byte == b'\n').count();
-        let last = valid.rsplit(|byte| *byte == b'\n').next();
-        let column = String::from_utf8_lossy(last.unwrap_or_default())
-            .chars()
-            .count();
-        let at = Position {
-            line: number(line),
-            column: number(column),
-        };
-        errors.error(
-            RefusalClass::NotUtf8,
-            at.below(chunk.lines_before),
-            "the line is not UTF-8",
-            "save the file as UTF-8",
-        );
-    }
-    String::from_utf8_lossy(chunk.bytes)
+fn not_utf8(file: &Arc<str>, chunk: &Chunk<'_>, valid: usize) -> DocumentError {
+    let valid = chunk.bytes.get(..valid).unwrap_or_default();
+    let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX).saturating_add(1);
+    let line = valid.iter().filter(|byte| **byte == b'\n').count();
+    let before = valid.rsplit(|byte| *byte == b'\n').next();
+    let before = String::from_utf8_lossy(before.unwrap_or_default());
+    let at = Position {
+        line: number(line),
+        column: number(before.chars().count()),
+    };
+    let place = Place::new(file, at.below(chunk.lines_before));
+    let remedy = "save the file as UTF-8";
+    DocumentError::new(
+        RefusalClass::NotUtf8,
+        place,
+        "the line is not UTF-8",
+        remedy,
+    )
 }
 
 /// The `spec`, and whether something is wrong beside it.
@@ -189,6 +192,7 @@ fn salvage(text: &str, lines_before: u32) -> Node {
 
 struct Header {
     key: DocumentKey,
+    name_at: Position,
     labels: BTreeMap<String, String>,
     annotations: BTreeMap<String, String>,
     /// Where an annotation says that the policy is not enforced.
@@ -212,7 +216,7 @@ fn read_header(
     let group = api_group(document, dialect, errors);
     let kind = kind(document, group, errors);
     let metadata = metadata(document, kind.and_then(Result::ok), errors);
-    let (namespace, name) = (metadata.namespace, metadata.name);
+    let (namespace, name, name_at) = (metadata.namespace, metadata.name, metadata.name_at);
     let for_whole_mesh = group == Some(ApiGroup::Istio)
         && namespace
             .as_deref()
@@ -224,6 +228,7 @@ fn read_header(
                 namespace,
                 name,
             },
+            name_at: name_at.unwrap_or(document.at),
             labels: metadata.labels,
             annotations: metadata.annotations,
             dry_run: metadata.dry_run,
@@ -316,6 +321,7 @@ fn names_of_kinds() -> [&'static str; Kind::ALL.len()] {
 struct Metadata {
     namespace: Option<Arc<str>>,
     name: Option<Arc<str>>,
+    name_at: Option<Position>,
     labels: BTreeMap<String, String>,
     annotations: BTreeMap<String, String>,
     dry_run: Option<Position>,
@@ -363,6 +369,7 @@ fn metadata(document: &Node, kind: Option<Kind>, errors: &mut Fields<'_>) -> Met
         name: errors
             .required(node, &path, "name", remedy)
             .and_then(|entry| name(entry, MAX_NAME, errors)),
+        name_at: node.entry("name").map(|entry| entry.value.at),
         labels,
         annotations,
         dry_run,
@@ -375,17 +382,18 @@ fn dry_run(entry: &Entry, kind: Option<Kind>, errors: &mut Fields<'_>) -> Option
         // reported as an annotation that is no text
         return None;
     };
-    let path = format!("the annotation {ISTIO_DRY_RUN}");
-    let words = [("true", true), ("false", false)];
-    if !words.iter().any(|(word, _)| word == text) {
-        let problem = format!("{path} is \"true\" or \"false\", found {text:?}");
-        let remedy = "write one of the two, in quotes; or remove it and use spec.dryRun";
-        let class = RefusalClass::UnknownValue;
-        errors.error(class, entry.value.at, problem, remedy);
-        return None;
-    }
-    if text == "false" {
-        return None;
+    // as Istio reads it
+    match text.as_str() {
+        "true" | "True" | "TRUE" | "t" | "T" | "1" => {}
+        "false" | "False" | "FALSE" | "f" | "F" | "0" => return None,
+        other => {
+            let problem =
+                format!("the annotation {ISTIO_DRY_RUN} is \"true\" or \"false\", found {other:?}");
+            let remedy = "write one of the two, in quotes; or remove it and use spec.dryRun";
+            let class = RefusalClass::UnknownValue;
+            errors.error(class, entry.value.at, problem, remedy);
+            return None;
+        }
     }
     if let Some(kind) = kind.filter(|kind| *kind != Kind::AuthorizationPolicy) {
         let problem = format!("a {kind} can't be tried by a dry run");

@@ -5,9 +5,9 @@ pub(super) fn belongs(field: &str) -> Option<&'static str> {
     Some(match field {
         "principals" | "notPrincipals" | "serviceAccounts" | "notServiceAccounts"
         | "namespaces" | "notNamespaces" | "trustDomains" | "notTrustDomains" | "ipBlocks"
-        | "notIpBlocks" => "it belongs into spec.rules[].from[].source",
-        "notPorts" => "it belongs into spec.rules[].to[].operation",
-        "matchLabels" => "it belongs into spec.selector",
+        | "notIpBlocks" => "it belongs in spec.rules[].from[].source",
+        "notPorts" => "it belongs in spec.rules[].to[].operation",
+        "matchLabels" => "it belongs in spec.selector",
         _ => return None,
     })
 }

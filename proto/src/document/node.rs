@@ -116,7 +116,9 @@ fn options() -> Options {
             max_nodes: MAX_NODES,
             max_events: 4 * MAX_NODES,
             max_depth: MAX_DEPTH,
-            flow_nesting_limit: MAX_DEPTH,
+            // the reader ahead of the parser, which does not recurse: deeper than what is refused
+            // as too deep, so that this is what is said
+            flow_nesting_limit: 4 * MAX_DEPTH,
             max_documents: 1,
             max_aliases: MAX_ALIASES,
             max_anchors: MAX_ALIASES,

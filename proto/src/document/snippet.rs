@@ -14,6 +14,7 @@
 use std::fmt::Write;
 
 use self::excerpt::Excerpt;
+pub(super) use self::excerpt::visible;
 use super::{DocumentError, Place};
 
 mod excerpt;
@@ -130,18 +131,16 @@ impl Paint {
 fn folded(text: &str, before: usize, indent: usize) -> String {
     let mut out = String::new();
     let mut column = before;
-    for word in cut(&harmless(text), MAX_TEXT).split(' ') {
+    for (index, word) in cut(&harmless(text), MAX_TEXT).split(' ').enumerate() {
         let word = cut(word, MAX_COLUMNS.saturating_sub(indent).saturating_sub(2));
         let width = word.chars().count();
-        if column > before.max(indent) {
-            if column.saturating_add(1).saturating_add(width) > FOLD {
-                out.push('\n');
-                out.push_str(&" ".repeat(indent));
-                column = indent;
-            } else {
-                out.push(' ');
-                column = column.saturating_add(1);
-            }
+        if index > 0 && column.saturating_add(1).saturating_add(width) > FOLD {
+            out.push('\n');
+            out.push_str(&" ".repeat(indent));
+            column = indent;
+        } else if index > 0 {
+            out.push(' ');
+            column = column.saturating_add(1);
         }
         out.push_str(&word);
         column = column.saturating_add(width);
@@ -158,7 +157,7 @@ fn cut(text: &str, max: usize) -> String {
 }
 
 fn harmless(text: &str) -> String {
-    text.chars().map(excerpt::visible).collect()
+    text.chars().map(visible).collect()
 }
 
 #[cfg(test)]

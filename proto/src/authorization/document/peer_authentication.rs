@@ -11,15 +11,26 @@ use crate::document::{
     fields::{Fields, Path, parse_port},
 };
 
-/// `selector`: `None` if it is wrong.
+/// `selector`: `None` if it is wrong. `of_istios_root`: a document of Istio's in its root namespace.
 pub(super) fn read(
     spec: &Node,
     source: SourceRef,
     selector: Option<&Selector>,
+    of_istios_root: bool,
     fields: &mut Fields<'_>,
 ) -> PeerAuthentication {
     let path = Path::root("spec");
     fields.map(spec, &path, &["selector", "mtls", "portLevelMtls"]);
+    if let (true, Some(entry), false) = (
+        of_istios_root,
+        spec.entry("selector"),
+        selector.is_none_or(Selector::is_everybody),
+    ) {
+        let problem = "spec.selector stands in Istio's root namespace, where Istio passes the \
+                       document over";
+        let remedy = "put it into the namespace of the workloads, or remove the selector";
+        fields.error(RefusalClass::Contradiction, entry.at, problem, remedy);
+    }
     let mut says_disable = false;
     let of_all = spec
         .entry("mtls")

@@ -91,12 +91,7 @@ fn read(item: &Node, path: &Path<'_>, fields: &mut Fields<'_>) -> Option<PolicyT
     let (from, port, expect) = (required("from"), required("port"), required("expect"));
     let from = from.and_then(|entry| caller(&entry.value, &path.key("from"), fields));
     let source_ip = match item.entry("sourceIp") {
-        Some(entry) => fields.parsed(
-            &entry.value,
-            &path.key("sourceIp"),
-            RefusalClass::BadAddress,
-            "write one address, as 10.0.0.1 or fd00::1",
-        ),
+        Some(entry) => fields.address(&entry.value, &path.key("sourceIp")),
         None => Some(SOMEWHERE),
     };
     let port = port.and_then(|entry| fields.port(&entry.value, &path.key("port")));

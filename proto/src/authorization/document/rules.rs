@@ -181,7 +181,8 @@ fn only_entry<'n>(
 ) -> Option<&'n Node> {
     fields.map(item, path, &[key]);
     let Some(entry) = item.entry(key) else {
-        if matches!(item.value, Value::Map(_)) {
+        // whatever else is in it was refused already
+        if matches!(&item.value, Value::Map(others) if others.is_empty()) {
             let remedy = format!("state a {key} or remove the entry");
             let problem = format!("{path}.{key} is missing");
             fields.error(RefusalClass::MissingField, item.at, problem, remedy);

@@ -120,7 +120,7 @@ fn cells(line: &str) -> Vec<Cell> {
 }
 
 /// Characters that do something, or that only seem to be nothing, become one that says so.
-pub(super) fn visible(c: char) -> char {
+pub(in crate::document) fn visible(c: char) -> char {
     let hidden = matches!(
         c,
         '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'

@@ -132,6 +132,25 @@ fn no_text_is_longer_than_a_person_reads() {
 }
 
 #[test]
+fn long_text_is_folded_between_words_and_loses_none() {
+    let words = "one two three four five six seven eight nine ten ".repeat(8);
+    let rendered = plain(&error(7, 1, words.trim(), words.trim()), "one line");
+    let all: Vec<&str> = rendered.split_whitespace().collect();
+    assert_eq!(
+        all.iter().filter(|word| **word == "seven").count(),
+        16,
+        "{rendered}"
+    );
+    assert_eq!(
+        all.len(),
+        160 + "error[unknown-field]: --> place = help:".split(' ').count()
+    );
+    for line in rendered.lines() {
+        assert!(line.chars().count() <= FOLD, "{line}");
+    }
+}
+
+#[test]
 fn a_place_behind_the_end_has_no_line_to_show() {
     let rendered = plain(&error(9, 1, "p", "h"), "one line");
     assert_eq!(

@@ -80,7 +80,7 @@ fn a_field_at_the_wrong_place_is_refused_with_the_right_one() {
     ] {
         let errors = policy_errors(spec);
         assert!(
-            errors.contains(&format!("; it belongs into {belongs}; ")),
+            errors.contains(&format!("; it belongs in {belongs}; ")),
             "{errors}"
         );
     }
