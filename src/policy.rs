@@ -8,6 +8,7 @@ mod documents;
 mod lint;
 mod plan;
 mod replay;
+pub(crate) mod review;
 mod schema;
 mod suggest;
 mod test;

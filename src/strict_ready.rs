@@ -1,8 +1,254 @@
-use std::process::ExitCode;
+//! `mesh-lite strict-ready`: who still speaks plaintext to whom, and whether STRICT would cut
+//! anybody.
 
+use std::{fmt::Write as _, process::ExitCode, time::Duration};
+
+use mesh_lite_control_plane::{
+    clock,
+    policy_review::{Plaintext, Recorded, StrictReadiness, strict_readiness},
+};
+use mesh_lite_proto::decision_record::Utc;
+use serde_json::{Value, json};
+
+use crate::{
+    policy::review::{
+        Output, ReviewArgs, Wording, connections, errors_json, recordings_json, seconds,
+        unless_unreadable,
+    },
+    terminal::{self, Paint, harmless},
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  mesh-lite strict-ready --config-dir documents --records api-1.jsonl --records web-1.jsonl
+  mesh-lite strict-ready --config-dir documents --namespace shop --since 7d --admin 127.0.0.1:15000
+
+Ready means: every meshed workload of the documents (of the namespace) has a recording which covers
+the whole time asked for, in which no plaintext came in and was let through, and nobody is let in by
+PERMISSIVE alone. Everything that is not known is a reason to say no.
+
+Exit codes: 0 ready; 1 not ready, each reason said; 2 wrong usage, or documents or recordings can't be
+read, or nobody knows of which workload a recording is.";
+
+/// Say who still speaks plaintext to whom, and whether STRICT would cut anybody.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Args {}
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    review: ReviewArgs,
+    /// Only workloads of this namespace. The whole mesh, if none is named.
+    #[arg(long)]
+    namespace: Option<String>,
+    /// How far back to look: 30s, 15m, 24h, 7d.
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = span)]
+    since: Duration,
+}
 
-pub(crate) fn run(_args: &Args) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("being written")
+pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    unless_unreadable(|| {
+        let reviewed = args.review.read()?;
+        let recorded = reviewed.recorded()?;
+        let now = clock::now();
+        let documents = &reviewed.documents;
+        let namespace = args.namespace.as_deref();
+        let found = strict_readiness(documents, &recorded, namespace, args.since, now);
+        match args.review.output.output {
+            Output::Json => {
+                let mut value = as_json(&found, &recorded);
+                if let Some(fields) = value.as_object_mut() {
+                    fields.insert("document_errors".to_owned(), errors_json(documents));
+                }
+                println!("{}", terminal::json(&value));
+            }
+            Output::Text => {
+                let paint = Paint::for_stdout();
+                let wording = Wording {
+                    documents,
+                    now,
+                    paint,
+                };
+                print!("{}", describe(&found, &recorded, &wording));
+            }
+        }
+        Ok(ExitCode::from(u8::from(!found.is_ready())))
+    })
+}
+
+/// A number and one of s, m, h, d.
+fn span(text: &str) -> Result<Duration, String> {
+    let wrong = || "write a number and one of s, m, h, d: 24h".to_owned();
+    let unit = text.chars().next_back().ok_or_else(wrong)?;
+    let seconds: u64 = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3600,
+        'd' => 24 * 3600,
+        _ => return Err(wrong()),
+    };
+    let number = text.strip_suffix(unit).unwrap_or_default();
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    match number.checked_mul(seconds) {
+        Some(seconds) if seconds > 0 => Ok(Duration::from_secs(seconds)),
+        _ => Err(wrong()),
+    }
+}
+
+fn describe(
+    found: &StrictReadiness<'_>,
+    recorded: &[Recorded<'_>],
+    wording: &Wording<'_>,
+) -> String {
+    let paint = wording.paint;
+    let mut text = if found.is_ready() {
+        paint.good("ready: STRICT would cut nobody")
+    } else {
+        paint.bad("not ready")
+    };
+    let since = seconds(found.from);
+    let _ = writeln!(text, " ({} workloads, since {since})", found.workloads);
+    text.push_str(&wording.recordings(recorded));
+    let title = "Plaintext that was let in, and that STRICT would cut:";
+    text.push_str(&plaintext(title, &found.plaintext, false, wording));
+    if !found.plaintext.is_empty() {
+        text.push_str(
+            "  Put these callers into the mesh, or keep the port PERMISSIVE by a PeerAuthentication \
+             with portLevelMtls.\n",
+        );
+    }
+    text.push_str(&permissive_only(found, wording));
+    let title = "Plaintext that is kept out already:";
+    text.push_str(&plaintext(title, &found.refused, false, wording));
+    let title = "Plaintext that goes out to where no sidecar is, which STRICT is not about:";
+    text.push_str(&plaintext(title, &found.outbound, true, wording));
+    if !found.gaps.is_empty() {
+        let _ = writeln!(text, "\n{}", paint.title("Not known, so not vouched for:"));
+    }
+    for gap in &found.gaps {
+        let _ = writeln!(text, "  {}", harmless(&gap.to_string()));
+    }
+    text.push_str(&wording.errors());
+    text
+}
+
+fn plaintext(
+    title: &str,
+    calls: &[Plaintext<'_>],
+    is_outbound: bool,
+    wording: &Wording<'_>,
+) -> String {
+    if calls.is_empty() {
+        return String::new();
+    }
+    let mut text = format!("\n{}\n", wording.paint.title(title));
+    for call in calls {
+        let peer = match call.known {
+            Some(known) if known.meshed => format!("{} ({}, in the mesh)", known.name, call.peer),
+            Some(known) => format!("{} ({}, outside the mesh)", known.name, call.peer),
+            None => format!("{} (no Workload has this address)", call.peer),
+        };
+        let line = if is_outbound {
+            format!("{} → {peer} port {}", call.workload.name, call.port)
+        } else {
+            format!("{peer} → {}:{}", call.workload.name, call.port)
+        };
+        let open = match call.open {
+            0 => String::new(),
+            open => format!(", {open} open"),
+        };
+        let _ = writeln!(
+            text,
+            "  {line}   {} since {}{open}, {}",
+            connections(call.count),
+            seconds(call.first),
+            wording.last(call.last)
+        );
+    }
+    text
+}
+
+fn permissive_only(found: &StrictReadiness<'_>, wording: &Wording<'_>) -> String {
+    if found.permissive_only.is_empty() {
+        return String::new();
+    }
+    let title = "Mesh callers whom nothing but PERMISSIVE lets in, and whom STRICT would deny:";
+    let mut text = format!("\n{}\n", wording.paint.title(title));
+    for caller in &found.permissive_only {
+        let _ = writeln!(
+            text,
+            "  {} → {}:{}   {}, {}\n    {}",
+            caller.caller,
+            caller.workload.name,
+            caller.port,
+            connections(caller.count),
+            wording.last(caller.last),
+            harmless(&caller.strict.reason)
+        );
+    }
+    text.push_str("  Name them in an AuthorizationPolicy: see mesh-lite policy suggest.\n");
+    text
+}
+
+fn as_json(found: &StrictReadiness<'_>, recorded: &[Recorded<'_>]) -> Value {
+    let callers = found.permissive_only.iter().map(|caller| {
+        json!({
+            "workload": caller.workload.name.to_string(),
+            "caller": caller.caller,
+            "port": caller.port,
+            "count": caller.count,
+            "last": Utc(caller.last).to_string(),
+            "reason": caller.strict.reason,
+        })
+    });
+    json!({
+        "ready": found.is_ready(),
+        "from": Utc(found.from).to_string(),
+        "workloads": found.workloads,
+        "recordings": recordings_json(recorded),
+        "plaintext": calls_json(&found.plaintext),
+        "permissive_only": callers.collect::<Value>(),
+        "refused": calls_json(&found.refused),
+        "outbound": calls_json(&found.outbound),
+        "not_known": found.gaps.iter().map(ToString::to_string).collect::<Value>(),
+    })
+}
+
+fn calls_json(calls: &[Plaintext<'_>]) -> Value {
+    let of = |call: &Plaintext<'_>| {
+        json!({
+            "workload": call.workload.name.to_string(),
+            "peer": call.peer.to_string(),
+            "peer_workload": call.known.map(|known| known.name.to_string()),
+            "port": call.port,
+            "count": call.count,
+            "open": call.open,
+            "first": Utc(call.first).to_string(),
+            "last": Utc(call.last).to_string(),
+        })
+    };
+    calls.iter().map(of).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_has_a_number_and_a_unit() {
+        assert_eq!(span("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(span("24h"), span("1d"));
+        for wrong in [
+            "",
+            "s",
+            "24",
+            "-1h",
+            "1.5h",
+            "24 h",
+            "0s",
+            "h24",
+            "99999999999999999999d",
+            "1é",
+        ] {
+            assert!(span(wrong).is_err(), "{wrong:?}");
+        }
+    }
 }

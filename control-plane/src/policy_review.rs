@@ -11,8 +11,9 @@
 //! control plane and the sidecars do; nothing here decides by itself.
 
 pub use self::{
-    documents::{Documents, ReadError, ReviewSettings, ReviewedWorkload},
+    documents::{Documents, PolicyTests, ReadError, ReviewSettings, ReviewedWorkload},
     flips::{Flip, Then},
+    lint::{Finding, Oddity},
     plan::{Plan, plan},
     recorded::{Judgement, JudgedBy, NamedRecording, NoWorkload, Recorded, workloads_of},
     replay::{Caveat, Replay, replay},
@@ -22,8 +23,12 @@ pub use self::{
 
 mod documents;
 mod flips;
+mod lint;
 mod plan;
 mod recorded;
 mod replay;
 mod strict_ready;
 mod suggest;
+
+#[cfg(test)]
+mod made_up;

@@ -1,8 +1,100 @@
+//! `mesh-lite policy replay`: recorded connections against other documents.
+
 use std::process::ExitCode;
 
-#[derive(Debug, clap::Args)]
-pub(crate) struct Args {}
+use mesh_lite_control_plane::{
+    clock,
+    policy_review::{Recorded, Replay, replay},
+};
+use serde_json::json;
 
-pub(crate) fn run(_args: &Args) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("being written")
+use super::review::{
+    Output, ReviewArgs, Reviewed, Wording, caveats_json, connections, errors_json, flips_json,
+    recordings_json, thousands, unless_unreadable,
+};
+use crate::terminal::{self, Paint};
+
+const EXAMPLES: &str = "\
+Examples:
+  mesh-lite policy replay --config-dir new                 against this pod's sidecar
+  curl -s 127.0.0.1:15000/decisions > api-1.jsonl          what a sidecar remembers
+  mesh-lite policy replay --config-dir new --records api-1.jsonl --records web-1-access.log
+  mesh-lite policy replay --config-dir new --records api-1.jsonl --output json | jq .flips
+
+A recording counts different connections, so that rare callers are not pushed out by busy ones.
+Records don't hold certificates' serials and what a caller did before it was refused without
+policy being asked: what that leaves open is said.
+
+Exit codes: 0 nothing would flip; 1 something would, or a document can't be loaded; 2 wrong usage,
+or documents or recordings can't be read, or nobody knows of which workload a recording is.";
+
+/// Judge recorded connections by other documents: which would flip, and by which rule.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    review: ReviewArgs,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    unless_unreadable(|| {
+        let reviewed = args.review.read()?;
+        let recorded = reviewed.recorded()?;
+        let now = clock::now();
+        let replay = replay(&reviewed.documents, &recorded, now);
+        match args.review.output.output {
+            Output::Json => println!("{}", as_json(&replay, &recorded, &reviewed)),
+            Output::Text => {
+                let wording = Wording {
+                    documents: &reviewed.documents,
+                    now,
+                    paint: Paint::for_stdout(),
+                };
+                print!("{}", describe(&replay, &recorded, &wording));
+            }
+        }
+        let nothing = replay.flips.is_empty() && reviewed.documents.errors().is_empty();
+        Ok(ExitCode::from(u8::from(!nothing)))
+    })
+}
+
+fn describe(replay: &Replay<'_>, recorded: &[Recorded<'_>], wording: &Wording<'_>) -> String {
+    let headline = format!(
+        "{} of {} ({} of {} distinct) would flip",
+        thousands(replay.flipped()),
+        connections(replay.connections),
+        thousands(replay.flipped_distinct() as u64),
+        thousands(replay.distinct as u64)
+    );
+    let mut text = format!("{}\n", wording.paint.title(&headline));
+    text.push_str(&wording.recordings(recorded));
+    for (title, closes) in [("would be closed", true), ("would be opened", false)] {
+        let flips = replay.flips.iter().filter(|flip| flip.closes() == closes);
+        text.push_str(&wording.flips(title, flips, |flip| {
+            format!("{}, {}", connections(flip.count), wording.last(flip.last))
+        }));
+    }
+    if replay.not_asked > 0 {
+        text.push_str(&format!(
+            "{} had been refused before policy was asked, and are not judged\n",
+            connections(replay.not_asked)
+        ));
+    }
+    text.push_str(&wording.caveats(&replay.caveats));
+    text.push_str(&wording.errors());
+    text
+}
+
+fn as_json(replay: &Replay<'_>, recorded: &[Recorded<'_>], reviewed: &Reviewed) -> String {
+    terminal::json(&json!({
+        "connections": replay.connections,
+        "distinct": replay.distinct,
+        "flipped": replay.flipped(),
+        "flipped_distinct": replay.flipped_distinct(),
+        "not_judged": replay.not_asked,
+        "recordings": recordings_json(recorded),
+        "flips": flips_json(&replay.flips),
+        "caveats": caveats_json(&replay.caveats),
+        "document_errors": errors_json(&reviewed.documents),
+    }))
 }

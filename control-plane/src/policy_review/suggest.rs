@@ -275,6 +275,7 @@ fn by_recording(recording: &Recording, trust_domain: &TrustDomain) -> Option<Rev
         id,
         addresses: Vec::new(),
         labels: BTreeMap::new(),
+        annotations: BTreeMap::new(),
         ports: BTreeMap::new(),
         meshed: true,
         file: "".into(),

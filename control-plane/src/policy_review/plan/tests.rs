@@ -1,1 +1,125 @@
-use super::*;
+use mesh_lite_proto::decision_record::Recording;
+use serde_json::json;
+
+use super::{
+    super::made_up::{
+        Calls, GUEST, GUEST_ADDRESS, WEB, WORKLOADS, allowing, documents, noon, page, page_with,
+        recorded,
+    },
+    *,
+};
+
+fn planned<T>(texts: &[&str], calls: &[Calls], look: impl Fn(&Plan<'_>) -> T) -> T {
+    planned_of(texts, &[page("shop/api-1", calls)], look)
+}
+
+fn planned_of<T>(texts: &[&str], recordings: &[Recording], look: impl Fn(&Plan<'_>) -> T) -> T {
+    let documents = documents(&[&[WORKLOADS], texts].concat());
+    let recorded = recorded(&documents, recordings).unwrap();
+    look(&plan(&documents, &recorded, noon()))
+}
+
+fn of_guest(decision: &str) -> Calls {
+    Calls::of(Some(GUEST), GUEST_ADDRESS, decision)
+}
+
+#[test]
+fn only_what_is_open_is_closed() {
+    let calls = [
+        Calls::of_web().count(900).open(30),
+        of_guest("allow").count(50).open(5),
+    ];
+    planned(&[&allowing(&["web"])], &calls, |plan| {
+        assert_eq!((plan.live, plan.closed()), (35, 5));
+        assert_eq!(plan.closes[0].caller.unwrap().as_str(), GUEST);
+        assert!(plan.opens.is_empty() && plan.denies_later.is_empty());
+    });
+}
+
+#[test]
+fn an_edit_that_changes_nothing_for_anybody_closes_and_opens_nothing() {
+    let calls = [Calls::of_web().open(3), Calls::of_guest()];
+    let renamed = allowing(&["web"]).replace("api-callers", "renamed");
+    planned(&[&renamed], &calls, |plan| {
+        assert_eq!((plan.live, plan.closed()), (3, 0));
+        assert!(plan.opens.is_empty() && plan.denies_later.is_empty());
+    });
+}
+
+#[test]
+fn callers_that_were_denied_and_would_be_allowed_are_opened_to() {
+    let calls = [Calls::of_web().open(1), Calls::of_guest().count(14)];
+    planned(&[&allowing(&["web", "guest"])], &calls, |plan| {
+        assert_eq!(plan.closed(), 0);
+        assert_eq!((plan.opens.len(), plan.opens[0].count), (1, 14));
+    });
+}
+
+#[test]
+fn who_was_denied_before_and_let_through_since_is_not_opened_to() {
+    let calls = [Calls::of_guest().last(40), of_guest("allow").last(20)];
+    planned(&[&allowing(&["guest"])], &calls, |plan| {
+        assert!(plan.opens.is_empty(), "{:?}", plan.opens);
+    });
+    // let through before and denied since: it is
+    let calls = [Calls::of_guest().last(20), of_guest("allow").last(40)];
+    planned(&[&allowing(&["guest"])], &calls, |plan| {
+        assert_eq!(plan.opens.len(), 1);
+    });
+}
+
+#[test]
+fn a_denial_of_the_same_moment_counts_as_the_later_one() {
+    let calls = [of_guest("allow").last(20), Calls::of_guest().last(20)];
+    planned(&[&allowing(&["guest"])], &calls, |plan| {
+        assert_eq!(plan.opens.len(), 1);
+        assert!(plan.denies_later.is_empty());
+    });
+}
+
+#[test]
+fn who_has_nothing_open_and_could_not_come_again_is_told_beside() {
+    let calls = [Calls::of_web().open(1), of_guest("allow").count(8)];
+    planned(&[&allowing(&["web"])], &calls, |plan| {
+        assert_eq!(plan.closed(), 0);
+        assert_eq!(plan.denies_later.len(), 1);
+        assert_eq!(plan.denies_later[0].count, 8);
+    });
+    // not a second time if it is cut anyway
+    let calls = [
+        of_guest("allow").open(1),
+        of_guest("allow").with("src.addr", "10.0.0.14:1"),
+    ];
+    planned(&[&allowing(&["web"])], &calls, |plan| {
+        assert_eq!(plan.closed(), 1);
+        assert!(plan.denies_later.is_empty());
+    });
+}
+
+#[test]
+fn what_is_live_is_cut_however_long_ago_it_was_let_through() {
+    // a caller that was let through by an earlier policy, is denied now, and is open still
+    let calls = [
+        of_guest("allow").last(300).open(2),
+        Calls::of_guest().last(1),
+    ];
+    planned(&[&allowing(&["web"])], &calls, |plan| {
+        assert_eq!((plan.live, plan.closed()), (2, 2));
+    });
+}
+
+#[test]
+fn what_is_not_known_is_told_once() {
+    let header = json!({"forgotten": 2, "forgotten_let_through": 0});
+    let recordings = [page_with(
+        "shop/api-1",
+        &header,
+        &[
+            Calls::of_web().open(1),
+            Calls::of(Some(WEB), "10.0.0.20:1", "allow"),
+        ],
+    )];
+    planned_of(&[&allowing(&["web"])], &recordings, |plan| {
+        assert_eq!(plan.caveats.len(), 1, "{:?}", plan.caveats);
+    });
+}

@@ -1,1 +1,252 @@
-use super::*;
+use mesh_lite_proto::decision_record::Recording;
+use serde_json::{Value, json};
+
+use super::{
+    super::made_up::{
+        Calls, LEGACY_ADDRESS, PERMISSIVE, WEB_ADDRESS, WORKLOADS, allowing, before_noon,
+        documents, noon, page, page_with, recorded, shipped,
+    },
+    *,
+};
+use crate::policy_index::ShippedDefaults;
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// Of every meshed workload, that of api with these calls.
+fn recordings(header: &Value, calls: &[Calls]) -> [Recording; 3] {
+    [
+        page("shop/web-1", &[]),
+        page_with("shop/api-1", header, calls),
+        page("shop/guest-1", &[]),
+    ]
+}
+
+fn looked<T>(
+    documents: &Documents,
+    recordings: &[Recording],
+    look: impl Fn(&StrictReadiness<'_>) -> T,
+) -> T {
+    let recorded = recorded(documents, recordings).unwrap();
+    look(&strict_readiness(documents, &recorded, None, DAY, noon()))
+}
+
+fn permissive() -> Documents {
+    documents(&[WORKLOADS, PERMISSIVE, &allowing(&["web"])])
+}
+
+fn with_calls<T>(calls: &[Calls], look: impl Fn(&StrictReadiness<'_>) -> T) -> T {
+    looked(&permissive(), &recordings(&json!({}), calls), look)
+}
+
+fn not_ready_for(header: &Value, words: &str) {
+    let recordings = recordings(header, &[Calls::of_web()]);
+    looked(&permissive(), &recordings, |found| {
+        assert!(!found.is_ready());
+        assert_eq!(found.gaps.len(), 1, "{:?}", found.gaps);
+        let told = found.gaps[0].to_string();
+        assert!(
+            told.contains("shop/api-1") && told.contains(words),
+            "{told}"
+        );
+    });
+}
+
+#[test]
+fn ready_if_everything_was_recorded_and_nothing_of_it_was_plaintext() {
+    with_calls(&[Calls::of_web().count(1_000)], |found| {
+        assert!(found.is_ready(), "{found:?}");
+        assert_eq!(found.workloads, 3);
+    });
+}
+
+#[test]
+fn plaintext_that_was_let_through_is_named_with_its_workload_and_since_when() {
+    with_calls(&[Calls::of_web(), Calls::of_legacy().count(17)], |found| {
+        assert!(!found.is_ready());
+        let [call] = &*found.plaintext else {
+            panic!("{found:?}")
+        };
+        assert_eq!(call.known.unwrap().name.to_string(), "shop/legacy");
+        assert_eq!((call.port, call.count), (8080, 17));
+        assert_eq!(Utc(call.first).to_string(), before_noon(60));
+        assert_eq!(Utc(call.last).to_string(), before_noon(30));
+    });
+}
+
+#[test]
+fn one_plaintext_call_among_millions_is_enough() {
+    let calls = [Calls::of_web().count(10_000_000), Calls::of_legacy()];
+    with_calls(&calls, |found| assert!(!found.is_ready()));
+}
+
+#[test]
+fn plaintext_of_an_address_that_nobody_has_is_named_by_it() {
+    let stranger = Calls::of(None, "192.0.2.7:1", "allow");
+    with_calls(&[stranger], |found| {
+        assert!(!found.is_ready());
+        assert_eq!(found.plaintext[0].known, None);
+        assert_eq!(found.plaintext[0].peer.to_string(), "192.0.2.7");
+    });
+}
+
+#[test]
+fn what_came_before_the_window_counts_only_if_it_is_open_still() {
+    let two_days_ago = || Calls::of_legacy().last(2 * 24 * 60);
+    with_calls(&[two_days_ago()], |found| assert!(found.is_ready()));
+    with_calls(&[two_days_ago().open(1)], |found| {
+        assert!(!found.is_ready())
+    });
+}
+
+#[test]
+fn plaintext_that_is_refused_or_denied_already_is_told_and_stands_in_no_way() {
+    let calls = [
+        Calls::of(None, LEGACY_ADDRESS, "refuse").with("reason", "plaintext_to_strict"),
+        Calls::of(None, WEB_ADDRESS, "deny"),
+    ];
+    with_calls(&calls, |found| {
+        assert!(found.is_ready(), "{found:?}");
+        assert_eq!(found.refused.len(), 2);
+    });
+    // a handshake that failed is no plaintext
+    let noise = Calls::of(None, LEGACY_ADDRESS, "refuse").with("reason", "handshake");
+    with_calls(&[noise], |found| assert!(found.refused.is_empty()));
+}
+
+#[test]
+fn a_mesh_caller_that_only_permissive_lets_in_would_be_cut_too() {
+    let calls = [Calls::of_web()];
+    let lax = shipped(ShippedDefaults::PERMISSIVE, &[WORKLOADS]);
+    looked(&lax, &recordings(&json!({}), &calls), |found| {
+        assert!(!found.is_ready(), "{found:?}");
+        let caller = &found.permissive_only[0];
+        assert!(caller.caller.ends_with("sa/web"));
+        assert!(caller.strict.reason.contains("STRICT denies"), "{caller:?}");
+    });
+    // a rule that names it stays what it is
+    let named = shipped(
+        ShippedDefaults::PERMISSIVE,
+        &[WORKLOADS, &allowing(&["web"])],
+    );
+    looked(&named, &recordings(&json!({}), &calls), |found| {
+        assert!(found.is_ready(), "{found:?}");
+    });
+}
+
+#[test]
+fn a_recording_that_begins_within_the_window_vouches_for_nothing() {
+    not_ready_for(&json!({"since": before_noon(24 * 60 - 1)}), "begins at");
+}
+
+#[test]
+fn a_recording_that_ends_long_ago_vouches_for_nothing() {
+    not_ready_for(&json!({"until": before_noon(11)}), "ends at");
+}
+
+#[test]
+fn a_recording_that_lost_what_was_let_through_vouches_for_nothing() {
+    not_ready_for(
+        &json!({"forgotten": 1, "forgotten_let_through": 1}),
+        "lost 1 records",
+    );
+    // a flood of denied strangers hides nobody who was let through
+    let flood = recordings(&json!({"forgotten": 9, "forgotten_let_through": 0}), &[]);
+    looked(&permissive(), &flood, |found| assert!(found.is_ready()));
+}
+
+#[test]
+fn a_whole_recording_beside_a_partial_one_of_the_same_workload_is_enough() {
+    let [web, api, guest] = recordings(&json!({}), &[]);
+    let partial = page_with("shop/api-1", &json!({"since": before_noon(5)}), &[]);
+    let documents = permissive();
+    let named = ["a", "b", "c", "d"]
+        .into_iter()
+        .zip([&web, &partial, &api, &guest]);
+    let named: Vec<_> = named
+        .map(|(name, recording)| super::super::NamedRecording { name, recording })
+        .collect();
+    let recorded = super::super::workloads_of(&documents, &named).unwrap();
+    assert!(strict_readiness(&documents, &recorded, None, DAY, noon()).is_ready());
+}
+
+#[test]
+fn a_meshed_workload_without_a_recording_is_named() {
+    let [web, api, _] = recordings(&json!({}), &[]);
+    looked(&permissive(), &[web, api], |found| {
+        assert!(!found.is_ready());
+        let told = found.gaps[0].to_string();
+        assert!(
+            told.starts_with("shop/guest-1: nothing is recorded"),
+            "{told}"
+        );
+    });
+    // legacy has no sidecar: there is nothing to be recorded
+}
+
+#[test]
+fn documents_that_can_not_be_read_may_hold_another_workload() {
+    let broken = "apiVersion: mesh-lite.io/v1\nkind: Workload\n\
+                  metadata: {name: new, namespace: shop}\nspec: {serviceAcount: new}\n";
+    let documents = documents(&[WORKLOADS, PERMISSIVE, &allowing(&["web"]), broken]);
+    looked(&documents, &recordings(&json!({}), &[]), |found| {
+        assert!(
+            matches!(*found.gaps, [Gap::Documents(_)]),
+            "{:?}",
+            found.gaps
+        );
+    });
+}
+
+#[test]
+fn nobody_at_all_is_not_ready() {
+    looked(&documents(&[]), &[], |found| {
+        assert!(!found.is_ready());
+        assert_eq!(*found.gaps, [Gap::NoWorkload(None)]);
+    });
+}
+
+#[test]
+fn a_namespace_is_ready_or_not_by_itself() {
+    let elsewhere = WORKLOADS.replace("namespace: shop", "namespace: bank");
+    let documents = documents(&[
+        WORKLOADS,
+        &elsewhere.replace("10.0.0.", "10.0.1."),
+        PERMISSIVE,
+        &allowing(&["web"]),
+    ]);
+    let recordings = recordings(&json!({}), &[Calls::of_web()]);
+    let recorded = recorded(&documents, &recordings).unwrap();
+    let ready =
+        |namespace| strict_readiness(&documents, &recorded, namespace, DAY, noon()).is_ready();
+    assert!(ready(Some("shop")));
+    assert!(!ready(Some("bank")));
+    assert!(!ready(Some("shop-2")));
+    assert!(!ready(None));
+}
+
+#[test]
+fn plaintext_that_goes_out_to_workloads_without_a_sidecar_is_told() {
+    let out = |to: &str, name: &str| {
+        Calls::of(None, WEB_ADDRESS, "pass")
+            .with("direction", "outbound")
+            .with("dst.addr", to)
+            .with("plaintext", name)
+    };
+    let calls = [
+        out(LEGACY_ADDRESS, "outbound_unmeshed"),
+        out("203.0.113.9:443", "outbound_outside"),
+    ];
+    let recordings = [
+        page("shop/web-1", &calls),
+        page("shop/api-1", &[]),
+        page("shop/guest-1", &[]),
+    ];
+    looked(&permissive(), &recordings, |found| {
+        assert!(found.is_ready(), "{found:?}");
+        let [call] = &*found.outbound else {
+            panic!("{found:?}")
+        };
+        assert_eq!(call.known.unwrap().name.to_string(), "shop/legacy");
+        assert_eq!(call.port, 4000);
+    });
+}

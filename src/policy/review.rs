@@ -1,0 +1,359 @@
+//! What tools on recorded connections have in common: which documents, which recordings, and how
+//! they tell what would be judged otherwise.
+
+use std::{
+    fmt::Write as _,
+    path::PathBuf,
+    process::ExitCode,
+    time::{Duration, SystemTime},
+};
+
+use clap::ValueEnum;
+use mesh_lite_control_plane::policy_review::{
+    Caveat, Documents, Flip, NamedRecording, Recorded, workloads_of,
+};
+use mesh_lite_proto::{
+    authorization::SourceRef,
+    decision_record::{Direction, Utc},
+};
+use mesh_lite_proxy::clock::in_words;
+use serde_json::{Value, json};
+
+use super::DocumentArgs;
+use crate::{
+    recordings::{self, RecordingArgs},
+    terminal::{Paint, harmless},
+};
+
+/// Wrong usage, or something that can't be read: a script must not take it for an answer.
+pub(crate) const UNREADABLE: u8 = 2;
+/// Flips of a kind that are shown to people; `--output json` has all.
+const MAX_SHOWN: usize = 50;
+
+/// Which documents are tried on which recordings.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ReviewArgs {
+    /// Directory or file with documents, those of workloads included; may be repeated.
+    #[arg(
+        long,
+        env = "MESH_LITE_CONFIG_DIR",
+        value_delimiter = ',',
+        required = true
+    )]
+    pub(crate) config_dir: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) documents: DocumentArgs,
+    #[command(flatten)]
+    pub(crate) recordings: RecordingArgs,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct OutputArgs {
+    /// text for people, json for programs.
+    #[arg(
+        long,
+        env = "MESH_LITE_OUTPUT",
+        value_enum,
+        default_value_t = Output::Text,
+        value_name = "FORM"
+    )]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    Text,
+    Json,
+}
+
+/// Everything that was read.
+pub(crate) struct Reviewed {
+    pub(crate) documents: Documents,
+    pub(crate) recordings: Vec<recordings::NamedRecording>,
+}
+
+impl ReviewArgs {
+    /// # Errors
+    /// If documents or recordings can't be read.
+    pub(crate) fn read(&self) -> anyhow::Result<Reviewed> {
+        Ok(Reviewed {
+            documents: self.documents.read(&self.config_dir)?,
+            recordings: self.recordings.read()?,
+        })
+    }
+}
+
+impl Reviewed {
+    /// # Errors
+    /// If it is not clear which workload a recording is of.
+    pub(crate) fn recorded(&self) -> anyhow::Result<Vec<Recorded<'_>>> {
+        Ok(workloads_of(&self.documents, &named(&self.recordings))?)
+    }
+}
+
+pub(crate) fn named(recordings: &[recordings::NamedRecording]) -> Vec<NamedRecording<'_>> {
+    recordings
+        .iter()
+        .map(|one| NamedRecording {
+            name: &one.name,
+            recording: &one.recording,
+        })
+        .collect()
+}
+
+/// What stops a tool is no finding: exit code 2.
+pub(crate) fn unless_unreadable(
+    run: impl FnOnce() -> anyhow::Result<ExitCode>,
+) -> anyhow::Result<ExitCode> {
+    run().or_else(|error| {
+        for line in format!("{error:#}").lines() {
+            eprintln!("mesh-lite: {}", harmless(line));
+        }
+        Ok(ExitCode::from(UNREADABLE))
+    })
+}
+
+/// Words about flips, as of some moment.
+pub(crate) struct Wording<'a> {
+    pub(crate) documents: &'a Documents,
+    pub(crate) now: SystemTime,
+    pub(crate) paint: Paint,
+}
+
+impl Wording<'_> {
+    /// Which recordings these are.
+    pub(crate) fn recordings(&self, recorded: &[Recorded<'_>]) -> String {
+        let mut text = String::new();
+        for one in recorded {
+            let line = format!(
+                "recorded: {} by {}, {} to {}",
+                one.workload.name,
+                harmless(one.name),
+                seconds(one.recording.since),
+                seconds(one.recording.until)
+            );
+            let _ = writeln!(text, "{}", self.paint.faint(&line));
+        }
+        text
+    }
+
+    /// A title, and what flips below it; nothing if nothing does.
+    pub(crate) fn flips<'a>(
+        &self,
+        title: &str,
+        flips: impl IntoIterator<Item = &'a Flip<'a>>,
+        how_many: impl Fn(&Flip<'a>) -> String,
+    ) -> String {
+        let mut flips = flips.into_iter().peekable();
+        if flips.peek().is_none() {
+            return String::new();
+        }
+        let mut text = format!("\n{}\n", self.paint.title(title));
+        for flip in flips.by_ref().take(MAX_SHOWN) {
+            text.push_str(&self.flip(flip, &how_many(flip)));
+        }
+        let more = flips.count();
+        if more > 0 {
+            let _ = writeln!(text, "  and {more} more: see --output json");
+        }
+        text
+    }
+
+    fn flip(&self, flip: &Flip<'_>, how_many: &str) -> String {
+        let mut text = String::new();
+        let to = match flip.direction {
+            Direction::Inbound => format!("{}:{}", flip.workload.name, flip.destination.port()),
+            Direction::Outbound => {
+                let peer = flip.peer.map_or("", |peer| peer.principal());
+                format!("{peer} at {}", flip.destination)
+            }
+        };
+        let line = format!("{} → {to}", self.caller(flip));
+        let _ = writeln!(text, "  {}   {how_many}", harmless(&line));
+        let then = harmless(&was(flip));
+        let now = harmless(&flip.now.reason);
+        let verdict = if flip.now.allowed {
+            self.paint.good("ALLOW")
+        } else {
+            self.paint.bad("DENY")
+        };
+        let _ = writeln!(text, "    was {then}");
+        let _ = writeln!(text, "    would be {verdict}: {now}");
+        text
+    }
+
+    fn caller(&self, flip: &Flip<'_>) -> String {
+        let sources = || match flip.sources.first() {
+            Some(only) if flip.sources.len() == 1 => only.to_string(),
+            _ => format!("{} addresses", flip.sources.len()),
+        };
+        let Some(id) = flip.caller else {
+            let known = flip.sources.first();
+            let known = known.and_then(|address| self.documents.workload_at(*address));
+            let name = known.map_or_else(String::new, |known| format!(" ({})", known.name));
+            return format!("plaintext of {}{name}", sources());
+        };
+        format!("{} from {}", id.principal(), sources())
+    }
+
+    /// When, and how long ago.
+    pub(crate) fn last(&self, time: SystemTime) -> String {
+        format!("last {} ({})", seconds(time), self.ago(time))
+    }
+
+    pub(crate) fn ago(&self, time: SystemTime) -> String {
+        let ago = self.now.duration_since(time).unwrap_or(Duration::ZERO);
+        format!("{} ago", in_words(ago))
+    }
+
+    pub(crate) fn caveats(&self, caveats: &[Caveat]) -> String {
+        let mut text = String::new();
+        for caveat in caveats {
+            let words = format!("not known: {}", harmless(&caveat.to_string()));
+            let _ = writeln!(text, "{}", self.paint.odd(&words));
+        }
+        text
+    }
+
+    /// Documents that can't be loaded, and what was taken to hold in place of them.
+    pub(crate) fn errors(&self) -> String {
+        let errors = self.documents.errors();
+        if errors.is_empty() {
+            return String::new();
+        }
+        let title = format!(
+            "\n{} errors in the documents:",
+            thousands(errors.len() as u64)
+        );
+        let mut text = format!("{}\n", self.paint.bad(&title));
+        for error in errors.iter().take(MAX_SHOWN) {
+            let _ = writeln!(text, "  {}", harmless(&error.to_string()));
+        }
+        text.push_str(
+            "  A policy that can't be loaded is taken here to deny in its scope, as it does if it \
+             is new. A\n  control plane that has an earlier version of it keeps that one. \
+             mesh-lite policy lint shows each\n  error with its line.\n",
+        );
+        text
+    }
+}
+
+fn was(flip: &Flip<'_>) -> String {
+    let outcome = flip.then.outcome;
+    match (flip.then.policy, flip.then.reason) {
+        (Some(policy), _) => format!("{outcome} by {policy}"),
+        (None, Some(reason)) => format!("{outcome}: {reason}"),
+        (None, None) => outcome.to_string(),
+    }
+}
+
+/// How many connections there were, and when the last.
+pub(crate) fn connections(count: u64) -> String {
+    match count {
+        1 => "1 connection".to_owned(),
+        more => format!("{} connections", thousands(more)),
+    }
+}
+
+/// 41,212.
+pub(crate) fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// People read these: milliseconds are left out.
+pub(crate) fn seconds(time: SystemTime) -> String {
+    let text = Utc(time).to_string();
+    match text.split_once('.') {
+        Some((seconds, _)) => format!("{seconds}Z"),
+        None => text,
+    }
+}
+
+pub(crate) fn recordings_json(recorded: &[Recorded<'_>]) -> Value {
+    let of = |one: &Recorded<'_>| {
+        json!({
+            "name": one.name,
+            "workload": one.workload.name.to_string(),
+            "since": Utc(one.recording.since).to_string(),
+            "until": Utc(one.recording.until).to_string(),
+            "forgotten": one.recording.forgotten,
+        })
+    };
+    recorded.iter().map(of).collect()
+}
+
+pub(crate) fn flips_json(flips: &[Flip<'_>]) -> Value {
+    flips.iter().map(flip_json).collect()
+}
+
+fn flip_json(flip: &Flip<'_>) -> Value {
+    let decision = |allowed| if allowed { "allow" } else { "deny" };
+    json!({
+        "workload": flip.workload.name.to_string(),
+        "direction": flip.direction.as_str(),
+        "caller": flip.caller.map(ToString::to_string),
+        "sources": flip.sources.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "peer": flip.peer.map(ToString::to_string),
+        "address": flip.destination.ip().to_string(),
+        "port": flip.destination.port(),
+        "count": flip.count,
+        "distinct": flip.distinct,
+        "open": flip.open,
+        "first": Utc(flip.first).to_string(),
+        "last": Utc(flip.last).to_string(),
+        "was": {
+            "decision": flip.then.outcome.as_str(),
+            "policy": flip.then.policy.map(|policy| policy.document.to_string()),
+            "policy_source": flip.then.policy.map(place),
+            "reason": flip.then.reason,
+        },
+        "would_be": {
+            "decision": decision(flip.now.allowed),
+            "step": flip.now.step.as_str(),
+            "policy": flip.now.policy.as_ref().map(|policy| policy.document.to_string()),
+            "policy_source": flip.now.policy.as_ref().map(place),
+            "rule": flip.now.rule,
+            "reason": flip.now.reason,
+        },
+    })
+}
+
+fn place(source: &SourceRef) -> String {
+    format!("{}:{}", source.file, source.line)
+}
+
+pub(crate) fn caveats_json(caveats: &[Caveat]) -> Value {
+    caveats.iter().map(ToString::to_string).collect()
+}
+
+pub(crate) fn errors_json(documents: &Documents) -> Value {
+    documents.errors().iter().map(ToString::to_string).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_a_comma_before_each_three_digits() {
+        for (number, text) in [
+            (0, "0"),
+            (999, "999"),
+            (1_000, "1,000"),
+            (41_212, "41,212"),
+            (1_234_567, "1,234,567"),
+        ] {
+            assert_eq!(thousands(number), text);
+        }
+    }
+}
