@@ -1,8 +1,311 @@
-use std::process::ExitCode;
+//! `mesh-lite explain`: why a connection was allowed or denied, or would be.
 
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    process::ExitCode,
+    time::SystemTime,
+};
+
+use anyhow::{Context, bail, ensure};
+use clap::ValueEnum;
+use mesh_lite_control_plane::{WorkloadName, policy_review::Documents};
+use mesh_lite_proto::{authorization::PolicySnapshot, decision_record::ConnectionId};
+use mesh_lite_proxy::clock;
+use serde_json::Value;
+
+use self::{
+    caller::CallerName,
+    judged::{Call, Judged},
+    question::Question,
+    recorded::{Present, RecordedCall},
+};
+use crate::{
+    policy::DocumentArgs,
+    recordings::{NamedRecording, RecordingArgs},
+    sidecar_pages::{self, PageName},
+    terminal::{self, Paint},
+};
+
+mod caller;
+mod json;
+mod judged;
+mod question;
+mod recorded;
+mod wording;
+
+const EXAMPLES: &str = "\
+A connection that was made, by conn_id of the access log of either end:
+  mesh-lite explain 0692060890000003                     asks the sidecar of this pod or machine
+  mesh-lite explain 0692060890000003 --admin 127.0.0.1:15100
+  mesh-lite explain 0692060890000003 --records access.log
+  mesh-lite explain 0692060890000003 --records access.log --config-dir documents
+      (and what these documents would say of it now)
+
+  In Kubernetes, from outside:
+    kubectl -n shop port-forward pod/api-0 15000 & mesh-lite explain 0692060890000003
+
+A call that nobody has made yet:
+  mesh-lite explain --from shop/web --to shop/api --port 8080 --config-dir documents
+  mesh-lite explain --from cluster.local/ns/shop/sa/guest --to shop/api --port 8080 --admin 127.0.0.1:15000
+  mesh-lite explain --from plaintext --from-address 10.0.0.7 --to shop/api --port 8080 --config-dir documents
+
+PORT is the one dialled in the pod: of a service, its targetPort.
+
+Exit codes: 0 it was or would be allowed; 1 denied or refused; 2 there is no answer: wrong usage,
+an unknown connection or workload, documents or a sidecar that can't be read.";
+
+/// There is no answer: a script must take it neither for yes nor for no.
+const NO_ANSWER: u8 = 2;
+
+/// Say why a connection was allowed or denied, or would be.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Args {}
+#[command(
+    after_help = EXAMPLES,
+    group = clap::ArgGroup::new("asked").args(["connection", "from"]).required(true)
+)]
+pub(crate) struct Args {
+    /// Of the connection, as the access log of either end names it.
+    #[arg(value_name = "CONN_ID")]
+    connection: Option<ConnectionId>,
+    /// Who would call: NAMESPACE/NAME of a workload, a principal, or plaintext.
+    #[arg(long, value_name = "CALLER", requires_all = ["to", "port"])]
+    from: Option<CallerName>,
+    /// From where. The address in the workload's document, if policy asks for one and none is
+    /// named.
+    #[arg(long, value_name = "ADDRESS", requires = "from")]
+    from_address: Option<IpAddr>,
+    /// The workload that would be called.
+    #[arg(long, value_name = "NAMESPACE/NAME", requires = "from")]
+    to: Option<WorkloadName>,
+    /// Its port, as it is dialled in the pod.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..), requires = "from")]
+    port: Option<u16>,
+    /// Answer by the documents in this directory, as a control plane would read them.
+    #[arg(long, env = "MESH_LITE_CONFIG_DIR", value_name = "DIRECTORY")]
+    config_dir: Option<PathBuf>,
+    #[command(flatten)]
+    recordings: RecordingArgs,
+    #[command(flatten)]
+    documents: DocumentArgs,
+    /// text for people, json for programs.
+    #[arg(
+        long,
+        env = "MESH_LITE_OUTPUT",
+        value_enum,
+        default_value_t = Output::Text,
+        value_name = "FORM"
+    )]
+    output: Output,
+}
 
-pub(crate) fn run(_args: &Args) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("being written")
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Text,
+    Json,
+}
+
+/// One call, judged.
+#[derive(Debug)]
+struct Explanation {
+    call: Call,
+    judged: Judged,
+    basis: Basis,
+}
+
+/// What it was judged by.
+#[derive(Debug)]
+struct Basis {
+    /// In words.
+    what: String,
+    documents: Option<Documents>,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let answered = match (&args.connection, &args.from, &args.to, args.port) {
+        (Some(id), ..) => args.of_connection(*id),
+        (None, Some(from), Some(to), Some(port)) => args.of_question(&Question {
+            from,
+            from_address: args.from_address,
+            to,
+            port,
+        }),
+        _ => Err(anyhow::anyhow!(
+            "name a connection, or --from, --to and --port"
+        )),
+    };
+    Ok(answered.unwrap_or_else(|error| {
+        eprintln!("mesh-lite: {}", terminal::harmless(&format!("{error:#}")));
+        ExitCode::from(NO_ANSWER)
+    }))
+}
+
+impl Args {
+    fn of_question(&self, question: &Question<'_>) -> anyhow::Result<ExitCode> {
+        let now = clock::now();
+        let explanation = match &self.config_dir {
+            Some(_) => {
+                let (documents, what) = self.documents()?;
+                question.by_documents(documents, what, now)?
+            }
+            None => {
+                let (snapshot, what) = self.one_sidecar(question.to)?;
+                question.by_sidecar(&snapshot, what, now)?
+            }
+        };
+        self.print(
+            || wording::describe(&explanation, Paint::for_stdout()),
+            || json::explanation(&explanation),
+        );
+        Ok(exit_code(explanation.judged.is_allowed()))
+    }
+
+    /// The documents, and what they are in words.
+    fn documents(&self) -> anyhow::Result<(Documents, String)> {
+        let directory = self
+            .config_dir
+            .as_ref()
+            .context("no --config-dir is named")?;
+        let documents = self.documents.read_directory(directory)?;
+        let mut what = format!("the documents in {}", directory.display());
+        let errors = documents.errors().len();
+        if errors > 0 {
+            what.push_str(&format!(
+                ", which have {errors} errors; what can't be loaded denies in its scope unless the \
+                 control plane holds an earlier version (see mesh-lite policy lint)"
+            ));
+        }
+        Ok((documents, what))
+    }
+
+    /// What the one sidecar that is named enforces. It must be the workload's that is asked for:
+    /// another one's policy is no answer.
+    fn one_sidecar(&self, to: &WorkloadName) -> anyhow::Result<(PolicySnapshot, String)> {
+        let sidecars = self.recordings.sidecars();
+        let [admin] = sidecars[..] else {
+            bail!("--from is answered by --config-dir, or by one sidecar (--admin)");
+        };
+        let recordings = self.recordings.read()?;
+        let says = recordings
+            .iter()
+            .find_map(|named| named.recording.workload.as_deref());
+        match says {
+            Some(workload) => ensure!(
+                *workload == *to.to_string(),
+                "the sidecar at {admin} is of {workload}, not of {to}; name {to}'s with --admin, or ask by --config-dir"
+            ),
+            None => bail!(
+                "the sidecar at {admin} does not say of which workload it is: ask by --config-dir"
+            ),
+        }
+        snapshot_of(admin)
+    }
+
+    fn of_connection(&self, id: ConnectionId) -> anyhow::Result<ExitCode> {
+        let recordings = self.recordings.read()?;
+        let documents = match self.config_dir {
+            Some(_) => Some(self.documents()?),
+            None => None,
+        };
+        let now = clock::now();
+        let mut found = Vec::new();
+        for named in &recordings {
+            if let Some(record) = named.recording.of_connection(id) {
+                let present = present(named, documents.as_ref())?;
+                let call =
+                    RecordedCall::of(id, &named.name, &named.recording, record, &present, now);
+                found.push(call);
+            }
+        }
+        if found.is_empty() {
+            bail!("{}", unknown(id, &recordings));
+        }
+        let text = || {
+            let paint = Paint::for_stdout();
+            let texts: Vec<String> = found.iter().map(|call| call.describe(paint)).collect();
+            texts.join("\n")
+        };
+        self.print(text, || {
+            Value::Array(found.iter().map(json::recorded).collect())
+        });
+        Ok(exit_code(found.iter().all(RecordedCall::is_let_through)))
+    }
+
+    fn print(&self, text: impl FnOnce() -> String, json: impl FnOnce() -> Value) {
+        match self.output {
+            Output::Text => print!("{}", text()),
+            Output::Json => println!("{}", terminal::json(&json())),
+        }
+    }
+}
+
+fn exit_code(allowed: bool) -> ExitCode {
+    if allowed {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+fn snapshot_of(admin: SocketAddr) -> anyhow::Result<(PolicySnapshot, String)> {
+    let page = sidecar_pages::get(admin, PageName::PolicySnapshot)?;
+    let snapshot = PolicySnapshot::from_json(&page)
+        .with_context(|| format!("the policy of the sidecar at {admin} can't be read"))?;
+    let what = format!(
+        "the policy that the sidecar at {admin} enforces, revision {}",
+        snapshot.revision
+    );
+    Ok((snapshot, what))
+}
+
+/// Documents, if they are named; else what the sidecar enforces that made the record.
+fn present<'a>(
+    named: &NamedRecording,
+    documents: Option<&'a (Documents, String)>,
+) -> anyhow::Result<Present<'a>> {
+    if let Some((documents, what)) = documents {
+        return Ok(Present::Documents(documents, what.clone()));
+    }
+    let Some(admin) = named.admin else {
+        let why =
+            "files do not say what policy is now: name --config-dir, or ask the sidecar by --admin";
+        return Ok(Present::None(why.to_owned()));
+    };
+    let (snapshot, what) = snapshot_of(admin)?;
+    Ok(Present::Snapshot(snapshot, what))
+}
+
+fn unknown(id: ConnectionId, recordings: &[NamedRecording]) -> String {
+    let mut text = format!("no record of the connection {id}");
+    for named in recordings {
+        text.push_str(&format!(
+            "\n  {}",
+            recorded::reach(&named.name, &named.recording)
+        ));
+    }
+    text.push_str(
+        "\nA running sidecar keeps the ids of the latest 16 connections of each kind; its access log \
+         has all of them: pass it by --records. An id is known to its own side only.",
+    );
+    text
+}
+
+/// The explanation of a connection as a person reads it, for whoever has its sidecar at hand.
+///
+/// # Errors
+/// If the sidecar can't be asked, or has no record of it.
+pub(crate) fn told_by_sidecar(
+    id: ConnectionId,
+    admin: SocketAddr,
+    paint: Paint,
+    now: SystemTime,
+) -> anyhow::Result<String> {
+    let named = crate::recordings::of_sidecar(admin)?;
+    let record = named
+        .recording
+        .of_connection(id)
+        .with_context(|| format!("the sidecar at {admin} has no record of {id}"))?;
+    let present = present(&named, None)?;
+    let call = RecordedCall::of(id, &named.name, &named.recording, record, &present, now);
+    Ok(call.describe(paint))
 }

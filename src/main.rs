@@ -19,6 +19,7 @@ mod redirect;
 mod root;
 mod sidecar_pages;
 mod strict_ready;
+mod terminal;
 mod token;
 
 #[global_allocator]

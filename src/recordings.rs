@@ -69,7 +69,9 @@ impl RecordingArgs {
     }
 }
 
-fn of_sidecar(admin: SocketAddr) -> Result<NamedRecording, NoRecording> {
+/// # Errors
+/// If no sidecar answers there.
+pub(crate) fn of_sidecar(admin: SocketAddr) -> Result<NamedRecording, NoRecording> {
     let page = sidecar_pages::get(admin, PageName::Decisions)?;
     let name = admin.to_string();
     Ok(NamedRecording {

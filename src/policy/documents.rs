@@ -1,6 +1,6 @@
 //! Which documents a tool looks at, and how a control plane would read them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use ipnet::IpNet;
@@ -76,5 +76,13 @@ impl DocumentArgs {
     /// If a path can't be read at all.
     pub(crate) fn read(&self, paths: &[PathBuf]) -> Result<Documents, ReadError> {
         Documents::read(paths, &self.settings())
+    }
+
+    /// Reads one directory, with the names of files that a control plane gives to them.
+    ///
+    /// # Errors
+    /// If it can't be read.
+    pub(crate) fn read_directory(&self, directory: &Path) -> Result<Documents, ReadError> {
+        Documents::read_directory(directory, &self.settings())
     }
 }

@@ -1,8 +1,207 @@
-use std::process::ExitCode;
+//! `mesh-lite policy lint`: everything that is wrong or odd with documents.
 
+use std::{path::PathBuf, process::ExitCode};
+
+use mesh_lite_control_plane::policy_review::{Documents, Finding};
+use mesh_lite_proto::document::{
+    DocumentError, Place,
+    snippet::{Severity, Snippet},
+};
+use mesh_lite_proxy::clock;
+use serde_json::{Value, json};
+
+use super::{
+    DocumentArgs,
+    review::{Output, unless_unreadable},
+};
+use crate::terminal::{self, Paint};
+
+const EXAMPLES: &str = "\
+Examples:
+  mesh-lite policy lint documents                 the .yaml and .yml files of a directory
+  mesh-lite policy lint shop.yaml workloads.yaml  documents that are read together
+  mesh-lite policy lint documents --output json | jq -r '.findings[].class'
+
+Errors come first: such a document is not loaded. Warnings and notes are about documents that load
+and probably do something else than is meant, or do nothing:
+  shadowed-rule, denied-rule    another rule makes this one unnecessary, or a DENY rule useless
+  matches-nobody                fields of one entry contradict each other
+  unknown-identity              named, and no Workload document has it (if there are any)
+  selects-nothing               a selector that no Workload document has the labels for
+  matches-everybody             a rule without from and to
+  allows-nobody, no-rules       a policy without rules
+  not-enforced                  a dry run, or AUDIT
+  several-defaults              two defaultActions of one scope, which mean DENY
+  disable-is-permissive         DISABLE, which means PERMISSIVE
+  foreign-trust-domains         a principal that begins with a star
+  misses-plaintext              a DENY rule by identity, where plaintext is let through
+  cuts-watched-port             a port for scrapers or probes that policy cuts. What counts as one: a
+                                named port of a Workload called metrics, prometheus, prom, probe,
+                                health, healthz, livez or readyz (or with such a part, as http-metrics),
+                                and prometheus.io/port where prometheus.io/scrape is \"true\". A port
+                                that an ALLOW rule names has been thought of and is not told of
+What is said of rules is so for every caller; rules of which nothing is said may be odd as well.
+
+Exit codes: 0 nothing, or notes only; 1 errors or warnings; 2 wrong usage, or a path that can't be
+read.";
+
+/// Say everything that is wrong or odd with documents, each with file and line.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Args {}
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// Files, and directories with .yaml and .yml files.
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    #[command(flatten)]
+    documents: DocumentArgs,
+    /// text for people, json for programs.
+    #[arg(long, env = "MESH_LITE_OUTPUT", value_enum, default_value_t = Output::Text, value_name = "FORM")]
+    output: Output,
+}
 
-pub(crate) fn run(_args: &Args) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("being written")
+pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    unless_unreadable(|| Ok(lint(args, &args.documents.read(&args.paths)?)))
+}
+
+fn lint(args: &Args, documents: &Documents) -> ExitCode {
+    let findings = documents.findings(clock::now());
+    match args.output {
+        Output::Text => print!("{}", text(documents, &findings, Paint::for_stdout())),
+        Output::Json => println!("{}", terminal::json(&as_json(documents, &findings))),
+    }
+    let counts = Counts::of(documents, &findings);
+    if counts.errors == 0 && counts.warnings == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+struct Counts {
+    errors: usize,
+    warnings: usize,
+    notes: usize,
+}
+
+impl Counts {
+    fn of(documents: &Documents, findings: &[Finding]) -> Self {
+        let of = |severity| {
+            let these = findings
+                .iter()
+                .filter(|finding| finding.severity == severity);
+            these.count()
+        };
+        Self {
+            errors: documents.errors().len(),
+            warnings: of(Severity::Warning),
+            notes: of(Severity::Note),
+        }
+    }
+}
+
+fn text(documents: &Documents, findings: &[Finding], paint: Paint) -> String {
+    let mut text = errors_in_words(documents, documents.errors(), paint);
+    for finding in findings {
+        let snippet = Snippet {
+            severity: finding.severity,
+            class: finding.oddity.as_str(),
+            problem: &finding.problem,
+            place: &finding.place,
+            help: &finding.help,
+        };
+        text.push_str(&snippet.render(documents.text(&finding.place.file), paint.colours()));
+        text.push('\n');
+    }
+    let Counts {
+        errors,
+        warnings,
+        notes,
+    } = Counts::of(documents, findings);
+    let files = count(documents.files().count(), "file");
+    let (errors, warnings, notes) = (
+        count(errors, "error"),
+        count(warnings, "warning"),
+        count(notes, "note"),
+    );
+    text.push_str(&format!("{files}: {errors}, {warnings}, {notes}\n"));
+    text
+}
+
+/// Each with its line, and a line between two.
+pub(super) fn errors_in_words<'a>(
+    documents: &Documents,
+    errors: impl IntoIterator<Item = &'a DocumentError>,
+    paint: Paint,
+) -> String {
+    let mut text = String::new();
+    for error in errors {
+        let snippet = Snippet::from(error);
+        text.push_str(&snippet.render(documents.text(&error.place.file), paint.colours()));
+        text.push('\n');
+    }
+    text
+}
+
+/// `1 error`, `2 errors`.
+pub(super) fn count(number: usize, what: &str) -> String {
+    match number {
+        1 => format!("1 {what}"),
+        _ => format!("{number} {what}s"),
+    }
+}
+
+fn as_json(documents: &Documents, findings: &[Finding]) -> Value {
+    let findings = findings.iter().map(|finding| {
+        finding_as_json(
+            severity(finding.severity),
+            finding.oddity.as_str(),
+            &finding.place,
+            (&finding.problem, &finding.help),
+        )
+    });
+    let all: Vec<Value> = errors_as_json(documents.errors())
+        .into_iter()
+        .chain(findings)
+        .collect();
+    json!({"findings": all})
+}
+
+pub(super) fn errors_as_json<'a>(
+    errors: impl IntoIterator<Item = &'a DocumentError>,
+) -> Vec<Value> {
+    let errors = errors.into_iter().map(|error| {
+        let class = error.class.as_str();
+        finding_as_json(
+            "error",
+            class,
+            &error.place,
+            (&error.problem, &error.remedy),
+        )
+    });
+    errors.collect()
+}
+
+const fn severity(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Error => "error",
+        Severity::Warning => "warning",
+        Severity::Note => "note",
+    }
+}
+
+fn finding_as_json(
+    severity: &str,
+    class: &str,
+    place: &Place,
+    (problem, help): (&str, &str),
+) -> Value {
+    json!({
+        "severity": severity,
+        "class": class,
+        "file": &*place.file,
+        "line": place.at.line,
+        "column": place.at.column,
+        "problem": problem,
+        "help": help,
+    })
 }

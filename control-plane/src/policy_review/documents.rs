@@ -1,7 +1,7 @@
 //! Documents as they lie in files, read once, for tools.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     net::IpAddr,
     path::{Path, PathBuf},
@@ -12,9 +12,11 @@ use std::{
 use mesh_lite_proto::{
     authorization::{
         PolicySnapshot,
-        document::{Loaded, load},
+        document::{Loaded, TestOutcome, load, run_tests},
     },
-    document::{self, DocumentError, Kind, RawDocument},
+    document::{
+        self, DocumentError, DocumentKey, Kind, Place, Position, RawDocument, RefusalClass,
+    },
     identity::WorkloadId,
 };
 use spiffe::TrustDomain;
@@ -48,6 +50,8 @@ pub struct ReviewedWorkload {
     pub labels: BTreeMap<String, String>,
     /// Named ports.
     pub ports: BTreeMap<String, u16>,
+    /// `metadata.annotations`.
+    pub annotations: BTreeMap<String, String>,
     /// Whether a sidecar answers for it.
     pub meshed: bool,
     /// File and line of its document.
@@ -55,13 +59,25 @@ pub struct ReviewedWorkload {
     pub line: u32,
 }
 
+/// The tests of one policy, each with what became of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicyTests {
+    pub policy: DocumentKey,
+    pub file: Arc<str>,
+    pub line: u32,
+    pub outcomes: Vec<TestOutcome>,
+}
+
 /// All documents of some files, and everything that is wrong with them.
 #[derive(Debug)]
 pub struct Documents {
+    settings: ReviewSettings,
     policies: PolicyIndex,
     workloads: Vec<ReviewedWorkload>,
     /// Policy documents that load, as they are written.
     loaded: Vec<(RawDocument, Loaded)>,
+    /// Policy documents that don't.
+    unloadable: Vec<RawDocument>,
     errors: Vec<DocumentError>,
     /// By the name under which messages show a file.
     texts: BTreeMap<Arc<str>, Box<str>>,
@@ -79,6 +95,22 @@ impl Documents {
             read_path(path, &mut files)?;
         }
         Ok(Self::of(&files, settings))
+    }
+
+    /// Reads one directory as a control plane does: its files go by their names alone, as in the
+    /// decisions of sidecars.
+    ///
+    /// # Errors
+    /// If the directory or a file in it can't be read.
+    pub fn read_directory(directory: &Path, settings: &ReviewSettings) -> Result<Self, ReadError> {
+        let fail = |path: PathBuf, source| ReadError { path, source };
+        let found = read_files(directory)
+            .map_err(|error| fail(directory.to_owned(), io::Error::other(error)))?;
+        let files = found.into_iter().map(|(name, content)| match content {
+            Ok(bytes) => Ok((name, bytes)),
+            Err(error) => Err(fail(directory.join(name), io::Error::other(error))),
+        });
+        Ok(Self::of(&files.collect::<Result<_, _>>()?, settings))
     }
 
     /// As [`Self::read`], of files that are read already, by the names that messages shall show.
@@ -99,13 +131,14 @@ impl Documents {
             .collect();
         let readable = || documents.iter().flat_map(|file| &file.readable);
         let workloads = workloads(readable(), settings, &mut errors);
-        let loaded = readable()
-            .filter(|document| document.key.kind.is_policy())
-            .filter_map(|document| {
-                let loaded = load(document, &settings.trust_domain).ok()?;
-                Some((document.clone(), loaded))
-            })
-            .collect();
+        let mut loaded = Vec::new();
+        let mut unloadable = Vec::new();
+        for document in readable().filter(|document| document.key.kind.is_policy()) {
+            match load(document, &settings.trust_domain) {
+                Ok(means) => loaded.push((document.clone(), means)),
+                Err(_) => unloadable.push(document.clone()),
+            }
+        }
         errors.sort_by(|one, other| {
             (&one.place.file, one.place.at).cmp(&(&other.place.file, other.place.at))
         });
@@ -117,21 +150,36 @@ impl Documents {
             })
             .collect();
         Self {
+            settings: settings.clone(),
             policies,
             workloads,
             loaded,
+            unloadable,
             errors,
             texts,
         }
     }
 
+    /// What a control plane is started with.
+    #[must_use]
+    pub const fn settings(&self) -> &ReviewSettings {
+        &self.settings
+    }
+
     /// What decides who may connect to a workload of these documents.
     #[must_use]
     pub fn snapshot_for(&self, workload: &ReviewedWorkload, now: SystemTime) -> PolicySnapshot {
-        let selected = Selected {
-            namespace: &workload.name.namespace,
-            labels: &workload.labels,
-        };
+        self.snapshot_of(&workload.name.namespace, &workload.labels, now)
+    }
+
+    /// Of a workload that no document names.
+    pub(super) fn snapshot_of(
+        &self,
+        namespace: &str,
+        labels: &BTreeMap<String, String>,
+        now: SystemTime,
+    ) -> PolicySnapshot {
+        let selected = Selected { namespace, labels };
         self.policies.snapshot_for(selected, now)
     }
 
@@ -149,6 +197,26 @@ impl Documents {
     /// Policy documents that load.
     pub fn loaded(&self) -> impl Iterator<Item = (&RawDocument, &Loaded)> {
         self.loaded.iter().map(|(raw, loaded)| (raw, loaded))
+    }
+
+    /// Runs the tests of every policy, in the order of files and lines. A policy whose tests fail
+    /// is among them, one that can't be loaded for anything else is not.
+    #[must_use]
+    pub fn tests(&self) -> Vec<PolicyTests> {
+        let of = |document: &RawDocument| PolicyTests {
+            policy: document.key.clone(),
+            file: Arc::clone(&document.file),
+            line: document.line,
+            outcomes: run_tests(document, &self.settings.trust_domain),
+        };
+        let loaded = self.loaded.iter().map(|(document, _)| document);
+        let mut tests: Vec<PolicyTests> = loaded
+            .chain(&self.unloadable)
+            .map(of)
+            .filter(|tests| !tests.outcomes.is_empty())
+            .collect();
+        tests.sort_by(|one, other| (&one.file, one.line).cmp(&(&other.file, other.line)));
+        tests
     }
 
     /// In the order of their names.
@@ -197,7 +265,15 @@ fn workloads<'a>(
 ) -> Vec<ReviewedWorkload> {
     let claimable = ClaimableAddresses::new(&settings.mesh_namespace, &settings.outbound);
     let mut workloads: BTreeMap<WorkloadName, ReviewedWorkload> = BTreeMap::new();
+    let mut seen: BTreeMap<&DocumentKey, &RawDocument> = BTreeMap::new();
+    let mut doubles: BTreeSet<&DocumentKey> = BTreeSet::new();
     for document in documents {
+        if !document.key.kind.is_policy()
+            && let Some(first) = seen.insert(&document.key, document)
+        {
+            errors.push(defined_twice(document, first));
+            doubles.insert(&document.key);
+        }
         let read = match document.key.kind {
             Kind::Workload => {
                 workload_document::workload(document, &settings.trust_domain, &claimable).map(Some)
@@ -214,7 +290,29 @@ fn workloads<'a>(
             Err(of_document) => errors.extend(of_document.iter().cloned()),
         }
     }
+    // a control plane takes neither of two
+    for double in doubles {
+        workloads.retain(|name, _| {
+            double.kind != Kind::Workload
+                || *name.namespace != *double.namespace
+                || *name.name != *double.name
+        });
+    }
     workloads.into_values().collect()
+}
+
+fn defined_twice(document: &RawDocument, first: &RawDocument) -> DocumentError {
+    let at = Position {
+        line: document.line,
+        column: 1,
+    };
+    let problem = format!(
+        "{} is defined twice, first at {}:{}",
+        document.key, first.file, first.line
+    );
+    let place = Place::new(&document.file, at);
+    let remedy = "rename one of them or remove it; until then neither is taken";
+    DocumentError::new(RefusalClass::DefinedTwice, place, problem, remedy)
 }
 
 fn reviewed(workload: Workload, document: &RawDocument) -> ReviewedWorkload {
@@ -224,6 +322,7 @@ fn reviewed(workload: Workload, document: &RawDocument) -> ReviewedWorkload {
         addresses: workload.addresses,
         labels: workload.labels,
         ports: workload.ports,
+        annotations: document.annotations.clone(),
         meshed: workload.tunnel_port.is_some(),
         file: Arc::clone(&document.file),
         line: document.line,

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use spiffe::TrustDomain;
 
-pub use self::selector::Selector;
+pub use self::{policy_tests::TestOutcome, selector::Selector};
 use super::{DefaultAction, Eviction, EvictionSubject, MutualTlsMode, Policy, SourceRef};
 use crate::document::{DocumentErrors, Kind, Node, RawDocument, RefusalClass, fields::Fields};
 
@@ -76,6 +76,21 @@ pub fn load(document: &RawDocument, own_trust_domain: &TrustDomain) -> Result<Lo
                 tests_failed: false,
             })
         }
+    }
+}
+
+/// Runs the tests of a policy. None of a document that can't be loaded for anything else, or has
+/// no tests.
+#[must_use]
+pub fn run_tests(document: &RawDocument, own_trust_domain: &TrustDomain) -> Vec<TestOutcome> {
+    let Ok(spec) = document.spec_node() else {
+        return Vec::new();
+    };
+    match load_spec(spec, document, None) {
+        Ok(Loaded::AuthorizationPolicy(policy)) => {
+            policy_tests::outcomes(spec, &policy, own_trust_domain, &document.file)
+        }
+        _ => Vec::new(),
     }
 }
 

@@ -3,17 +3,20 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr},
+    sync::Arc,
 };
 
 use spiffe::TrustDomain;
 
 use super::{
-    super::{Caller, Facts, MutualTls, MutualTlsMode, Policy, PolicySnapshot, Verdict, decide},
+    super::{
+        Caller, Decision, Facts, MutualTls, MutualTlsMode, Policy, PolicySnapshot, Verdict, decide,
+    },
     AuthorizationPolicy,
 };
 use crate::{
     document::{
-        Node, RefusalClass,
+        Node, Place, RefusalClass, Value,
         fields::{Fields, Path},
     },
     identity::WorkloadId,
@@ -55,6 +58,55 @@ pub(super) fn run(
             test.run(&snapshot, item, &path, fields);
         }
     }
+}
+
+/// A test, and what became of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TestOutcome {
+    pub place: Place,
+    /// `None`: plaintext.
+    pub from: Option<WorkloadId>,
+    pub source_ip: IpAddr,
+    pub port: u16,
+    pub expected: Verdict,
+    pub decision: Decision,
+}
+
+impl TestOutcome {
+    #[must_use]
+    pub fn passed(&self) -> bool {
+        self.decision.verdict == self.expected
+    }
+}
+
+/// The outcome of each test that can be read.
+pub(super) fn outcomes(
+    spec: &Node,
+    policy: &AuthorizationPolicy,
+    own_trust_domain: &TrustDomain,
+    file: &Arc<str>,
+) -> Vec<TestOutcome> {
+    let Some(Value::List(items)) = spec.entry("tests").map(|entry| &entry.value.value) else {
+        return Vec::new();
+    };
+    let path = Path::root("spec.tests");
+    // what is wrong with a test is reported where the document is loaded
+    let mut fields = Fields::new(file);
+    let snapshot = alone(policy, own_trust_domain);
+    let mut outcomes = Vec::new();
+    for (index, item) in items.iter().take(MAX_TESTS).enumerate() {
+        if let Some(test) = read(item, &path.index(index), &mut fields) {
+            outcomes.push(TestOutcome {
+                place: Place::new(file, item.at),
+                decision: test.judge(&snapshot),
+                from: test.from,
+                source_ip: test.source_ip,
+                port: test.port,
+                expected: test.expect,
+            });
+        }
+    }
+    outcomes
 }
 
 fn alone(policy: &AuthorizationPolicy, own_trust_domain: &TrustDomain) -> PolicySnapshot {
@@ -126,6 +178,21 @@ fn caller(node: &Node, path: &Path<'_>, fields: &mut Fields<'_>) -> Option<Optio
 }
 
 impl PolicyTest {
+    fn judge(&self, snapshot: &PolicySnapshot) -> Decision {
+        let caller = self
+            .from
+            .as_ref()
+            .map_or(Caller::Plaintext, Caller::Authenticated);
+        decide(
+            snapshot,
+            &Facts {
+                caller,
+                source: self.source_ip,
+                port: self.port,
+            },
+        )
+    }
+
     fn run(
         &self,
         snapshot: &PolicySnapshot,
@@ -133,18 +200,7 @@ impl PolicyTest {
         path: &Path<'_>,
         fields: &mut Fields<'_>,
     ) {
-        let caller = self
-            .from
-            .as_ref()
-            .map_or(Caller::Plaintext, Caller::Authenticated);
-        let decision = decide(
-            snapshot,
-            &Facts {
-                caller,
-                source: self.source_ip,
-                port: self.port,
-            },
-        );
+        let decision = self.judge(snapshot);
         if decision.verdict != self.expect {
             let problem = format!(
                 "{path} failed: expected {}, got {}: {}",

@@ -1,0 +1,175 @@
+//! Policies that mean more or less than they seem to.
+
+use mesh_lite_proto::authorization::{
+    FieldName, FieldRef, Pattern, Policy, PolicyAction, document::Loaded,
+};
+
+use super::{Documents, Findings, Oddity, Place, PolicyDocument, Position};
+
+pub(super) fn look(
+    documents: &Documents,
+    policies: &[PolicyDocument<'_>],
+    findings: &mut Findings,
+) {
+    for document in policies {
+        let Some(policy) = document.policy() else {
+            continue;
+        };
+        not_enforced(document, policy, findings);
+        without_rules(document, policy, findings);
+        for (index, rule) in policy.rules.iter().enumerate() {
+            if rule.from.is_empty() && rule.to.is_empty() {
+                matches_everybody(document, policy, index, findings);
+            }
+        }
+        if policy.action == PolicyAction::Allow {
+            foreign_trust_domains(documents, document, policy, findings);
+        }
+    }
+    for (raw, loaded) in documents.loaded() {
+        if let Loaded::PeerAuthentication(authentication) = loaded
+            && authentication.says_disable
+        {
+            let at = disabled(raw.spec_node().ok(), raw.line);
+            let problem = "DISABLE means PERMISSIVE here: plaintext is accepted, mutual TLS too";
+            let help = "write PERMISSIVE; callers inside of the mesh use mutual TLS all the same";
+            findings.warn(
+                Oddity::DisableIsPermissive,
+                Place::new(&raw.file, at),
+                problem,
+                help,
+            );
+        }
+    }
+}
+
+/// Where DISABLE is written: `mtls.mode`, or a port's.
+fn disabled(spec: Option<&super::Node>, line: u32) -> Position {
+    let says = |node: &super::Node| {
+        let mode = node.entry("mode")?;
+        (node.text("mode") == Some("DISABLE")).then_some(mode.value.at)
+    };
+    let found = spec.and_then(|spec| {
+        let whole = spec.entry("mtls").and_then(|entry| says(&entry.value));
+        whole.or_else(|| match &spec.entry("portLevelMtls")?.value.value {
+            super::Value::Map(ports) => ports.iter().find_map(|port| says(&port.value)),
+            _ => None,
+        })
+    });
+    found.unwrap_or(Position { line, column: 1 })
+}
+
+fn not_enforced(document: &PolicyDocument<'_>, policy: &Policy, findings: &mut Findings) {
+    if policy.dry_run {
+        let key = document.spec.entry("dryRun").map(|entry| entry.at);
+        let at = key.or(document.raw.dry_run).unwrap_or(document.spec.at);
+        let problem = format!(
+            "a dry run {} nobody: what it would do is recorded",
+            verb(policy.action)
+        );
+        let help = "remove dryRun once the records say what you expect";
+        findings.note(Oddity::NotEnforced, document.place(at), problem, help);
+    } else if policy.action == PolicyAction::Audit {
+        let problem = "AUDIT decides nothing: what its rules match is recorded";
+        let help = "use DENY or ALLOW if it shall decide";
+        findings.note(
+            Oddity::NotEnforced,
+            document.of_key("action"),
+            problem,
+            help,
+        );
+    }
+}
+
+const fn verb(action: PolicyAction) -> &'static str {
+    match action {
+        PolicyAction::Allow => "allows",
+        PolicyAction::Deny => "denies",
+        PolicyAction::Audit => "concerns",
+    }
+}
+
+fn without_rules(document: &PolicyDocument<'_>, policy: &Policy, findings: &mut Findings) {
+    if !policy.rules.is_empty() {
+        return;
+    }
+    let place = document.of_key("rules");
+    match policy.action {
+        PolicyAction::Allow => {
+            let problem = "an ALLOW policy without rules allows nobody, and denies whomever no other ALLOW policy of these workloads allows";
+            let help = "write `rules: [{}]` if it shall allow everybody";
+            findings.note(Oddity::AllowsNobody, place, problem, help);
+        }
+        PolicyAction::Deny | PolicyAction::Audit => {
+            let problem = format!("a policy of {} without rules does nothing", policy.action);
+            let help = "write `rules: [{}]` if it shall match everybody, or remove the document";
+            findings.warn(Oddity::NoRules, place, problem, help);
+        }
+    }
+}
+
+fn matches_everybody(
+    document: &PolicyDocument<'_>,
+    policy: &Policy,
+    index: usize,
+    findings: &mut Findings,
+) {
+    let place = document.of_rule(index);
+    match policy.action {
+        PolicyAction::Allow => {
+            let problem =
+                "a rule without from and to allows everybody, plaintext too where it is accepted";
+            let help = "state from, or at least ports; `namespaces: [\"*\"]` is every workload of the mesh";
+            findings.warn(Oddity::MatchesEverybody, place, problem, help);
+        }
+        PolicyAction::Deny => {
+            let problem = "a rule without from and to denies everybody";
+            let help = "state from or to if it shall let anybody through";
+            findings.note(Oddity::MatchesEverybody, place, problem, help);
+        }
+        PolicyAction::Audit => {}
+    }
+}
+
+/// Principals that do not begin with a trust domain reach into others, where somebody else says
+/// who has which name.
+fn foreign_trust_domains(
+    documents: &Documents,
+    document: &PolicyDocument<'_>,
+    policy: &Policy,
+    findings: &mut Findings,
+) {
+    let own = &documents.settings().trust_domain;
+    for (rule, of_rule) in policy.rules.iter().enumerate() {
+        for (entry, peer) in of_rule.from.iter().enumerate() {
+            if !peer.trust_domains.is_empty() {
+                continue;
+            }
+            for (value, principal) in peer.principals.iter().enumerate() {
+                let foreign = match principal {
+                    Pattern::Exact(_) => false,
+                    Pattern::Prefix(prefix) => !prefix.contains('/'),
+                    Pattern::Suffix(_) | Pattern::Any => true,
+                };
+                if !foreign {
+                    continue;
+                }
+                let field = FieldRef {
+                    rule,
+                    entry,
+                    field: FieldName::Principals,
+                    line: peer.line,
+                };
+                let place = document.of_value(field, value);
+                let problem =
+                    format!("{principal} also matches callers of other trust domains than {own}");
+                let help = format!("add `trustDomains: [{own}]` if it shall not");
+                if *principal == Pattern::Any {
+                    findings.note(Oddity::ForeignTrustDomains, place, problem, help);
+                } else {
+                    findings.warn(Oddity::ForeignTrustDomains, place, problem, help);
+                }
+            }
+        }
+    }
+}

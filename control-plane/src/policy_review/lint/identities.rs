@@ -1,0 +1,139 @@
+//! Rules that name whom no document knows. Only where documents name workloads at all.
+
+use std::collections::BTreeSet;
+
+use mesh_lite_proto::{
+    authorization::{FieldName, FieldRef, Pattern, PeerMatch},
+    document::nearest_name::nearest,
+    identity::WorkloadId,
+};
+use spiffe::TrustDomain;
+
+use super::{Documents, Findings, Oddity, PolicyDocument};
+
+pub(super) fn look(
+    documents: &Documents,
+    policies: &[PolicyDocument<'_>],
+    findings: &mut Findings,
+) {
+    let own = &documents.settings().trust_domain;
+    let known = Known::of(documents);
+    if known.principals.is_empty() {
+        return;
+    }
+    for document in policies {
+        let rules = document.policy().map_or(&[][..], |policy| &policy.rules);
+        for (rule, of_rule) in rules.iter().enumerate() {
+            for (entry, peer) in of_rule.from.iter().enumerate() {
+                for (field, value, unknown) in unknown(peer, own, &known) {
+                    let field = FieldRef {
+                        rule,
+                        entry,
+                        field,
+                        line: peer.line,
+                    };
+                    let (problem, help) = unknown.in_words(&known);
+                    findings.warn(
+                        Oddity::UnknownIdentity,
+                        document.of_value(field, value),
+                        problem,
+                        help,
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// Whom the documents know.
+struct Known<'a> {
+    principals: BTreeSet<&'a str>,
+    namespaces: BTreeSet<&'a str>,
+}
+
+impl<'a> Known<'a> {
+    fn of(documents: &'a Documents) -> Self {
+        let meshed = || {
+            documents
+                .workloads()
+                .iter()
+                .filter(|workload| workload.meshed)
+        };
+        Self {
+            principals: meshed().map(|workload| workload.id.principal()).collect(),
+            namespaces: meshed().map(|workload| &*workload.name.namespace).collect(),
+        }
+    }
+}
+
+enum Unknown {
+    Principal(WorkloadId),
+    Namespace(Box<str>),
+}
+
+impl Unknown {
+    fn in_words(self, known: &Known<'_>) -> (String, String) {
+        let list = |names: &BTreeSet<&str>| -> Vec<String> {
+            names.iter().map(|name| (*name).to_owned()).collect()
+        };
+        let (problem, written, names) = match &self {
+            Self::Principal(id) => (
+                format!("no Workload document has the identity {}", id.principal()),
+                id.principal(),
+                list(&known.principals),
+            ),
+            Self::Namespace(name) => (
+                format!("no Workload document is in the namespace {name}"),
+                &**name,
+                list(&known.namespaces),
+            ),
+        };
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let help = match nearest(written, &names) {
+            Some(name) => format!("did you mean {name}?"),
+            None => "correct the name, or add the workload".to_owned(),
+        };
+        (problem, help)
+    }
+}
+
+/// What is stated of our own trust domain and not known there, with the index of the value.
+fn unknown(
+    peer: &PeerMatch,
+    own: &TrustDomain,
+    known: &Known<'_>,
+) -> Vec<(FieldName, usize, Unknown)> {
+    let mut found = Vec::new();
+    let is_known =
+        |id: &WorkloadId| id.trust_domain() != own || known.principals.contains(id.principal());
+    for (index, principal) in peer.principals.iter().enumerate() {
+        if let Pattern::Exact(id) = principal
+            && !is_known(id)
+        {
+            found.push((FieldName::Principals, index, Unknown::Principal(id.clone())));
+        }
+    }
+    // of other trust domains, or of several: nobody here knows
+    if !peer.trust_domains.is_empty() {
+        return found;
+    }
+    for (index, account) in peer.service_accounts.iter().enumerate() {
+        if let Ok(id) = WorkloadId::new(own, &account.namespace, &account.name)
+            && !is_known(&id)
+        {
+            found.push((FieldName::ServiceAccounts, index, Unknown::Principal(id)));
+        }
+    }
+    for (index, namespace) in peer.namespaces.iter().enumerate() {
+        if let Pattern::Exact(name) = namespace
+            && !known.namespaces.contains(&**name)
+        {
+            found.push((
+                FieldName::Namespaces,
+                index,
+                Unknown::Namespace(name.clone()),
+            ));
+        }
+    }
+    found
+}
