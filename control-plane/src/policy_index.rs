@@ -15,20 +15,25 @@ use std::{
 use mesh_lite_proto::{
     authorization::{
         BrokenDocument, DefaultAction, Eviction, EvictionSubject, MutualTlsMode, Policies,
-        Policy, PolicySnapshot, SourceRef,
+        PolicySnapshot, SourceRef,
         document::{Loaded, Selector, Unloadable, load},
     },
-    document::{DocumentErrors, DocumentKey, RawDocument},
+    document::{DocumentErrors, DocumentKey, Kind, RawDocument},
     identity::WorkloadId,
     sidecar,
     svid::Serial,
 };
 use spiffe::TrustDomain;
 
-use self::{evictions::Fitted, scope::Scope};
+use self::{
+    evictions::Fitted,
+    in_force::{InForce, SharedPolicy},
+    scope::Scope,
+};
 
 mod directory_scan;
 mod evictions;
+mod in_force;
 mod precedence;
 mod scope;
 
@@ -72,6 +77,9 @@ pub struct PolicyIndex {
     trust_domain: TrustDomain,
     /// Documents in it are for the whole mesh.
     mesh_namespace: Arc<str>,
+    /// The namespaces of documents that are for the whole mesh: the mesh's own, and Istio's root
+    /// namespace if its documents are taken.
+    mesh_namespaces: BTreeSet<Arc<str>>,
     shipped: ShippedDefaults,
     documents: BTreeMap<DocumentKey, Held>,
     /// Documents that can't even be told apart, so that none has a last good version.
@@ -91,10 +99,10 @@ struct Held {
 
 #[derive(Debug)]
 enum State {
-    Good(Loaded),
+    Good(InForce),
     /// The last good version is in force.
     LastGood {
-        loaded: Loaded,
+        in_force: InForce,
         errors: DocumentErrors,
     },
     /// It never had a good version.
@@ -118,9 +126,9 @@ impl State {
         }
     }
 
-    const fn in_force(&self) -> Option<&Loaded> {
+    const fn in_force(&self) -> Option<&InForce> {
         match self {
-            Self::Good(loaded) | Self::LastGood { loaded, .. } => Some(loaded),
+            Self::Good(in_force) | Self::LastGood { in_force, .. } => Some(in_force),
             Self::Broken { .. } => None,
         }
     }
@@ -163,6 +171,7 @@ impl PolicyIndex {
         Self {
             trust_domain,
             mesh_namespace: mesh_namespace.into(),
+            mesh_namespaces: BTreeSet::new(),
             shipped,
             documents: BTreeMap::new(),
             nameless: Vec::new(),
@@ -176,22 +185,44 @@ impl PolicyIndex {
             return;
         }
         let loaded = self.permitted(document, load(document, &self.trust_domain));
-        self.put(document.key.clone(), source_of(document), loaded);
+        let for_whole_mesh = self.is_for_whole_mesh(document);
+        self.put(
+            document.key.clone(),
+            source_of(document),
+            for_whole_mesh,
+            loaded,
+        );
     }
 
-    fn put(&mut self, key: DocumentKey, source: SourceRef, loaded: Result<Loaded, Unloadable>) {
+    fn is_for_whole_mesh(&self, document: &RawDocument) -> bool {
+        document.for_whole_mesh || document.key.namespace == self.mesh_namespace
+    }
+
+    fn put(
+        &mut self,
+        key: DocumentKey,
+        source: SourceRef,
+        for_whole_mesh: bool,
+        loaded: Result<Loaded, Unloadable>,
+    ) {
+        if for_whole_mesh {
+            self.mesh_namespaces.insert(Arc::clone(&key.namespace));
+        }
         let last_good = self.documents.remove(&key).and_then(Held::last_good);
         let (scope, state) = match (loaded, last_good) {
-            (Ok(loaded), _) => (self.scope_of(&key, &loaded), State::Good(loaded)),
-            (Err(broken), Some((scope, loaded))) => (
+            (Ok(loaded), last_good) => (
+                scope_of(&key, for_whole_mesh, &loaded),
+                State::Good(InForce::of(loaded, last_good.map(|(_, before)| before))),
+            ),
+            (Err(broken), Some((scope, in_force))) => (
                 scope,
                 State::LastGood {
-                    loaded,
+                    in_force,
                     errors: broken.errors,
                 },
             ),
             (Err(broken), None) => (
-                self.scope_of_broken(&key, &broken),
+                scope_of_broken(&key, for_whole_mesh, &broken),
                 State::broken(broken, &source),
             ),
         };
@@ -210,50 +241,61 @@ impl PolicyIndex {
         self.documents.remove(key);
     }
 
-    fn scope_of(&self, key: &DocumentKey, loaded: &Loaded) -> Scope {
-        let selector = match loaded {
-            Loaded::AuthorizationPolicy(policy) => policy.selector.clone(),
-            Loaded::PeerAuthentication(authentication) => authentication.selector.clone(),
-            // of the document alone: whoever is evicted is evicted everywhere
-            Loaded::Eviction(_) => Selector::default(),
-        };
-        Scope::of(&key.namespace, &self.mesh_namespace, selector)
-    }
-
-    fn scope_of_broken(&self, key: &DocumentKey, broken: &Unloadable) -> Scope {
-        let selector = broken.selector.clone().unwrap_or_default();
-        Scope::of(&key.namespace, &self.mesh_namespace, selector)
-    }
-
     /// What decides who may connect to this workload. The revision is 0: whoever sends the
     /// snapshot numbers it.
     #[must_use]
     pub fn snapshot_for(&self, workload: Selected<'_>, now: SystemTime) -> PolicySnapshot {
-        let covering = || {
-            self.documents
-                .values()
-                .filter(|held| held.scope.covers(workload))
-        };
+        let held = self.covering(workload);
+        let covering = || held.iter().copied();
         let nameless = self.nameless.iter();
         let Fitted { evictions, crowded } = self.fitted(workload, now);
-        let policies = bounded(PolicySnapshot {
+        let without_policies = PolicySnapshot {
             revision: 0,
             trust_domain: self.trust_domain.clone(),
             mutual_tls: precedence::mutual_tls(covering(), self.shipped.mode),
             default_action: precedence::default_action(covering())
                 .or_else(|| Some((self.shipped.default_action?, shipped_source()))),
-            policies: covering().filter_map(Held::policy).cloned().collect(),
+            policies: Policies::default(),
             evictions: Vec::new(),
             broken: crowded
                 .into_iter()
                 .chain(covering().filter_map(Held::denial))
                 .chain(nameless.filter_map(|nameless| nameless.denial(workload)))
                 .collect(),
-        });
+        };
+        let policies = covering().filter_map(Held::policy);
         PolicySnapshot {
             evictions,
-            ..policies
+            ..bounded(without_policies, policies)
         }
+    }
+
+    /// The documents that are for this workload, in the order of their keys: only its own
+    /// namespace and the mesh's can hold any, and no other is looked at.
+    fn covering(&self, workload: Selected<'_>) -> Vec<&Held> {
+        let mut namespaces: BTreeSet<&str> =
+            self.mesh_namespaces.iter().map(|name| &**name).collect();
+        namespaces.insert(workload.namespace);
+        let mut covering = Vec::new();
+        for kind in Kind::ALL.into_iter().filter(|kind| kind.is_policy()) {
+            for namespace in &namespaces {
+                let held = self.of_namespace(kind, namespace);
+                covering.extend(held.filter(|held| held.scope.covers(workload)));
+            }
+        }
+        covering
+    }
+
+    fn of_namespace<'a>(&'a self, kind: Kind, namespace: &str) -> impl Iterator<Item = &'a Held> {
+        let first = DocumentKey {
+            kind,
+            namespace: namespace.into(),
+            name: "".into(),
+        };
+        self.documents
+            .range(first..)
+            .take_while(move |(key, _)| key.kind == kind && *key.namespace == *namespace)
+            .map(|(_, held)| held)
     }
 
     /// Everybody whose trust was ended, some of them perhaps for a time that is over.
@@ -304,26 +346,43 @@ impl PolicyIndex {
     }
 }
 
+fn scope_of(key: &DocumentKey, for_whole_mesh: bool, loaded: &Loaded) -> Scope {
+    let selector = match loaded {
+        Loaded::AuthorizationPolicy(policy) => policy.selector.clone(),
+        Loaded::PeerAuthentication(authentication) => authentication.selector.clone(),
+        // of the document alone: whoever is evicted is evicted everywhere
+        Loaded::Eviction(_) => Selector::default(),
+    };
+    Scope::of(&key.namespace, for_whole_mesh, selector)
+}
+
+fn scope_of_broken(key: &DocumentKey, for_whole_mesh: bool, broken: &Unloadable) -> Scope {
+    let selector = broken.selector.clone().unwrap_or_default();
+    Scope::of(&key.namespace, for_whole_mesh, selector)
+}
+
 impl Held {
-    fn last_good(self) -> Option<(Scope, Loaded)> {
+    fn last_good(self) -> Option<(Scope, InForce)> {
         match self.state {
-            State::Good(loaded) | State::LastGood { loaded, .. } => Some((self.scope, loaded)),
+            State::Good(in_force) | State::LastGood { in_force, .. } => {
+                Some((self.scope, in_force))
+            }
             State::Broken { .. } => None,
         }
     }
 
-    fn policy(&self) -> Option<&Policy> {
+    fn policy(&self) -> Option<&SharedPolicy> {
         match self.state.in_force()? {
-            Loaded::AuthorizationPolicy(document) => document.policy.as_ref(),
-            Loaded::PeerAuthentication(_) | Loaded::Eviction(_) => None,
+            InForce::AuthorizationPolicy { policy, .. } => policy.as_ref(),
+            InForce::PeerAuthentication(_) | InForce::Eviction(_) => None,
         }
     }
 
     fn eviction(&self) -> Option<&Eviction> {
         match &self.state {
-            State::Good(Loaded::Eviction(eviction))
+            State::Good(InForce::Eviction(eviction))
             | State::LastGood {
-                loaded: Loaded::Eviction(eviction),
+                in_force: InForce::Eviction(eviction),
                 ..
             }
             | State::Broken {
@@ -379,10 +438,17 @@ fn source_of(document: &RawDocument) -> SourceRef {
 /// A snapshot that can't be sent would leave a sidecar with the one of before, for good and
 /// without a word. It denies instead, and says why. Evictions, which also decide whom the
 /// workload itself calls, are not among what is counted here, nor are they dropped.
-fn bounded(snapshot: PolicySnapshot) -> PolicySnapshot {
-    let size = snapshot.wire_size();
+fn bounded<'a>(
+    without_policies: PolicySnapshot,
+    policies: impl Iterator<Item = &'a SharedPolicy> + Clone,
+) -> PolicySnapshot {
+    let sizes = policies.clone().map(|policy| policy.wire_size);
+    let size = sizes.fold(without_policies.wire_size(), usize::saturating_add);
     if size <= MAX_POLICIES {
-        return snapshot;
+        return PolicySnapshot {
+            policies: policies.map(|policy| Arc::clone(&policy.policy)).collect(),
+            ..without_policies
+        };
     }
     let reason = format!(
         "the policies of this workload are {size} bytes, {MAX_POLICIES} can be sent; use \
@@ -394,12 +460,11 @@ fn bounded(snapshot: PolicySnapshot) -> PolicySnapshot {
         line: 0,
     };
     PolicySnapshot {
-        policies: Policies::default(),
         broken: vec![BrokenDocument {
             source,
             reason: reason.into(),
         }],
-        ..snapshot
+        ..without_policies
     }
 }
 

@@ -11,8 +11,8 @@ use mesh_lite_proto::{
         document::{Selector, Unloadable},
     },
     document::{
-        DocumentError, DocumentErrors, DocumentKey, Documents, Place, Position, RawDocument,
-        RefusalClass, UnreadableDocument,
+        DocumentError, DocumentErrors, DocumentKey, Documents, Place, RawDocument, RefusalClass,
+        UnreadableDocument,
     },
 };
 
@@ -52,8 +52,10 @@ impl PolicyIndex {
             .retain(|key, _| scan.readable.contains_key(key) || kept.contains_key(key));
         for (key, errors) in kept {
             if let Some(held) = self.documents.get(&key) {
-                let source = held.source.clone();
-                self.put(key, source, Err(unloadable(errors.clone())));
+                let (source, for_whole_mesh) =
+                    (held.source.clone(), held.scope.is_for_whole_mesh());
+                let loaded = Err(unloadable(errors.clone()));
+                self.put(key, source, for_whole_mesh, loaded);
             }
         }
         for (key, document) in &scan.readable {
@@ -61,7 +63,11 @@ impl PolicyIndex {
                 None => self.upsert(document),
                 Some(second) if key.kind.is_policy() => {
                     let errors = defined_twice(second, document);
-                    self.put((*key).clone(), source_of(second), Err(unloadable(errors)));
+                    // of two, one may be for the whole mesh
+                    let for_whole_mesh =
+                        self.is_for_whole_mesh(second) || self.is_for_whole_mesh(document);
+                    let loaded = Err(unloadable(errors));
+                    self.put((*key).clone(), source_of(second), for_whole_mesh, loaded);
                 }
                 // whoever keeps workloads and services judges their doubles
                 Some(_) => {}
@@ -78,7 +84,10 @@ impl PolicyIndex {
         });
         let unreadable = unreadable.map(|(new, document)| {
             let scope = match &document.namespace {
-                Some(namespace) => Scope::of(namespace, &self.mesh_namespace, Selector::default()),
+                Some(namespace) => {
+                    let mesh = *namespace == self.mesh_namespace || document.for_whole_mesh;
+                    Scope::of(namespace, mesh, Selector::default())
+                }
                 None => Scope::everything(),
             };
             let effect = match (document.may_be_policy, new) {
@@ -156,17 +165,14 @@ const fn unloadable(errors: DocumentErrors) -> Unloadable {
 }
 
 fn defined_twice(document: &RawDocument, first: &RawDocument) -> DocumentErrors {
-    let place = Place::new(
-        &document.file,
-        Position {
-            line: document.line,
-            column: 1,
-        },
-    );
+    let place = Place::new(&document.file, document.name_at);
     let problem = format!(
         "{} is defined twice, first at {}:{}",
         document.key, first.file, first.line
     );
-    let (class, remedy) = (RefusalClass::DefinedTwice, "rename one of them or remove it");
+    let (class, remedy) = (
+        RefusalClass::DefinedTwice,
+        "rename one of them or remove it",
+    );
     DocumentError::new(class, place, problem, remedy).into()
 }

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use mesh_lite_proto::authorization::{
-    DefaultAction, MutualTls, MutualTlsMode, PeerAuthentication, SourceRef, document::Loaded,
+    DefaultAction, MutualTls, MutualTlsMode, PeerAuthentication, SourceRef,
 };
 
-use super::{Held, scope::Level};
+use super::{Held, in_force::InForce, scope::Level};
 
 /// Of the documents that cover a workload: its ports, the workload, its namespace, the mesh; of
 /// two at one level the stricter.
@@ -33,8 +33,8 @@ pub(super) fn mutual_tls<'a>(
 
 fn peer_authentication(held: &Held) -> Option<(Level, &PeerAuthentication)> {
     match held.state.in_force()? {
-        Loaded::PeerAuthentication(document) => Some((held.scope.level(), document)),
-        Loaded::AuthorizationPolicy(_) | Loaded::Eviction(_) => None,
+        InForce::PeerAuthentication(document) => Some((held.scope.level(), document)),
+        InForce::AuthorizationPolicy { .. } | InForce::Eviction(_) => None,
     }
 }
 
@@ -50,8 +50,10 @@ pub(super) fn default_action<'a>(
 ) -> Option<(DefaultAction, SourceRef)> {
     let mut by_level: BTreeMap<Level, Vec<&(DefaultAction, SourceRef)>> = BTreeMap::new();
     for held in covering {
-        if let Some(Loaded::AuthorizationPolicy(document)) = held.state.in_force()
-            && let Some(default) = &document.default_action
+        if let Some(InForce::AuthorizationPolicy {
+            default_action: Some(default),
+            ..
+        }) = held.state.in_force()
         {
             by_level
                 .entry(held.scope.level())

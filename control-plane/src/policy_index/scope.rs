@@ -29,13 +29,17 @@ impl Scope {
         }
     }
 
-    /// Of a document in this namespace; the mesh's own stands for all.
-    pub(super) fn of(namespace: &Arc<str>, mesh_namespace: &str, selector: Selector) -> Self {
-        let namespace = (**namespace != *mesh_namespace).then(|| Arc::clone(namespace));
+    /// Of a document in this namespace, or of one that is for all of them.
+    pub(super) fn of(namespace: &Arc<str>, for_whole_mesh: bool, selector: Selector) -> Self {
+        let namespace = (!for_whole_mesh).then(|| Arc::clone(namespace));
         Self {
             namespace,
             selector,
         }
+    }
+
+    pub(super) const fn is_for_whole_mesh(&self) -> bool {
+        self.namespace.is_none()
     }
 
     pub(super) fn covers(&self, workload: Selected<'_>) -> bool {

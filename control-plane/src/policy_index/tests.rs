@@ -11,6 +11,7 @@ mod broken_documents;
 mod directory;
 mod evictions;
 mod precedence;
+mod ten_thousand;
 
 const MESH: &str = "mesh-lite-system";
 const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";

@@ -2,7 +2,7 @@
 
 use std::{fmt, time::SystemTime};
 
-use prost::Message;
+use prost::{Message, length_delimiter_len};
 
 use super::{
     BrokenDocument, DefaultAction, Eviction, EvictionSubject, MutualTls, MutualTlsMode,
@@ -13,12 +13,25 @@ use crate::wire::mesh_lite::v1 as wire;
 /// The schema that brought the fields written here. A field that comes later raises it only for
 /// the policies and rules that state that field, so that sidecars of before refuse only those.
 const FIELDS_SCHEMA: u32 = 1;
+/// Bytes of the tag of a field with a number below 16, as `policies` has.
+const POLICIES_TAG: usize = 1;
 
 impl PolicySnapshot {
     /// Bytes of its wire form.
     #[must_use]
     pub fn wire_size(&self) -> usize {
         wire::PolicySnapshot::from(self).encoded_len()
+    }
+}
+
+impl Policy {
+    /// Bytes it adds to a snapshot's wire form.
+    #[must_use]
+    pub fn wire_size(&self) -> usize {
+        let message = wire::AuthorizationPolicy::from(self).encoded_len();
+        POLICIES_TAG
+            .saturating_add(length_delimiter_len(message))
+            .saturating_add(message)
     }
 }
 
