@@ -15,7 +15,7 @@ use super::{
 };
 use crate::identity::WorkloadId;
 
-/// Bytes of one line. The longest that a sidecar writes has two identities of 2 KiB, four more
+/// Bytes of one line and its end. The longest that a sidecar writes has two identities of 2 KiB, four more
 /// texts of about 1 KiB, and what dry runs recorded.
 pub const MAX_LINE: usize = 64 * 1024;
 /// Bytes of one recording: the access log of half a million connections.
@@ -75,7 +75,7 @@ impl Recording {
                 )));
             }
             let is_whole = bytes.ends_with(b"\n");
-            if !is_whole && bytes.len() > MAX_LINE {
+            if bytes.len() > MAX_LINE {
                 return Err(invalid(format!(
                     "a line has at most {} KiB",
                     MAX_LINE >> 10

@@ -6,6 +6,7 @@ use std::{
 
 use mesh_lite_proto::{
     authorization::{Decision, PolicyAction, Recorded, SourceRef, Step, Verdict},
+    decision_record::Recording,
     identity::WorkloadId,
     tunnel::{Answer, EncodedAnswer, Status, TraceId},
 };
@@ -378,6 +379,45 @@ fn lines_that_a_full_disk_refuses_are_counted() {
     log.closed(close_record());
     assert!(log.flush(PATIENCE));
     assert_eq!(dropped(&metrics), 2);
+}
+
+/// Full until it is told otherwise.
+#[derive(Clone, Default)]
+struct FullAtFirst {
+    has_room: Arc<std::sync::atomic::AtomicBool>,
+    memory: Memory,
+}
+
+impl Write for FullAtFirst {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.has_room.load(Ordering::Relaxed) {
+            self.memory.write(bytes)
+        } else {
+            Full.write(bytes)
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_log_that_is_written_again_says_how_many_lines_the_full_disk_refused() {
+    let metrics = metrics();
+    let disk = FullAtFirst::default();
+    let log = AccessLog::write_to(disk.clone(), &metrics).unwrap();
+    for _ in 0..3 {
+        log.opened(open_record(through()));
+        assert!(log.flush(PATIENCE));
+    }
+    disk.has_room.store(true, Ordering::Relaxed);
+    log.closed(close_record());
+    assert!(log.flush(PATIENCE));
+    let bytes = disk.memory.0.lock().unwrap().clone();
+    let read = Recording::read("log", bytes.as_slice()).unwrap();
+    assert_eq!((read.forgotten, read.records.len()), (3, 0));
+    assert_eq!(dropped(&metrics), 3);
 }
 
 #[test]

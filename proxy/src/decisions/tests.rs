@@ -18,6 +18,8 @@ use crate::{
     metrics::{MetricsPrefix, Plaintext, Refusal},
 };
 
+mod cost;
+
 const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";
 const API: &str = "spiffe://cluster.local/ns/shop/sa/api";
 
