@@ -58,6 +58,14 @@ pub(crate) async fn measure(settings: &Settings, figures: &mut Figures) -> anyho
         figures.add(OTHERS, "policies of other workloads", f64::from(count), "");
         bench.until_read().await?;
         bench.deny_one(figures, OTHERS).await?;
+        let control_plane = bench.control_plane()?;
+        let mebibytes = settled_kib(control_plane).await? / 1024.0;
+        figures.add(
+            OTHERS,
+            "control plane's memory afterwards",
+            mebibytes,
+            "MiB",
+        );
     }
     Ok(())
 }
@@ -94,9 +102,15 @@ impl Bench {
         Ok(bench)
     }
 
+    fn control_plane(&self) -> anyhow::Result<u32> {
+        self.mesh
+            .control_plane_pid()
+            .context("no control plane runs")
+    }
+
     /// Waits until the control plane has nothing left to do.
     async fn until_read(&self) -> anyhow::Result<()> {
-        let pid = self.mesh.control_plane_pid().context("no control plane")?;
+        let pid = self.control_plane()?;
         let mut before = -1.0;
         loop {
             let now = cpu_seconds(pid)?;
@@ -147,7 +161,7 @@ impl Bench {
         section: &'static str,
     ) -> anyhow::Result<()> {
         let guest_side = self.called("guest")?.application_side();
-        let control_plane = self.mesh.control_plane_pid().context("no control plane")?;
+        let control_plane = self.control_plane()?;
         let (mut times, mut read, mut in_force) = (Vec::new(), Vec::new(), Vec::new());
         let mut cpu = 0.0;
         for round in 1..=self.rounds {
