@@ -116,3 +116,79 @@ pub(crate) enum NoRecording {
     #[error("standard input can be read once: name \"-\" once")]
     StdinTwice,
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use clap::{Args, Command, FromArgMatches};
+
+    use super::*;
+
+    const LINE: &str = r#"{"time":"2026-11-21T13:00:00.100Z","event":"open","conn_id":"06920f12d0000001","direction":"inbound","src.addr":"10.0.0.9:40001","decision":"refuse","reason":"limit"}"#;
+
+    fn parsed(arguments: &[&str]) -> RecordingArgs {
+        let command = RecordingArgs::augment_args(Command::new("tool"));
+        let matches = command.get_matches_from(["tool"].iter().chain(arguments));
+        RecordingArgs::from_arg_matches(&matches).unwrap()
+    }
+
+    fn refusal(arguments: &[&str]) -> String {
+        parsed(arguments).read().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_sidecar_of_this_pod_is_asked_only_if_nothing_is_named() {
+        let own = "127.0.0.1:15000".parse().unwrap();
+        assert_eq!(parsed(&[]).sidecars(), [own]);
+        assert_eq!(parsed(&["--records", "x"]).sidecars(), []);
+        let both = parsed(&["--admin", "127.0.0.1:1", "--admin", "127.0.0.1:2"]);
+        assert_eq!(both.sidecars().len(), 2);
+    }
+
+    #[test]
+    fn files_are_read_in_the_order_named_each_under_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = ["b.log", "a.log"].map(|name| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, format!("{LINE}\n")).unwrap();
+            path.display().to_string()
+        });
+        let [first, second] = &paths;
+        let read = parsed(&["--records", first, "--records", second]).read();
+        let names: Vec<_> = read.unwrap().into_iter().map(|it| it.name).collect();
+        assert_eq!(names, paths);
+    }
+
+    #[test]
+    fn one_source_that_can_not_be_had_whole_refuses_all_by_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path.display().to_string()
+        };
+        let good = write("good.log", LINE);
+        let bad = write("bad.log", &format!("{LINE}\nsomething else\n{LINE}\n"));
+        let missing = folder.path().join("none.log").display().to_string();
+        let directory = folder.path().display().to_string();
+        for (named, words) in [
+            (&bad, "bad.log:2: "),
+            (&missing, "can't be opened"),
+            (&directory, ":1: it can't be read"),
+        ] {
+            let message = refusal(&["--records", &good, "--records", named]);
+            assert!(message.contains(words), "{message}");
+        }
+        let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr();
+        let closed = closed.unwrap().to_string();
+        let message = refusal(&["--records", &good, "--admin", &closed]);
+        assert!(message.contains(&closed), "{message}");
+    }
+
+    #[test]
+    fn standard_input_is_named_once() {
+        let message = refusal(&["--records", "-", "--records", "-"]);
+        assert!(message.contains("standard input"), "{message}");
+    }
+}
