@@ -5,11 +5,7 @@
 //! guest ─ plaintext ─▶ sidecar ══ mutual TLS ══════════════▶ refused, with the reason
 //! ```
 
-use std::{
-    io::{self, IsTerminal},
-    process::ExitCode,
-    time::Duration,
-};
+use std::{io, process::ExitCode, time::Duration};
 
 use anyhow::{Context, ensure};
 use tokio::signal::unix::{SignalKind, signal};
@@ -22,6 +18,8 @@ mod wire;
 use application::Call;
 use scene::Scene;
 use wire::Seen;
+
+use crate::terminal::Paint;
 
 /// Runs in seconds; the leaves of a real mesh live for a day.
 const LEAF_LIFETIME: Duration = Duration::from_secs(10);
@@ -53,13 +51,19 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 async fn show(args: &Args) -> anyhow::Result<()> {
-    let paint = Paint::for_terminal();
-    paint.title("Starting a control plane, three applications and their sidecars");
+    let paint = Paint::for_stdout();
+    title(
+        paint,
+        "Starting a control plane, three applications and their sidecars",
+    );
     let scene = Scene::start(LEAF_LIFETIME).await?;
     println!("  everything is in {}", scene.directory().display());
     println!("  (removed at the end; certificates live for 10 s here, a day by default)");
 
-    paint.title("1. Identities: issued over gRPC, for join tokens that work once");
+    title(
+        paint,
+        "1. Identities: issued over gRPC, for join tokens that work once",
+    );
     for sidecar in scene.sidecars() {
         let identity = sidecar.identity().await?;
         println!(
@@ -73,22 +77,25 @@ async fn show(args: &Args) -> anyhow::Result<()> {
         );
     }
 
-    allowed(&scene, &paint).await?;
+    allowed(&scene, paint).await?;
     // looked at before anybody else's call passes
     let seen = scene.wire_seen();
-    denied(&scene, &paint).await?;
-    wire_view(&seen, &paint)?;
-    rotation(&scene, &paint).await?;
+    denied(&scene, paint).await?;
+    wire_view(&seen, paint)?;
+    rotation(&scene, paint).await?;
 
     if args.once {
         println!("\n{}", paint.good("All of it held."));
         return Ok(());
     }
-    stay(&scene, &paint).await
+    stay(&scene, paint).await
 }
 
-async fn allowed(scene: &Scene, paint: &Paint) -> anyhow::Result<()> {
-    paint.title("2. An allowed call: web asks api, both speak plaintext HTTP and know of nothing");
+async fn allowed(scene: &Scene, paint: Paint) -> anyhow::Result<()> {
+    title(
+        paint,
+        "2. An allowed call: web asks api, both speak plaintext HTTP and know of nothing",
+    );
     println!("  web$ curl http://{}/", scene.web().upstream());
     let call = application::call(scene.web().upstream(), "web", MARKER).await;
     let Call::Answered(answer) = call else {
@@ -100,19 +107,19 @@ async fn allowed(scene: &Scene, paint: &Paint) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn denied(scene: &Scene, paint: &Paint) -> anyhow::Result<()> {
-    paint.title("3. A denied call: guest asks api");
+async fn denied(scene: &Scene, paint: Paint) -> anyhow::Result<()> {
+    title(paint, "3. A denied call: guest asks api");
     println!("  guest$ curl http://{}/", scene.guest().upstream());
     let call = application::call(scene.guest().upstream(), "guest", MARKER).await;
     let Call::Reset(error) = call else {
         anyhow::bail!("guest should have been refused, but: {call:?}");
     };
     println!("  {}", paint.bad(&error));
-    let line = scene.api().access_log_line(r#""decision":"deny""#).await?;
-    println!(
-        "  api's sidecar says why: {}",
-        paint.bad(&scene::field(&line, "reason"))
-    );
+    let explanation = scene.explain_denial(paint).await?;
+    println!("  $ {}", scene.explain_command().await?);
+    for line in explanation.lines() {
+        println!("  {line}");
+    }
     ensure!(
         scene.requests_of_guest() == 0,
         "the application saw the denied caller"
@@ -121,8 +128,8 @@ async fn denied(scene: &Scene, paint: &Paint) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn wire_view(seen: &Seen, paint: &Paint) -> anyhow::Result<()> {
-    paint.title("4. What the wire saw of the allowed call");
+fn wire_view(seen: &Seen, paint: Paint) -> anyhow::Result<()> {
+    title(paint, "4. What the wire saw of the allowed call");
     for line in seen.describe() {
         println!("  {line}");
     }
@@ -137,8 +144,8 @@ fn wire_view(seen: &Seen, paint: &Paint) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn rotation(scene: &Scene, paint: &Paint) -> anyhow::Result<()> {
-    paint.title("5. Certificates rotate under traffic");
+async fn rotation(scene: &Scene, paint: Paint) -> anyhow::Result<()> {
+    title(paint, "5. Certificates rotate under traffic");
     let before = scene.serials().await?;
     println!("  web calls api all the time: new connections, and one that stays open");
     let traffic = application::Traffic::start(scene.web().upstream(), MARKER).await?;
@@ -167,8 +174,8 @@ async fn rotation(scene: &Scene, paint: &Paint) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn stay(scene: &Scene, paint: &Paint) -> anyhow::Result<()> {
-    paint.title("It stays up: try it");
+async fn stay(scene: &Scene, paint: Paint) -> anyhow::Result<()> {
+    title(paint, "It stays up: try it");
     println!(
         "  curl http://{}/          as web, allowed",
         scene.web().upstream()
@@ -185,6 +192,8 @@ async fn stay(scene: &Scene, paint: &Paint) -> anyhow::Result<()> {
         "  curl http://{}/policy     the policy in force",
         scene.api().admin()
     );
+    println!("  {}", scene.explain_command().await?);
+    println!("                             why guest was denied; change the policy and ask again");
     println!(
         "  edit {}   the change holds at once",
         scene.policy_file().display()
@@ -208,31 +217,6 @@ async fn asked_to_end() -> io::Result<()> {
     }
 }
 
-/// Colours on a terminal, none for programs.
-struct Paint(bool);
-
-impl Paint {
-    fn for_terminal() -> Self {
-        Self(io::stdout().is_terminal())
-    }
-
-    fn title(&self, text: &str) {
-        println!("\n{}", self.with("1", text));
-    }
-
-    fn good(&self, text: &str) -> String {
-        self.with("32", text)
-    }
-
-    fn bad(&self, text: &str) -> String {
-        self.with("31", text)
-    }
-
-    fn with(&self, code: &str, text: &str) -> String {
-        if self.0 {
-            format!("\x1b[{code}m{text}\x1b[0m")
-        } else {
-            text.to_owned()
-        }
-    }
+fn title(paint: Paint, text: &str) {
+    println!("\n{}", paint.title(text));
 }

@@ -9,8 +9,6 @@ use mesh_lite_proto::document::snippet::Colours;
 pub(crate) struct Paint(bool);
 
 impl Paint {
-    pub(crate) const PLAIN: Self = Self(false);
-
     /// Of standard output; none if `NO_COLOR` has a value, see <https://no-color.org>.
     pub(crate) fn for_stdout() -> Self {
         let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
@@ -113,7 +111,7 @@ mod tests {
 
     #[test]
     fn without_a_terminal_there_are_no_colours() {
-        assert_eq!(Paint::PLAIN.bad("x"), "x");
+        assert_eq!(Paint(false).bad("x"), "x");
         assert_eq!(Paint(true).bad("x"), "\x1b[31mx\x1b[0m");
     }
 }

@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, bail, ensure};
+use mesh_lite_proto::decision_record::ConnectionId;
 use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -22,6 +23,7 @@ use super::{
     processes::{Running, run_role},
     wire::{Seen, Wire},
 };
+use crate::{explain, terminal::Paint};
 
 const NAMESPACE: &str = "shop";
 /// Everything here takes milliseconds; a slow machine gets this long.
@@ -174,6 +176,27 @@ impl Scene {
 
     pub(super) fn wire_seen(&self) -> Seen {
         self.wire.seen()
+    }
+
+    /// The connection that was denied, as api's sidecar names it.
+    async fn denied(&self) -> anyhow::Result<ConnectionId> {
+        let line = self.api().access_log_line(r#""decision":"deny""#).await?;
+        let id = field(&line, "conn_id");
+        id.parse().context("the access log names no connection")
+    }
+
+    /// What a person types to be told why it was denied.
+    pub(super) async fn explain_command(&self) -> anyhow::Result<String> {
+        let (id, admin) = (self.denied().await?, self.api().admin());
+        Ok(format!("mesh-lite explain {id} --admin {admin}"))
+    }
+
+    /// What that command says.
+    pub(super) async fn explain_denial(&self, paint: Paint) -> anyhow::Result<String> {
+        let (id, admin) = (self.denied().await?, self.api().admin());
+        let now = mesh_lite_proxy::clock::now();
+        let told = move || explain::told_by_sidecar(id, admin, paint, now);
+        tokio::task::spawn_blocking(told).await?
     }
 
     pub(super) async fn serials(&self) -> anyhow::Result<BTreeMap<&'static str, String>> {

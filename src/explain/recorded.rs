@@ -120,7 +120,7 @@ impl RecordedCall {
         }
         match &self.now {
             Some(Ok(now)) if self.holds(&now.judged) => {
-                text.title("the policy of now says the same");
+                text.fact("now", &format!("{} says the same", now.basis.what));
                 text.detail(now);
             }
             Some(Ok(now)) => {

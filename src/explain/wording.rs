@@ -106,7 +106,7 @@ impl Text {
     }
 
     pub(super) fn fact(&mut self, name: &str, words: &str) {
-        let name = self.paint.faint(&format!("{name:<10}"));
+        let name = self.paint.faint(&format!("{name:<12}"));
         self.line(&format!("  {name}{}", harmless(words)));
     }
 
