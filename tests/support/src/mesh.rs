@@ -154,7 +154,7 @@ impl MeshSettings {
             program,
             data,
             config,
-            sidecars: [None, None],
+            sidecars: [None, None, None],
             control_plane: None,
             network,
         };
@@ -170,7 +170,7 @@ impl MeshSettings {
 /// Dropped in this order: sidecars, control plane, then the network under them.
 #[derive(Debug)]
 pub struct Mesh {
-    sidecars: [Option<Sidecar>; 2],
+    sidecars: [Option<Sidecar>; 3],
     control_plane: Option<Process>,
     settings: MeshSettings,
     program: PathBuf,
@@ -231,6 +231,11 @@ impl Mesh {
         self.control_plane = Some(process);
     }
 
+    /// Where documents lie that are in force.
+    pub fn config_dir(&self) -> &Path {
+        &self.config
+    }
+
     /// Replaces or adds a document file, as an operator would: whole.
     pub fn write_documents(&self, file: &str, text: &str) {
         let unfinished = self.config.join(format!(".{file}.unfinished"));
@@ -279,11 +284,12 @@ impl Mesh {
     }
 
     /// Starts a pod's sidecar with a join token of its workload; does not wait for readiness.
+    /// Pod c is `shop/guest-1`, which [`DOCUMENTS`] don't have: it is in the mesh if a test says so.
     pub fn start_sidecar(&mut self, letter: char) {
-        let workload = if letter == 'a' {
-            "shop/web-1"
-        } else {
-            "shop/api-1"
+        let workload = match letter {
+            'a' => "shop/web-1",
+            'b' => "shop/api-1",
+            _ => "shop/guest-1",
         };
         let command = self.sidecar_command(letter, workload, SIDECAR_UID);
         self.start_sidecar_as(letter, command);
@@ -307,7 +313,7 @@ impl Mesh {
             uid,
         };
         sidecar.start(&self.network);
-        self.sidecars[usize::from(letter == 'b')] = Some(sidecar);
+        self.sidecars[place(letter)] = Some(sidecar);
     }
 
     /// Starts a pod's sidecar again with what it had: same user, same directories.
@@ -318,14 +324,15 @@ impl Mesh {
 
     /// As [`Mesh::start_sidecar_again`], for one that is not expected to become ready.
     pub fn start_sidecar_unready(&mut self, letter: char) {
-        let sidecar = self.sidecars[usize::from(letter == 'b')].as_mut();
+        let sidecar = self.sidecars[place(letter)].as_mut();
         sidecar
             .expect("the sidecar was started before")
             .start(&self.network);
     }
 
     pub fn sidecar(&self, letter: char) -> &Sidecar {
-        if letter == 'a' { self.a() } else { self.b() }
+        let sidecar = self.sidecars[place(letter)].as_ref();
+        sidecar.expect("the sidecar was started")
     }
 
     /// What the sidecar of a pod is run with, its data directory, its user.
@@ -385,6 +392,15 @@ impl Mesh {
         let rule = from_policy.find(|(_, line)| line.starts_with("  - "));
         let (before, _) = rule.expect("a policy has rules");
         before + 1
+    }
+}
+
+/// Among the sidecars.
+fn place(letter: char) -> usize {
+    match letter {
+        'a' => 0,
+        'b' => 1,
+        _ => 2,
     }
 }
 
