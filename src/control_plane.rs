@@ -58,6 +58,10 @@ pub(crate) struct Args {
     /// may a document evict workloads of other namespaces.
     #[arg(long, env = "MESH_LITE_MESH_NAMESPACE", default_value = DEFAULT_MESH_NAMESPACE)]
     mesh_namespace: String,
+    /// Take Istio's documents as they are (security.istio.io/v1 and v1beta1, what there is of layer
+    /// 4); those in this namespace, Istio's root namespace, are for the whole mesh.
+    #[arg(long, env = "MESH_LITE_ISTIO_ROOT_NAMESPACE", value_name = "NAMESPACE")]
+    istio_root_namespace: Option<String>,
     /// gRPC for sidecars, TLS 1.3.
     #[arg(long, env = "MESH_LITE_LISTEN", default_value_t = SocketAddr::from((Ipv4Addr::UNSPECIFIED, CONTROL_PLANE_PORT)), value_name = "ADDRESS")]
     listen: SocketAddr,
@@ -155,6 +159,7 @@ impl Args {
             config_dir: self.config_dir,
             trust_domain: self.trust_domain,
             mesh_namespace: self.mesh_namespace,
+            istio_root_namespace: self.istio_root_namespace,
             listen: self.listen,
             admin_listen: self.admin_listen,
             leaf_lifetime: self.leaf_lifetime.duration(),

@@ -22,6 +22,8 @@ pub struct Settings {
     pub config_dir: PathBuf,
     pub trust_domain: TrustDomain,
     pub mesh_namespace: String,
+    /// Take Istio's documents as they are; those in this namespace are for the whole mesh.
+    pub istio_root_namespace: Option<String>,
     pub listen: SocketAddr,
     pub admin_listen: SocketAddr,
     pub leaf_lifetime: Duration,
@@ -46,6 +48,16 @@ impl Settings {
             problems.push(format!(
                 "--mesh-namespace {:?}: use 1 to 63 lower-case letters, digits, dashes and dots",
                 self.mesh_namespace
+            ));
+        }
+        if let Some(name) = self
+            .istio_root_namespace
+            .as_ref()
+            .filter(|name| !is_name(name))
+        {
+            problems.push(format!(
+                "--istio-root-namespace {name:?}: that is not a namespace; Istio's is istio-system \
+                 unless its meshConfig.rootNamespace says otherwise"
             ));
         }
         if self.leaf_lifetime < SHORTEST_LEAF {

@@ -2,6 +2,7 @@
 
 use std::{fs::File, future::Future, io, net::SocketAddr, sync::Arc};
 
+use mesh_lite_proto::document::Dialect;
 use rustls::crypto::aws_lc_rs;
 use tokio::{
     net::TcpListener,
@@ -129,7 +130,9 @@ impl Parts {
         let policies = published.policies.subscribe();
         let (config, trust_domain) = (settings.config_dir.clone(), settings.trust_domain.clone());
         let claimable = ClaimableAddresses::new(&settings.mesh_namespace, &settings.outbound);
-        let mut directory = DirectoryOfFiles::new(config, trust_domain, claimable, published);
+        let dialect = Dialect::of_setting(settings.istio_root_namespace.as_deref());
+        let mut directory =
+            DirectoryOfFiles::new(config, trust_domain, dialect, claimable, published);
         directory.read()?;
 
         let identity = ServingIdentity {

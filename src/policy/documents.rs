@@ -10,6 +10,7 @@ use mesh_lite_control_plane::{
     policy_review::{Documents, ReadError, ReviewSettings},
 };
 use mesh_lite_proto::{
+    document::Dialect,
     identity::parse_trust_domain,
     sidecar::{DEFAULT_MESH_NAMESPACE, DEFAULT_TRUST_DOMAIN},
 };
@@ -24,6 +25,9 @@ pub(crate) struct DocumentArgs {
     /// Policy in this namespace is for the whole mesh.
     #[arg(long, env = "MESH_LITE_MESH_NAMESPACE", default_value = DEFAULT_MESH_NAMESPACE)]
     mesh_namespace: String,
+    /// Take Istio's documents as they are; those in this namespace are for the whole mesh.
+    #[arg(long, env = "MESH_LITE_ISTIO_ROOT_NAMESPACE", value_name = "NAMESPACE")]
+    istio_root_namespace: Option<String>,
     /// What holds where no document says anything.
     #[arg(long, env = "MESH_LITE_SHIPPED", value_enum, default_value_t = Shipped::Strict)]
     shipped: Shipped,
@@ -58,6 +62,7 @@ impl DocumentArgs {
         ReviewSettings {
             trust_domain: self.trust_domain.clone(),
             mesh_namespace: self.mesh_namespace.clone(),
+            dialect: Dialect::of_setting(self.istio_root_namespace.as_deref()),
             shipped: match self.shipped {
                 Shipped::Strict => ShippedDefaults::STRICT,
                 Shipped::Permissive => ShippedDefaults::PERMISSIVE,

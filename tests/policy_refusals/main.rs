@@ -17,7 +17,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use mesh_lite_proto::document::{MAX_DOCUMENTS, MAX_FILE, RefusalClass};
+use mesh_lite_proto::document::{Dialect, MAX_DOCUMENTS, MAX_FILE, RefusalClass};
 
 /// Of a file that can't be read there is nothing to show: the control plane's `/readyz` says so,
 /// see the tests of `directory_of_files`.
@@ -84,6 +84,7 @@ impl Refused {
         let settings = ReviewSettings {
             trust_domain: "cluster.local".parse().unwrap(),
             mesh_namespace: "mesh-lite-system".to_owned(),
+            dialect: Dialect::default(),
             shipped: ShippedDefaults::STRICT,
             outbound: OutboundRules::default(),
         };

@@ -15,7 +15,7 @@ use mesh_lite_proto::{
         document::{Loaded, TestOutcome, load, run_tests},
     },
     document::{
-        self, DocumentError, DocumentKey, Kind, Place, Position, RawDocument, RefusalClass,
+        self, Dialect, DocumentError, DocumentKey, Kind, Place, Position, RawDocument, RefusalClass,
     },
     identity::WorkloadId,
 };
@@ -37,6 +37,8 @@ use crate::{
 pub struct ReviewSettings {
     pub trust_domain: TrustDomain,
     pub mesh_namespace: String,
+    /// Which versions of documents are taken.
+    pub dialect: Dialect,
     pub shipped: ShippedDefaults,
     pub outbound: OutboundRules,
 }
@@ -117,7 +119,7 @@ impl Documents {
     pub(super) fn of(files: &BTreeMap<String, Vec<u8>>, settings: &ReviewSettings) -> Self {
         let documents: Vec<document::Documents> = files
             .iter()
-            .map(|(name, bytes)| documents_of(name, &Ok(bytes.clone())))
+            .map(|(name, bytes)| documents_of(name, &Ok(bytes.clone()), &settings.dialect))
             .collect();
         let mut policies = PolicyIndex::new(
             settings.trust_domain.clone(),

@@ -72,6 +72,7 @@ pub(super) fn settings(shipped: ShippedDefaults) -> ReviewSettings {
     ReviewSettings {
         trust_domain: DEFAULT_TRUST_DOMAIN.parse().unwrap(),
         mesh_namespace: DEFAULT_MESH_NAMESPACE.to_owned(),
+        dialect: mesh_lite_proto::document::Dialect::default(),
         shipped,
         outbound: OutboundRules::default(),
     }

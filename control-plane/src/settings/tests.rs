@@ -10,6 +10,7 @@ fn settings(directory: &TempDir) -> Settings {
         config_dir: directory.path().to_owned(),
         trust_domain: TrustDomain::new("mesh.test").unwrap(),
         mesh_namespace: "mesh-lite-system".to_owned(),
+        istio_root_namespace: None,
         listen: (Ipv4Addr::LOCALHOST, 15012).into(),
         admin_listen: (Ipv4Addr::LOCALHOST, 15014).into(),
         leaf_lifetime: LEAF_LIFETIME,
@@ -66,6 +67,7 @@ fn says_everything_that_is_wrong_at_once() {
     wrong.data_dir = directory.path().join("nowhere");
     wrong.config_dir = directory.path().join("nowhere-else");
     wrong.mesh_namespace = "No Name".to_owned();
+    wrong.istio_root_namespace = Some("istio_system".to_owned());
     wrong.admin_listen = wrong.listen;
     wrong.leaf_lifetime = Duration::ZERO;
     wrong
@@ -78,6 +80,7 @@ fn says_everything_that_is_wrong_at_once() {
         "root init",
         "--config-dir",
         "--mesh-namespace",
+        "--istio-root-namespace",
         "--admin-listen",
         "--leaf-lifetime",
         "--outbound-unmeshed",

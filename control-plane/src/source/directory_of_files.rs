@@ -11,8 +11,8 @@ use std::{
 };
 
 use mesh_lite_proto::document::{
-    DocumentError, DocumentErrors, DocumentKey, Documents, Kind, MAX_FILE, Place, Position,
-    RawDocument, RefusalClass, UnreadableDocument, split,
+    Dialect, DocumentError, DocumentErrors, DocumentKey, Documents, Kind, MAX_FILE, Place,
+    Position, RawDocument, RefusalClass, UnreadableDocument,
 };
 use spiffe::TrustDomain;
 use tokio::sync::watch;
@@ -35,6 +35,7 @@ pub(crate) type Files = BTreeMap<String, Result<Vec<u8>, String>>;
 pub(crate) struct DirectoryOfFiles {
     directory: PathBuf,
     trust_domain: TrustDomain,
+    dialect: Dialect,
     claimable: ClaimableAddresses,
     before: Files,
     workloads: LastGood<Workload>,
@@ -53,12 +54,14 @@ impl DirectoryOfFiles {
     pub(crate) fn new(
         directory: PathBuf,
         trust_domain: TrustDomain,
+        dialect: Dialect,
         claimable: ClaimableAddresses,
         published: Published,
     ) -> Self {
         Self {
             directory,
             trust_domain,
+            dialect,
             claimable,
             before: Files::new(),
             workloads: LastGood::default(),
@@ -107,7 +110,7 @@ impl DirectoryOfFiles {
     fn publish(&mut self, files: &Files) {
         let documents: Vec<Documents> = files
             .iter()
-            .map(|(name, content)| documents_of(name, content))
+            .map(|(name, content)| documents_of(name, content, &self.dialect))
             .collect();
         let mut texts = Vec::new();
         let (trust_domain, claimable) = (&self.trust_domain, &self.claimable);
@@ -160,9 +163,13 @@ fn in_words(problem: &Problem) -> String {
 
 /// A file that can't be read counts as one unreadable document, so that what it said before
 /// stays and, where nothing was said before, is denied.
-pub(crate) fn documents_of(name: &str, content: &Result<Vec<u8>, String>) -> Documents {
+pub(crate) fn documents_of(
+    name: &str,
+    content: &Result<Vec<u8>, String>,
+    dialect: &Dialect,
+) -> Documents {
     match content {
-        Ok(bytes) => split(name, bytes),
+        Ok(bytes) => dialect.split(name, bytes),
         Err(reason) => {
             let file: Arc<str> = name.into();
             let place = Place::new(&file, Position { line: 1, column: 1 });

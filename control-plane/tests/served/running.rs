@@ -122,6 +122,7 @@ impl Directories {
             config_dir: self.config.clone(),
             trust_domain: trust_domain(),
             mesh_namespace: "mesh-lite-system".to_owned(),
+            istio_root_namespace: None,
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             admin_listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             leaf_lifetime: Duration::from_secs(3600),

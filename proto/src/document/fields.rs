@@ -274,12 +274,12 @@ impl<'a> Fields<'a> {
         };
         let port = parse_port(&text);
         if port.is_none() {
-            self.error(
-                RefusalClass::BadPort,
-                node.at,
-                format!("{path}: {text:?} is no port"),
-                PORTS,
-            );
+            let remedy = match text.contains('-') {
+                true => "list the ports of a range one by one",
+                false => PORTS,
+            };
+            let problem = format!("{path}: {text:?} is no port");
+            self.error(RefusalClass::BadPort, node.at, problem, remedy);
         }
         port
     }
@@ -314,7 +314,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-const PORTS: &str = "write a number from 1 to 65535; a range is a list of its ports";
+const PORTS: &str = "write a number from 1 to 65535";
 
 /// A number from 1 to 65535, in digits.
 #[must_use]

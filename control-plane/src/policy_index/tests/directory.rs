@@ -129,7 +129,7 @@ fn a_second_document_of_one_name_denies_unless_there_was_a_good_one_before() {
     let errors = index.problems().next().unwrap().errors.to_string();
     assert!(
         errors.starts_with(
-            "b.yaml:1:1: AuthorizationPolicy shop/a is defined twice, first at a.yaml:1; rename"
+            "b.yaml:3:18: AuthorizationPolicy shop/a is defined twice, first at a.yaml:1; rename"
         ),
         "{errors}"
     );

@@ -26,6 +26,7 @@ fn fixture() -> Fixture {
     let directory = DirectoryOfFiles::new(
         temporary.path().to_owned(),
         trust_domain,
+        Dialect::default(),
         claimable,
         published,
     );
@@ -179,4 +180,76 @@ fn refuses_a_file_that_is_too_long_without_reading_it_all() {
         "{}",
         fixture.problems()
     );
+}
+
+/// A namespace that is denied everything, as a workload in it sees it.
+fn verdict_in(fixture: &Fixture, namespace: &str) -> String {
+    use mesh_lite_proto::authorization::{Caller, Facts, decide};
+    let policies = fixture.directory.published.policies.borrow();
+    let selected = crate::policy_index::Selected {
+        namespace,
+        labels: &BTreeMap::new(),
+    };
+    let snapshot = policies.snapshot_for(selected, std::time::SystemTime::UNIX_EPOCH);
+    let web = "spiffe://mesh.test/ns/shop/sa/web".parse().unwrap();
+    let facts = Facts {
+        caller: Caller::Authenticated(&web),
+        source: "10.0.0.1".parse().unwrap(),
+        port: 80,
+    };
+    format!("{:?}", decide(&snapshot, &facts).step)
+}
+
+#[test]
+fn istios_documents_are_refused_until_they_are_asked_for_and_then_its_root_is_the_mesh() {
+    let document = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
+                    metadata: {name: a, namespace: istio-system}\nspec: {rules: [{}]}\n";
+    let mut refusing = fixture();
+    refusing.write("a.yaml", document);
+    refusing.read();
+    let problems = refusing.problems();
+    for way in [
+        "write apiVersion: mesh-lite.io/v1",
+        "--istio-root-namespace",
+    ] {
+        assert!(problems.contains(way), "{problems}");
+    }
+    assert_eq!(verdict_in(&refusing, "istio-system"), "BrokenDocument");
+
+    let mut taking = fixture();
+    taking.directory.dialect = Dialect::with_istio("istio-system");
+    taking.write("a.yaml", document);
+    // of the same namespace, but not Istio's: it stays in its namespace
+    let ours = document
+        .replace("security.istio.io", "mesh-lite.io")
+        .replace("name: a", "name: b")
+        .replace("rules: [{}]", "action: DENY, rules: [{}]");
+    taking.write("b.yaml", &ours);
+    taking.read();
+    assert_eq!(taking.problems(), "");
+    assert_eq!(verdict_in(&taking, "shop"), "AllowRule");
+    assert_eq!(verdict_in(&taking, "istio-system"), "DenyRule");
+}
+
+#[test]
+fn a_broken_document_in_istios_root_namespace_denies_everywhere() {
+    for broken in [
+        "kind: AuthorizationPolicy\nmetadata: {name: a, namespace: istio-system}\nspec: {rules: 7}\n",
+        "kind: AuthorizationPolicy\nmetadata: {name: B, namespace: istio-system}\nspec: {}\n",
+        "kind: AuthorizationPolicie\nmetadata: {name: a, namespace: istio-system}\nspec: {}\n",
+        "kind: RequestAuthentication\nmetadata: {name: a, namespace: istio-system}\nspec: {}\n",
+        "kind: Eviction\nmetadata: {name: a, namespace: istio-system}\nspec: {serial: \"01\"}\n",
+        "kind: AuthorizationPolicy\nmetadata: {name: a, namespace: istio-system}\nspec: {}\n\
+         ---\napiVersion: mesh-lite.io/v1\n\
+         kind: AuthorizationPolicy\nmetadata: {name: a, namespace: istio-system}\nspec: {}\n",
+    ] {
+        let mut fixture = fixture();
+        fixture.directory.dialect = Dialect::with_istio("istio-system");
+        fixture.write(
+            "a.yaml",
+            &format!("apiVersion: security.istio.io/v1\n{broken}"),
+        );
+        fixture.read();
+        assert_eq!(verdict_in(&fixture, "shop"), "BrokenDocument", "{broken}");
+    }
 }

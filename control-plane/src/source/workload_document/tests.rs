@@ -120,7 +120,7 @@ fn refuses_workloads_that_mean_nothing_and_says_where() {
         ("{serviceAccount: '', addresses: [10.0.0.1]}", "SPIFFE ID"),
         (
             "{serviceAccount: a, addresses: [10.0.0.1], tunnelPort: 0}",
-            "0 is not a port",
+            "\"0\" is no port",
         ),
         (
             "{serviceAccount: a, addresses: [10.0.0.1], tunnelPort: 65536}",
@@ -140,7 +140,7 @@ fn refuses_workloads_that_mean_nothing_and_says_where() {
         ),
         (
             "{serviceAccount: a, addresses: [10.0.0.1], ports: [{name: x, port: 0}]}",
-            "0 is not a port",
+            "\"0\" is no port",
         ),
     ] {
         let error = workload_error(spec);
@@ -197,11 +197,11 @@ fn refuses_services_that_select_everything_or_have_no_ports() {
         ("{ports: [], selector: {app: a}}", "ports is empty"),
         (
             "{ports: [{port: 0}], selector: {app: a}}",
-            "0 is not a port",
+            "\"0\" is no port",
         ),
         (
             "{ports: [{port: 80, targetPort: 0}], selector: {app: a}}",
-            "0 is not a port",
+            "\"0\" is no port",
         ),
         (
             "{ports: [{port: 80}, {port: 80}], selector: {app: a}}",
