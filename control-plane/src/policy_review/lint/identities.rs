@@ -48,6 +48,8 @@ pub(super) fn look(
 /// Whom the documents know.
 struct Known<'a> {
     principals: BTreeSet<&'a str>,
+    /// `namespace/service-account`, for names that are spelt alike.
+    accounts: BTreeSet<String>,
     namespaces: BTreeSet<&'a str>,
 }
 
@@ -61,9 +63,16 @@ impl<'a> Known<'a> {
         };
         Self {
             principals: meshed().map(|workload| workload.id.principal()).collect(),
+            accounts: meshed()
+                .filter_map(|workload| account(&workload.id))
+                .collect(),
             namespaces: meshed().map(|workload| &*workload.name.namespace).collect(),
         }
     }
+}
+
+fn account(id: &WorkloadId) -> Option<String> {
+    Some(format!("{}/{}", id.namespace()?, id.service_account()?))
 }
 
 enum Unknown {
@@ -72,24 +81,21 @@ enum Unknown {
 }
 
 impl Unknown {
-    fn in_words(self, known: &Known<'_>) -> (String, String) {
-        let list = |names: &BTreeSet<&str>| -> Vec<String> {
-            names.iter().map(|name| (*name).to_owned()).collect()
+    fn in_words(&self, known: &Known<'_>) -> (String, String) {
+        let (problem, meant) = match self {
+            Self::Principal(id) => {
+                let problem = format!("no Workload document has the identity {}", id.principal());
+                let names: Vec<&str> = known.accounts.iter().map(String::as_str).collect();
+                let written = account(id).unwrap_or_default();
+                (problem, nearest(&written, &names))
+            }
+            Self::Namespace(name) => {
+                let problem = format!("no Workload document is in the namespace {name}");
+                let names: Vec<&str> = known.namespaces.iter().copied().collect();
+                (problem, nearest(name, &names))
+            }
         };
-        let (problem, written, names) = match &self {
-            Self::Principal(id) => (
-                format!("no Workload document has the identity {}", id.principal()),
-                id.principal(),
-                list(&known.principals),
-            ),
-            Self::Namespace(name) => (
-                format!("no Workload document is in the namespace {name}"),
-                &**name,
-                list(&known.namespaces),
-            ),
-        };
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let help = match nearest(written, &names) {
+        let help = match meant {
             Some(name) => format!("did you mean {name}?"),
             None => "correct the name, or add the workload".to_owned(),
         };
