@@ -56,7 +56,7 @@ fn enforced(snapshot: &PolicySnapshot, facts: &Facts<'_>, mode: MutualTlsMode) -
 
 fn nobody_allows(snapshot: &PolicySnapshot, facts: &Facts<'_>, policy: &Policy) -> Decision {
     let asked = Asked::new(facts, &snapshot.trust_domain, PolicyAction::Allow);
-    let nearest = nearest_miss(snapshot.policies.rules(Role::Allows), &asked);
+    let nearest = nearest_miss(snapshot.policies.nearest_first(facts), &asked);
     Decision {
         nearest_miss: nearest.map(Box::new),
         ..verdict(Verdict::Deny, Step::NoAllowRule, Some(&policy.source))

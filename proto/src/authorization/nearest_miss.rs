@@ -23,7 +23,7 @@ pub(super) fn nearest_miss<'a>(
     let (nearest, misses) = rules
         .take(COMPARED_RULES)
         .map(|of| (of, misses_of_rule(of.at.rule, of.rule, asked)))
-        .min_by_key(|(_, misses)| rank(misses))?;
+        .min_by_key(|(of, misses)| (rank(misses), of.at))?;
     Some(NearestMiss {
         policy: at_rule(nearest.policy, nearest.rule),
         rule: nearest.at.rule,

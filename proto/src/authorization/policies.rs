@@ -41,6 +41,13 @@ impl Policies {
         candidates.filter_map(|number| self.rule(number))
     }
 
+    /// The rules that allow somebody: those that have something in common with the caller, then
+    /// all of them.
+    pub(super) fn nearest_first(&self, facts: &Facts<'_>) -> impl Iterator<Item = RuleOf<'_>> {
+        let in_common = self.candidates(Role::Allows, facts);
+        in_common.chain(self.rules(Role::Allows))
+    }
+
     /// All rules of this role, in order.
     pub(super) fn rules(&self, role: Role) -> impl Iterator<Item = RuleOf<'_>> {
         let numbers = self.index().numbers(role);

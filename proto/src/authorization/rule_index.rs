@@ -44,7 +44,7 @@ impl Role {
 }
 
 /// Where a rule stands: indices of its policy, and of itself in that.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
     pub(super) policy: usize,
     pub(super) rule: usize,

@@ -15,8 +15,8 @@ use crate::{
     wire::mesh_lite::v1 as wire,
 };
 
-/// Together a million pairs. Fewer where `PROPTEST_CASES` asks for fewer snapshots.
-const SNAPSHOTS: u32 = 20_000;
+/// Together a million pairs: proptest begins with 256 cases, or with what `PROPTEST_CASES` says.
+const SNAPSHOTS_PER_CASE: u32 = 80;
 const CALLS: usize = 50;
 
 /// The five steps of the design. What is refused before them comes on top.
@@ -39,10 +39,9 @@ fn agree(snapshot: &PolicySnapshot, call: &Call) -> Result<Step, TestCaseError> 
 
 #[test]
 fn decides_a_million_times_as_the_text_of_the_design_says() {
-    let config = ProptestConfig {
-        cases: std::env::var("PROPTEST_CASES").map_or(SNAPSHOTS, |cases| cases.parse().unwrap()),
-        ..ProptestConfig::default()
-    };
+    let mut config = ProptestConfig::default();
+    config.cases *= SNAPSHOTS_PER_CASE;
+    config.failure_persistence = None;
     let taken: RefCell<BTreeMap<Step, usize>> = RefCell::default();
     let pairs = (some_snapshot(), vec(some_call(), CALLS));
     TestRunner::new(config)
@@ -70,6 +69,8 @@ fn percent(part: usize, all: usize) -> f64 {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2048))]
+
     #[test]
     fn what_dry_runs_and_audits_say_changes_no_verdict(
         snapshot in some_snapshot(), call in some_call(),

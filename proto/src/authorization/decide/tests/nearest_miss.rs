@@ -88,3 +88,24 @@ fn a_denial_compares_no_more_than_it_can_afford() {
         "what excludes is always named"
     );
 }
+
+#[test]
+fn among_many_rules_those_with_something_in_common_are_compared_first() {
+    let of = |name: &str, port| {
+        let name = format!("cluster.local/ns/shop/sa/{name}");
+        rule(vec![principals(&[&name])], vec![ports(&[port])])
+    };
+    // all share a port, so that they are filed by principal; only the last one's is the caller's
+    let mut rules: Vec<Rule> = (0..1000).map(|n| of(&format!("w{n}"), 9090)).collect();
+    rules.push(of("web", 9090));
+    let snapshot = permissive(vec![policy(PolicyAction::Allow, rules)]);
+    let miss = judge(&snapshot, WEB).nearest_miss.unwrap();
+    assert_eq!(miss.rule, 1000);
+    assert_eq!(miss.failed.len(), 1);
+    let stranger = judge(&snapshot, GUEST).nearest_miss.unwrap();
+    assert_eq!(
+        (stranger.rule, stranger.failed.len()),
+        (0, 2),
+        "the first of equals"
+    );
+}
