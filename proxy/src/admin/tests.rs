@@ -217,5 +217,5 @@ async fn metrics_come_as_openmetrics() {
 #[tokio::test]
 async fn the_contents_list_every_page() {
     let answer = ask(serving(hello().with_contents()).await, &get("/")).await;
-    assert!(answer.contains("/hello         says hello\n"), "{answer}");
+    assert!(answer.contains("/hello           says hello\n"), "{answer}");
 }
