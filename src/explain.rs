@@ -4,6 +4,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     process::ExitCode,
+    sync::Arc,
     time::SystemTime,
 };
 
@@ -118,7 +119,7 @@ struct Explanation {
 struct Basis {
     /// In words.
     what: String,
-    documents: Option<Documents>,
+    documents: Option<Arc<Documents>>,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
@@ -161,7 +162,7 @@ impl Args {
     }
 
     /// The documents, and what they are in words.
-    fn documents(&self) -> anyhow::Result<(Documents, String)> {
+    fn documents(&self) -> anyhow::Result<(Arc<Documents>, String)> {
         let directory = self
             .config_dir
             .as_ref()
@@ -171,11 +172,11 @@ impl Args {
         let errors = documents.errors().len();
         if errors > 0 {
             what.push_str(&format!(
-                ", which have {errors} errors; what can't be loaded denies in its scope unless the \
+                ", with {errors} errors in them; what can't be loaded denies in its scope unless the \
                  control plane holds an earlier version (see mesh-lite policy lint)"
             ));
         }
-        Ok((documents, what))
+        Ok((Arc::new(documents), what))
     }
 
     /// What the one sidecar that is named enforces. It must be the workload's that is asked for:
@@ -259,12 +260,12 @@ fn snapshot_of(admin: SocketAddr) -> anyhow::Result<(PolicySnapshot, String)> {
 }
 
 /// Documents, if they are named; else what the sidecar enforces that made the record.
-fn present<'a>(
+fn present(
     named: &NamedRecording,
-    documents: Option<&'a (Documents, String)>,
-) -> anyhow::Result<Present<'a>> {
+    documents: Option<&(Arc<Documents>, String)>,
+) -> anyhow::Result<Present> {
     if let Some((documents, what)) = documents {
-        return Ok(Present::Documents(documents, what.clone()));
+        return Ok(Present::Documents(Arc::clone(documents), what.clone()));
     }
     let Some(admin) = named.admin else {
         let why =

@@ -1,6 +1,6 @@
 //! `--from --to --port`: what would become of a call that nobody has made.
 
-use std::{net::IpAddr, time::SystemTime};
+use std::{net::IpAddr, sync::Arc, time::SystemTime};
 
 use anyhow::{bail, ensure};
 use mesh_lite_control_plane::{
@@ -31,7 +31,7 @@ impl Question<'_> {
     /// If a workload is not in the documents, or the answer hangs on something that is not said.
     pub(super) fn by_documents(
         &self,
-        documents: Documents,
+        documents: Arc<Documents>,
         what: String,
         now: SystemTime,
     ) -> anyhow::Result<Explanation> {
@@ -62,7 +62,7 @@ impl Question<'_> {
         };
         let basis = Basis {
             what,
-            documents: Some(documents),
+            documents: Some(Arc::clone(&documents)),
         };
         self.judge((name, caller, addresses), &snapshot, basis, now)
     }

@@ -1,6 +1,6 @@
 //! `CONN_ID`: what became of a connection, and what would become of it now.
 
-use std::time::SystemTime;
+use std::{sync::Arc, time::SystemTime};
 
 use mesh_lite_control_plane::policy_review::{Documents, ReviewedWorkload};
 use mesh_lite_proto::{
@@ -33,9 +33,9 @@ pub(super) struct RecordedCall {
 }
 
 /// What judges it by the policy of now.
-pub(super) enum Present<'a> {
+pub(super) enum Present {
     Snapshot(PolicySnapshot, String),
-    Documents(&'a Documents, String),
+    Documents(Arc<Documents>, String),
     /// Why there is none.
     None(String),
 }
@@ -46,17 +46,15 @@ impl RecordedCall {
         found_in: &str,
         recording: &Recording,
         record: &DecisionRecord,
-        present: &Present<'_>,
+        present: &Present,
         now: SystemTime,
     ) -> Self {
         let recorder = recorder(recording);
         let judged = call(record, &recorder).map(|call| {
             let (snapshot, what) = present.snapshot(recording, record, now)?;
             let judged = Judged::of(&call, &snapshot, now);
-            let basis = Basis {
-                what,
-                documents: None,
-            };
+            let documents = present.documents();
+            let basis = Basis { what, documents };
             Ok(Explanation {
                 call,
                 judged,
@@ -120,7 +118,7 @@ impl RecordedCall {
         }
         match &self.now {
             Some(Ok(now)) if self.holds(&now.judged) => {
-                text.fact("now", &format!("{} says the same", now.basis.what));
+                text.fact("now", &format!("the same, by {}", now.basis.what));
                 text.detail(now);
             }
             Some(Ok(now)) => {
@@ -264,7 +262,14 @@ fn call(record: &DecisionRecord, destination: &str) -> Option<Call> {
     })
 }
 
-impl Present<'_> {
+impl Present {
+    fn documents(&self) -> Option<Arc<Documents>> {
+        match self {
+            Self::Documents(documents, _) => Some(Arc::clone(documents)),
+            Self::Snapshot(..) | Self::None(_) => None,
+        }
+    }
+
     fn snapshot(
         &self,
         recording: &Recording,

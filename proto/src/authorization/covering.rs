@@ -37,11 +37,14 @@ pub fn contradictions(
         let field = at(entry, field, peer.line);
         Some(Contradiction { field, by })
     });
-    let operations = rule.to.iter().enumerate().filter_map(|(entry, operation)| {
-        is_impossible(operation).then(|| Contradiction {
-            field: at(entry, FieldName::Ports, operation.line),
-            by: FieldName::NotPorts,
-        })
+    let impossible = rule
+        .to
+        .iter()
+        .enumerate()
+        .filter(|(_, operation)| is_impossible(operation));
+    let operations = impossible.map(|(entry, operation)| Contradiction {
+        field: at(entry, FieldName::Ports, operation.line),
+        by: FieldName::NotPorts,
     });
     sources.chain(operations).collect()
 }
