@@ -106,13 +106,21 @@ pub(super) fn judge_again<'a>(
         }
     }
     again.flips = groups.into_flips();
-    let out = again.flips.iter();
-    for flip in out.filter(|flip| flip.direction == Direction::Outbound) {
+    // what arrives at a workload that has a recording here is counted where it arrives
+    let out = again.flips.iter().filter(|flip| {
+        let there = documents.workload_at(flip.destination.ip());
+        flip.direction == Direction::Outbound && !is_recorded(recorded, there)
+    });
+    for flip in out {
         again.connections = again.connections.saturating_add(flip.count);
         again.distinct += flip.distinct;
         again.open = again.open.saturating_add(flip.open);
     }
     again
+}
+
+fn is_recorded(recorded: &[Recorded<'_>], workload: Option<&ReviewedWorkload>) -> bool {
+    workload.is_some_and(|workload| recorded.iter().any(|one| one.workload == workload))
 }
 
 impl<'a> JudgedAgain<'a> {
@@ -169,7 +177,7 @@ impl<'a> JudgedAgain<'a> {
             groups.add(one, record, ends, judgement);
         }
         let there = documents.workload_at(destination.address.ip());
-        if there.is_none_or(|there| recorded.iter().all(|one| one.workload != there)) {
+        if !is_recorded(recorded, there) {
             let name = there.map_or_else(|| peer.to_string(), |there| there.name.to_string());
             let count = self.elsewhere.entry(name).or_default();
             *count = count.saturating_add(record.count);

@@ -136,7 +136,7 @@ fn lost_records_are_told() {
 fn an_eviction_by_serial_is_told_as_nobody_knows_whom_it_cuts() {
     let eviction = "apiVersion: mesh-lite.io/v1\nkind: Eviction\n\
                     metadata: {name: lost-key, namespace: mesh-lite-system}\n\
-                    spec: {serial: \"0a:0b\"}\n---\n";
+                    spec: {serial: \"0a0b\"}\n---\n";
     replayed(
         &[&allowing(&["web"]), eviction],
         &of_api(&[Calls::of_web()]),
@@ -187,9 +187,13 @@ fn callers_leave_a_server_that_is_evicted_and_one_that_is_cut_at_both_ends_count
     ];
     let api = eviction(API, "api");
     replayed(&[&allowing(&["web"]), &api], &recordings, |replay| {
-        assert_eq!(replay.flipped(), 4);
+        assert_eq!((replay.flipped(), replay.connections), (4, 4));
         assert_eq!(replay.flips[0].now.step, JudgedBy::Eviction);
         assert_eq!(replay.flips[0].workload.name.to_string(), "shop/web-1");
+    });
+    // of the server's side nothing is recorded
+    replayed(&[&api], &recordings[..1], |replay| {
+        assert_eq!((replay.flipped(), replay.connections), (4, 4));
     });
     let web = eviction(WEB, "web");
     replayed(&[&allowing(&["web"]), &api, &web], &recordings, |replay| {
