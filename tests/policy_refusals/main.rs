@@ -15,9 +15,10 @@ use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
-use mesh_lite_proto::document::{Dialect, MAX_DOCUMENTS, MAX_FILE, RefusalClass};
+use mesh_lite_proto::document::{MAX_DOCUMENTS, MAX_FILE, RefusalClass};
 
 /// Of a file that can't be read there is nothing to show: the control plane's `/readyz` says so,
 /// see the tests of `directory_of_files`.
@@ -45,7 +46,8 @@ fn all() -> Vec<Refused> {
         })
         .collect();
     let header = "apiVersion: mesh-lite.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: a}\n";
-    let policy = format!("{header}spec: {{dryRun: true}}\n");
+    let policy = header.replace("AuthorizationPolicy", "PeerAuthentication")
+        + "spec: {mtls: {mode: STRICT}}\n";
     let named = |index: usize| format!("---\n{}", policy.replace(": a}", &format!(": a{index}}}")));
     let documents: String = (0..MAX_DOCUMENTS).map(named).collect();
     let test = "  - {from: plaintext, port: 80, expect: DENY}\n";
@@ -72,29 +74,18 @@ fn all() -> Vec<Refused> {
 impl Refused {
     /// What is printed about it.
     fn printed(&self) -> String {
-        use mesh_lite_control_plane::{
-            outbound_rules::OutboundRules,
-            policy_index::ShippedDefaults,
-            policy_review::{Documents, ReviewSettings},
-        };
-        use mesh_lite_proto::document::snippet::{Colours, Snippet};
         let scratch = tempfile::tempdir().unwrap();
-        let path = scratch.path().join(format!("{}.yaml", self.name));
-        fs::write(&path, &self.text).unwrap();
-        let settings = ReviewSettings {
-            trust_domain: "cluster.local".parse().unwrap(),
-            mesh_namespace: "mesh-lite-system".to_owned(),
-            dialect: Dialect::default(),
-            shipped: ShippedDefaults::STRICT,
-            outbound: OutboundRules::default(),
-        };
-        let documents = Documents::read(&[path], &settings).unwrap();
-        let prefix = format!("{}/", scratch.path().display());
-        let rendered = documents.errors().iter().map(|error| {
-            Snippet::from(error).render(documents.text(&error.place.file), Colours::Off)
-        });
-        let rendered: Vec<String> = rendered.collect();
-        rendered.join("\n").replace(&prefix, "")
+        let file = format!("{}.yaml", self.name);
+        fs::write(scratch.path().join(&file), &self.text).unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_mesh-lite"))
+            .args(["policy", "lint", &file])
+            .current_dir(&scratch)
+            .output()
+            .unwrap();
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(complaint, "", "{}", self.name);
+        assert_eq!(output.status.code(), Some(1), "{}", self.name);
+        String::from_utf8(output.stdout).unwrap()
     }
 
     /// Line and column of each mistake, as the document itself says.
@@ -121,15 +112,22 @@ impl Refused {
     }
 }
 
-/// Line and column of each mistake, as it is printed.
+/// Line and column of each mistake, as it is printed; warnings and notes are no mistakes.
 fn printed_places(printed: &str) -> BTreeSet<(usize, usize)> {
-    let places = printed.lines().filter_map(|line| {
-        let place = line.trim_start().strip_prefix("--> ")?;
-        let mut parts = place.rsplit(':');
-        let column = parts.next()?.parse().ok()?;
-        Some((parts.next()?.parse().ok()?, column))
-    });
-    places.collect()
+    let mut places = BTreeSet::new();
+    let mut of_error = false;
+    for line in printed.lines() {
+        of_error = line.starts_with("error[")
+            || of_error && !line.starts_with("warning[") && !line.starts_with("note[");
+        if let Some(place) = line.trim_start().strip_prefix("--> ")
+            && of_error
+        {
+            let mut numbers = place.rsplit(':').map(|number| number.parse().unwrap());
+            let column = numbers.next().unwrap();
+            places.insert((numbers.next().unwrap(), column));
+        }
+    }
+    places
 }
 
 /// The classes that are printed, as in `error[class]`.
