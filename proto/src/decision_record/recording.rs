@@ -138,6 +138,10 @@ impl From<Wrong> for Unreadable {
     }
 }
 
+fn wrong(words: &str) -> Unreadable {
+    Unreadable::Wrong(words.to_owned())
+}
+
 /// A recording in the making.
 #[derive(Default)]
 struct Reading {
@@ -174,7 +178,7 @@ impl Reading {
         match (line, self.is_page()) {
             (Line::Recording(header), _) if is_first => self.header = Some(header),
             (Line::Recording(_), _) => {
-                return Err("a recording begins here: give each its own file".to_owned())?;
+                return Err(wrong("a recording begins here: give each its own file"));
             }
             (Line::Decision(decided), true) => {
                 self.listed += 1;
@@ -182,12 +186,11 @@ impl Reading {
                 self.add(record)?;
             }
             (Line::Decision(_), false) => {
-                return Err(
-                    "a record of a saved page, whose first line is missing: save the whole page"
-                        .to_owned(),
-                )?;
+                return Err(wrong(
+                    "a record of a saved page, whose first line is missing: save the whole page",
+                ));
             }
-            (_, true) => return Err("a line of an access log in a saved page".to_owned())?,
+            (_, true) => return Err(wrong("a line of an access log in a saved page")),
             (Line::Open(decided), false) => self.opened(decided)?,
             (Line::Close(closed), false) => self.closed(&closed)?,
             (Line::Dropped(dropped), false) => self.dropped(&dropped)?,

@@ -385,6 +385,30 @@ fn a_line_without_end_is_not_read_to_its_end() {
     assert!(refusal(&format!(" {just_right}")).contains("64 KiB"));
 }
 
+/// Lines without anything, for ever.
+struct BlankLines(usize);
+
+impl std::io::Read for BlankLines {
+    fn read(&mut self, bytes: &mut [u8]) -> std::io::Result<usize> {
+        let count = bytes.len().min(MAX_LINE - self.0);
+        bytes[..count].fill(b' ');
+        self.0 += count;
+        if self.0 == MAX_LINE {
+            bytes[count - 1] = b'\n';
+            self.0 = 0;
+        }
+        Ok(count)
+    }
+}
+
+#[test]
+fn a_file_without_end_is_not_read_to_its_end() {
+    let endless = std::io::BufReader::with_capacity(MAX_LINE, BlankLines(0));
+    let error = Recording::read("x", endless).unwrap_err();
+    assert!(error.reason.contains("256 MiB"), "{error}");
+    assert_eq!(error.line, MAX_RECORDING / MAX_LINE as u64 + 1);
+}
+
 #[test]
 fn a_file_that_is_not_text_is_refused_and_its_name_can_not_steer_a_terminal() {
     let bytes: &[u8] = b"\xff\xfe\n";

@@ -1,4 +1,5 @@
-//! What a connection pays, printed: `cargo test -p mesh-lite-proxy --release -- --ignored cost`.
+//! What a connection pays, and what everybody's records take, printed:
+//! `cargo test -p mesh-lite-proxy --release --lib -- --ignored --nocapture cost`.
 
 use super::*;
 
@@ -12,6 +13,27 @@ fn nanoseconds_each(told: &Told, calls: &[Call]) -> u128 {
         }
     }
     begin.elapsed().as_nanos() / (rounds * calls.len()) as u128
+}
+
+fn resident_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let number = line.unwrap().split_whitespace().nth(1);
+    number.unwrap().parse().unwrap()
+}
+
+/// Callers with identities of their own, through to an application.
+fn callers(count: u32) -> impl Iterator<Item = Call> {
+    (0..count).map(|n| {
+        let id = format!("spiffe://cluster.local/ns/shop-{n}/sa/caller-{n}");
+        Call {
+            source: Peer {
+                identity: Some(id.parse().unwrap()),
+                ..Call::stranger(n).source
+            },
+            ..Call::allowed()
+        }
+    })
 }
 
 #[test]
@@ -30,13 +52,28 @@ fn cost_of_a_recorded_connection() {
         calls.iter().for_each(|call| told.tell(call));
         println!("{:>6} ns  {what}", nanoseconds_each(&told, calls));
     }
+}
+
+#[test]
+#[ignore = "measures, and asserts nothing"]
+fn cost_of_a_full_memory() {
     let told = Told::new();
-    flood.iter().for_each(|call| told.tell(call));
-    let half = locked(&told.decisions.0.rest);
-    println!(
-        "{:>6} records in {} bytes of {}",
-        half.records().0.len(),
-        half.bytes(),
-        MAX_ROOM / 2
-    );
+    told.tell(&Call::allowed());
+    let before = resident_kib();
+    callers(20_000).for_each(|call| told.tell(&call));
+    (0..20_000).for_each(|n| told.tell(&Call::stranger(n)));
+    let grown = resident_kib() - before;
+    for half in [&told.decisions.0.let_through, &told.decisions.0.rest] {
+        let half = locked(half);
+        let (records, _) = half.records();
+        println!(
+            "{:>6} records counted as {} bytes",
+            records.len(),
+            half.bytes()
+        );
+    }
+    println!("{grown:>6} KiB more resident");
+    let begin = tokio::time::Instant::now();
+    let page = told.recording().to_lines();
+    println!("{:>6} bytes of page in {:?}", page.len(), begin.elapsed());
 }
