@@ -76,10 +76,14 @@ pub struct Documents {
     settings: ReviewSettings,
     policies: PolicyIndex,
     workloads: Vec<ReviewedWorkload>,
+    /// The place of each address's workload; `None` if several claim it.
+    by_address: BTreeMap<IpAddr, Option<usize>>,
     /// Policy documents that load, as they are written.
     loaded: Vec<(RawDocument, Loaded)>,
     /// Policy documents that don't.
     unloadable: Vec<RawDocument>,
+    /// There may be workloads that these documents name and that can't be told.
+    unknown_workloads: bool,
     errors: Vec<DocumentError>,
     /// By the name under which messages show a file.
     texts: BTreeMap<Arc<str>, Box<str>>,
@@ -132,7 +136,10 @@ impl Documents {
             .flat_map(|problem| problem.errors.iter().cloned().collect::<Vec<_>>())
             .collect();
         let readable = || documents.iter().flat_map(|file| &file.readable);
+        let of_policies = errors.len();
         let workloads = workloads(readable(), settings, &mut errors);
+        let unreadable = documents.iter().any(|file| !file.unreadable.is_empty());
+        let unknown_workloads = unreadable || errors.len() > of_policies;
         let mut loaded = Vec::new();
         let mut unloadable = Vec::new();
         for document in readable().filter(|document| document.key.kind.is_policy()) {
@@ -154,9 +161,11 @@ impl Documents {
         Self {
             settings: settings.clone(),
             policies,
+            by_address: by_address(&workloads),
             workloads,
             loaded,
             unloadable,
+            unknown_workloads,
             errors,
             texts,
         }
@@ -221,6 +230,13 @@ impl Documents {
         tests
     }
 
+    /// Every workload of the documents; `None` if there are none, or some can't be told because
+    /// their documents are wrong: whoever is not among them may be one of those.
+    pub(super) fn all_workloads(&self) -> Option<&[ReviewedWorkload]> {
+        let known = !self.unknown_workloads && !self.workloads.is_empty();
+        known.then_some(&self.workloads)
+    }
+
     /// In the order of their names.
     #[must_use]
     pub fn workloads(&self) -> &[ReviewedWorkload] {
@@ -237,15 +253,8 @@ impl Documents {
     /// The one workload with this address; `None` if several claim it.
     #[must_use]
     pub fn workload_at(&self, address: IpAddr) -> Option<&ReviewedWorkload> {
-        let address = address.to_canonical();
-        let mut claimants = self.workloads.iter().filter(|workload| {
-            let mut addresses = workload.addresses.iter();
-            addresses.any(|one| one.to_canonical() == address)
-        });
-        match (claimants.next(), claimants.next()) {
-            (Some(only), None) => Some(only),
-            _ => None,
-        }
+        let place = (*self.by_address.get(&address.to_canonical())?)?;
+        self.workloads.get(place)
     }
 
     /// The text of a file, under the name that messages show.
@@ -258,6 +267,21 @@ impl Documents {
     pub fn files(&self) -> impl Iterator<Item = &str> {
         self.texts.keys().map(|name| &**name)
     }
+}
+
+fn by_address(workloads: &[ReviewedWorkload]) -> BTreeMap<IpAddr, Option<usize>> {
+    let mut by_address = BTreeMap::new();
+    for (place, workload) in workloads.iter().enumerate() {
+        for address in &workload.addresses {
+            let claimant = by_address
+                .entry(address.to_canonical())
+                .or_insert(Some(place));
+            if *claimant != Some(place) {
+                *claimant = None;
+            }
+        }
+    }
+    by_address
 }
 
 fn workloads<'a>(

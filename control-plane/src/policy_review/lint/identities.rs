@@ -9,7 +9,7 @@ use mesh_lite_proto::{
 };
 use spiffe::TrustDomain;
 
-use super::{Documents, Findings, Oddity, PolicyDocument};
+use super::{Documents, Findings, Oddity, PolicyDocument, ReviewedWorkload};
 
 pub(super) fn look(
     documents: &Documents,
@@ -17,10 +17,10 @@ pub(super) fn look(
     findings: &mut Findings,
 ) {
     let own = &documents.settings().trust_domain;
-    let known = Known::of(documents);
-    if known.principals.is_empty() {
+    let Some(workloads) = documents.all_workloads() else {
         return;
-    }
+    };
+    let known = Known::of(workloads);
     for document in policies {
         let rules = document.policy().map_or(&[][..], |policy| &policy.rules);
         for (rule, of_rule) in rules.iter().enumerate() {
@@ -54,13 +54,8 @@ struct Known<'a> {
 }
 
 impl<'a> Known<'a> {
-    fn of(documents: &'a Documents) -> Self {
-        let meshed = || {
-            documents
-                .workloads()
-                .iter()
-                .filter(|workload| workload.meshed)
-        };
+    fn of(workloads: &'a [ReviewedWorkload]) -> Self {
+        let meshed = || workloads.iter().filter(|workload| workload.meshed);
         Self {
             principals: meshed().map(|workload| workload.id.principal()).collect(),
             accounts: meshed()

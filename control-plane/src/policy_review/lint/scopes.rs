@@ -36,11 +36,12 @@ fn selects_nothing(
     selector: &Selector,
     findings: &mut Findings,
 ) {
-    let workloads = documents.workloads();
-    if workloads.is_empty()
-        || workloads
-            .iter()
-            .any(|one| documents.concerns(raw, selector, one))
+    let Some(workloads) = documents.all_workloads() else {
+        return;
+    };
+    if workloads
+        .iter()
+        .any(|one| documents.concerns(raw, selector, one))
     {
         return;
     }

@@ -3,6 +3,7 @@ use super::{
     *,
 };
 
+mod generated;
 mod ports_and_plaintext;
 
 /// An `AuthorizationPolicy` in `shop`, whose spec is indented by two.
@@ -274,6 +275,23 @@ fn a_selector_that_selects_nobody_is_pointed_at_with_the_label_that_was_meant() 
     assert_eq!(found.help, "did you mean shop?");
     let mesh = PERMISSIVE.replace("namespace: shop", "namespace: mesh-lite-system");
     none(&[WORKLOADS, &mesh], Oddity::SelectsNothing);
+}
+
+#[test]
+fn nobody_is_called_unknown_while_documents_of_workloads_are_wrong() {
+    let stranger = of_api("p", "ALLOW", &principals("stranger")).replace("app: api", "app: x");
+    assert_eq!(documents(&[WORKLOADS, &stranger]).findings(noon()).len(), 2);
+    let twice = [WORKLOADS, WORKLOADS].concat();
+    let unreadable = "apiVersion: mesh-lite.io/v1\nkind: Workload\nmetadata: {name: [x\n---\n";
+    for wrong in [
+        &*twice,
+        unreadable,
+        &WORKLOADS.replace("10.0.0.10", "10.0.0.300"),
+    ] {
+        let documents = documents(&[WORKLOADS, wrong, &stranger]);
+        assert!(!documents.errors().is_empty());
+        assert_eq!(documents.findings(noon()), []);
+    }
 }
 
 #[test]

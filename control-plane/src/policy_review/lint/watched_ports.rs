@@ -8,7 +8,7 @@
 use std::{collections::BTreeMap, time::SystemTime};
 
 use mesh_lite_proto::{
-    authorization::{Caller, Facts, PolicyAction, PolicySnapshot, decide},
+    authorization::{Caller, Facts, PolicyAction, PolicySnapshot, Step, decide},
     document::{Place, Position},
     identity::WorkloadId,
 };
@@ -95,7 +95,9 @@ fn judge(
             port,
         };
         let decision = decide(snapshot, &facts);
-        (!decision.is_allowed()).then(|| decision.reason())
+        // what denies until it is repaired is an error of its own
+        let cut = !decision.is_allowed() && decision.step != Step::BrokenDocument;
+        cut.then(|| decision.reason())
     };
     let own = &documents.settings().trust_domain;
     // no document can be about it: nobody has it

@@ -1,0 +1,211 @@
+//! What plaintext gets past, and what scrapers and probes don't.
+
+use super::*;
+
+/// A workload with a port for metrics, by name or by annotation.
+fn watched(metadata: &str, ports: &str) -> String {
+    format!(
+        "apiVersion: mesh-lite.io/v1\nkind: Workload\n\
+         metadata: {{name: api-2, namespace: shop{metadata}}}\n\
+         spec: {{serviceAccount: api, addresses: [10.0.0.21], labels: {{app: api}}{ports}}}\n---\n"
+    )
+}
+
+fn by_name(name: &str) -> String {
+    watched("", &format!(", ports: [{{name: {name}, port: 9090}}]"))
+}
+
+const OPEN: &str = "\
+apiVersion: mesh-lite.io/v1
+kind: PeerAuthentication
+metadata: {name: api, namespace: shop}
+spec:
+  selector: {matchLabels: {app: api}}
+  portLevelMtls: {9090: {mode: PERMISSIVE}}
+---
+";
+
+#[test]
+fn a_port_for_metrics_that_policy_cuts_is_told_of_with_the_reason() {
+    let policy = of_api("p", "ALLOW", &principals("web"));
+    let annotated = watched(
+        ", annotations: {prometheus.io/scrape: \"true\", prometheus.io/port: \"9090\"}",
+        "",
+    );
+    for workload in [
+        by_name("metrics"),
+        by_name("http-metrics"),
+        by_name("healthz"),
+        annotated,
+    ] {
+        let found = only(&[&workload, &policy], Oddity::CutsWatchedPort);
+        assert!(
+            found.problem.contains("port 9090 of shop/api-2"),
+            "{}",
+            found.problem
+        );
+        let both = "outside of the mesh, in plaintext, or inside that no rule names: plaintext was refused";
+        assert!(found.problem.contains(both), "{}", found.problem);
+    }
+    // plaintext is let to policy, which lets nobody through but web
+    let found = only(
+        &[&by_name("metrics"), OPEN, &policy],
+        Oddity::CutsWatchedPort,
+    );
+    assert!(
+        found.problem.contains("no ALLOW rule matches"),
+        "{}",
+        found.problem
+    );
+}
+
+#[test]
+fn who_is_cut_is_said_outside_of_the_mesh_inside_or_both() {
+    let workload = by_name("metrics");
+    let in_mesh = policy(
+        "p",
+        "  rules:\n  - from:\n    - source: {namespaces: [\"*\"]}",
+    );
+    let found = only(&[&workload, &in_mesh], Oddity::CutsWatchedPort);
+    assert!(
+        found
+            .problem
+            .contains("probe outside of the mesh, in plaintext: "),
+        "{}",
+        found.problem
+    );
+    let nobody = policy(
+        "p",
+        "  action: DENY\n  rules:\n  - from:\n    - source: {principals: [\"*\"]}",
+    );
+    let open = policy("d", "  defaultAction: ALLOW");
+    let found = only(&[&workload, OPEN, &nobody, &open], Oddity::CutsWatchedPort);
+    assert!(
+        found
+            .problem
+            .contains("probe inside of the mesh that no rule names: denied by"),
+        "{}",
+        found.problem
+    );
+}
+
+#[test]
+fn a_port_that_is_open_named_or_not_watched_is_not_told_of() {
+    let policy = of_api("p", "ALLOW", &principals("web"));
+    let named = of_api(
+        "scrape",
+        "ALLOW",
+        "  - from:\n    - source: {principals: [cluster.local/ns/shop/sa/web]}\n    to:\n    - operation: {ports: [9090]}",
+    );
+    let open = policy_for_all_on_9090();
+    for documents in [
+        [by_name("metrics"), named, String::new()],
+        [by_name("metrics"), OPEN.to_owned(), open],
+        [by_name("http"), policy.clone(), String::new()],
+        [by_name("metricsx"), policy.clone(), String::new()],
+        [
+            watched(
+                ", annotations: {prometheus.io/scrape: \"false\", prometheus.io/port: \"9090\"}",
+                "",
+            ),
+            policy.clone(),
+            String::new(),
+        ],
+        [
+            watched("", ", meshed: false, ports: [{name: metrics, port: 9090}]"),
+            policy,
+            String::new(),
+        ],
+    ] {
+        none(
+            &[&documents[0], &documents[1], &documents[2]],
+            Oddity::CutsWatchedPort,
+        );
+    }
+}
+
+fn policy_for_all_on_9090() -> String {
+    of_api("open", "ALLOW", "  - to:\n    - operation: {ports: [9090]}")
+}
+
+#[test]
+fn a_deny_rule_by_identity_that_plaintext_gets_past_is_told_of() {
+    let deny = of_api("deny", "DENY", &principals("guest"));
+    let found = only(
+        &[
+            WORKLOADS,
+            PERMISSIVE,
+            &deny,
+            &policy("d", "  defaultAction: ALLOW"),
+        ],
+        Oddity::MissesPlaintext,
+    );
+    assert!(
+        found.problem.contains("shop/api-1 takes it (PERMISSIVE)"),
+        "{}",
+        found.problem
+    );
+    // without workloads, of one such as it selects
+    let found = only(
+        &[PERMISSIVE, &deny, &policy("d", "  defaultAction: ALLOW")],
+        Oddity::MissesPlaintext,
+    );
+    assert!(
+        found
+            .problem
+            .contains("a workload that it selects takes it"),
+        "{}",
+        found.problem
+    );
+}
+
+#[test]
+fn a_deny_rule_is_not_told_of_where_plaintext_is_refused_denied_or_meant() {
+    let deny = of_api("deny", "DENY", &principals("guest"));
+    let open = policy("d", "  defaultAction: ALLOW");
+    let also = of_api(
+        "also",
+        "DENY",
+        "  - from:\n    - source: {notPrincipals: [\"*\"]}",
+    );
+    let by_address = of_api(
+        "deny",
+        "DENY",
+        "  - from:\n    - source: {ipBlocks: [10.0.0.0/8]}",
+    );
+    // STRICT; denied by default; denied by a rule; no field of identity
+    none(&[WORKLOADS, &deny, &open], Oddity::MissesPlaintext);
+    none(&[WORKLOADS, PERMISSIVE, &deny], Oddity::MissesPlaintext);
+    none(
+        &[WORKLOADS, PERMISSIVE, &deny, &open, &also],
+        Oddity::MissesPlaintext,
+    );
+    none(
+        &[WORKLOADS, PERMISSIVE, &by_address, &open],
+        Oddity::MissesPlaintext,
+    );
+}
+
+#[test]
+fn a_deny_rule_of_one_port_is_judged_on_that_port() {
+    let deny = |port: u16| {
+        of_api(
+            "deny",
+            "DENY",
+            &format!(
+                "{}\n    to:\n    - operation: {{ports: [{port}]}}",
+                principals("guest")
+            ),
+        )
+    };
+    let open = policy("d", "  defaultAction: ALLOW");
+    let found = only(
+        &[WORKLOADS, OPEN, &deny(9090), &open],
+        Oddity::MissesPlaintext,
+    );
+    assert!(found.problem.contains("on port 9090"), "{}", found.problem);
+    none(
+        &[WORKLOADS, OPEN, &deny(80), &open],
+        Oddity::MissesPlaintext,
+    );
+}
