@@ -3,7 +3,7 @@
 //! ```text
 //!   YAML documents ── document ──┐
 //!                                ├─ PolicySnapshot ── decide(snapshot, facts) ── Decision
-//!   wire messages ── from_wire ──┘                    └─ peer_match              └─ explain
+//!   wire messages ── from_wire ──┘    └─ policies     └─ rule_index, peer_match  └─ explain
 //! ```
 
 use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc, time::SystemTime};
