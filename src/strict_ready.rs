@@ -105,7 +105,11 @@ fn describe(
         paint.bad("not ready")
     };
     let since = seconds(found.from);
-    let _ = writeln!(text, " ({} workloads, since {since})", found.workloads);
+    let workloads = match found.workloads {
+        1 => "1 workload".to_owned(),
+        more => format!("{more} workloads"),
+    };
+    let _ = writeln!(text, " ({workloads}, since {since})");
     text.push_str(&wording.recordings(recorded));
     let title = "Plaintext that was let in, and that STRICT would cut:";
     text.push_str(&plaintext(title, &found.plaintext, false, wording));

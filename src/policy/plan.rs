@@ -65,11 +65,15 @@ fn describe(plan: &Plan<'_>, recorded: &[Recorded<'_>], wording: &Wording<'_>) -
         .opens
         .iter()
         .fold(0, |sum: u64, flip| sum.saturating_add(flip.count));
-    let opens = match plan.opens.len() {
+    let opens = match plan.opened_to() {
         0 => "opens to nobody who was denied".to_owned(),
+        1 => format!(
+            "opens to 1 caller that was denied ({} attempts)",
+            thousands(attempts)
+        ),
         more => format!(
-            "opens to {} that were denied ({} attempts)",
-            callers(more),
+            "opens to {} callers that were denied ({} attempts)",
+            thousands(more as u64),
             thousands(attempts)
         ),
     };
@@ -95,17 +99,11 @@ fn describe(plan: &Plan<'_>, recorded: &[Recorded<'_>], wording: &Wording<'_>) -
     text
 }
 
-fn callers(number: usize) -> String {
-    match number {
-        1 => "1 caller".to_owned(),
-        more => format!("{} callers", thousands(more as u64)),
-    }
-}
-
 fn as_json(plan: &Plan<'_>, recorded: &[Recorded<'_>], reviewed: &Reviewed) -> String {
     terminal::json(&json!({
         "live": plan.live,
         "closed": plan.closed(),
+        "opened_to": plan.opened_to(),
         "recordings": recordings_json(recorded),
         "closes": flips_json(&plan.closes),
         "opens": flips_json(&plan.opens),

@@ -76,7 +76,7 @@ fn describe(replay: &Replay<'_>, recorded: &[Recorded<'_>], wording: &Wording<'_
     }
     if replay.not_asked > 0 {
         text.push_str(&format!(
-            "{} had been refused before policy was asked, and are not judged\n",
+            "\n{} had been refused before policy was asked, and are not judged\n",
             connections(replay.not_asked)
         ));
     }

@@ -209,7 +209,11 @@ impl Wording<'_> {
     }
 
     pub(crate) fn caveats(&self, caveats: &[Caveat]) -> String {
-        let mut text = String::new();
+        let mut text = if caveats.is_empty() {
+            String::new()
+        } else {
+            "\n".to_owned()
+        };
         for caveat in caveats {
             let words = format!("not known: {}", harmless(&caveat.to_string()));
             let _ = writeln!(text, "{}", self.paint.odd(&words));

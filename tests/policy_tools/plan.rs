@@ -62,7 +62,7 @@ fn what_plan_foretells_is_cut_and_opened_and_nothing_else() {
     let new = mesh.edited("new", &after()).display().to_string();
     let (text, code) = mesh.said(&["policy", "plan", "--config-dir", &new]);
     assert_eq!(code, 1);
-    let headline = "this change closes 3 of 7 live connections, and opens to 1 caller that were \
+    let headline = "this change closes 3 of 7 live connections, and opens to 1 caller that was \
                     denied (2 attempts)";
     assert!(text.starts_with(headline), "{text}");
     assert!(

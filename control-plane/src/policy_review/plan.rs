@@ -41,6 +41,20 @@ impl Plan<'_> {
             .iter()
             .fold(0, |sum: u64, flip| sum.saturating_add(flip.open))
     }
+
+    /// Callers that would get in, each port of a workload by itself.
+    #[must_use]
+    pub fn opened_to(&self) -> usize {
+        let opens = self.opens.iter();
+        let callers: BTreeSet<_> = opens
+            .map(|flip| {
+                // of plaintext, its only name
+                let address = flip.sources.first().filter(|_| flip.caller.is_none());
+                (who(flip), address)
+            })
+            .collect();
+        callers.len()
+    }
 }
 
 /// Judges live connections by the documents, and callers without one by how they fared last.

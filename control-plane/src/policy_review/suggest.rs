@@ -16,7 +16,7 @@ use std::{
 use mesh_lite_proto::{
     authorization::{Caller, Facts},
     decision_record::Recording,
-    document::DocumentError,
+    document::{DocumentError, MAX_DOCUMENTS, MAX_FILE},
 };
 use spiffe::TrustDomain;
 
@@ -79,7 +79,8 @@ enum Scope {
 /// Writes a policy for every workload of which something was recorded.
 ///
 /// # Errors
-/// If what was written does not load, or lets somebody else through than it should: a bug.
+/// If it is too much for a file of documents; if what was written does not load, or lets somebody
+/// else through than it should: a bug.
 pub fn suggest(
     documents: &Documents,
     recorded: &[Recorded<'_>],
@@ -88,6 +89,12 @@ pub fn suggest(
 ) -> Result<Suggestion, Unsound> {
     let destinations = destinations(documents, recorded, &settings.mesh_namespace);
     let text = policy_text::written(&destinations, now);
+    if text.len() > MAX_FILE || destinations.len() > MAX_DOCUMENTS {
+        return Err(Unsound::TooLarge {
+            bytes: text.len(),
+            documents: destinations.len(),
+        });
+    }
     let files = BTreeMap::from([(FILE.to_owned(), text.clone().into_bytes())]);
     let written = Documents::of(&files, settings);
     if let Some(error) = written.errors().first() {
@@ -283,10 +290,15 @@ fn by_recording(recording: &Recording, trust_domain: &TrustDomain) -> Option<Rev
     })
 }
 
-/// What was written is not what was meant.
+/// What was written can't be shown.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Unsound {
+    #[error(
+        "the policy would have {bytes} bytes in {documents} documents, and a file of documents has \
+         at most {MAX_FILE} in {MAX_DOCUMENTS}: ask for fewer recordings at once, or write patterns"
+    )]
+    TooLarge { bytes: usize, documents: usize },
     #[error(
         "the policy that was written does not load, so it is not shown: {0}; this is a bug, \
          please report it with the recording"

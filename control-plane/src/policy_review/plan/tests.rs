@@ -52,6 +52,15 @@ fn callers_that_were_denied_and_would_be_allowed_are_opened_to() {
     planned(&[&allowing(&["web", "guest"])], &calls, |plan| {
         assert_eq!(plan.closed(), 0);
         assert_eq!((plan.opens.len(), plan.opens[0].count), (1, 14));
+        assert_eq!(plan.opened_to(), 1);
+    });
+    // denied by two policies, one after the other: still one caller
+    let other = Calls::of_guest()
+        .with("policy", "shop/old")
+        .with("policy_source", "p.yaml:1");
+    let calls = [Calls::of_guest(), other];
+    planned(&[&allowing(&["web", "guest"])], &calls, |plan| {
+        assert_eq!((plan.opens.len(), plan.opened_to()), (2, 1));
     });
 }
 

@@ -153,3 +153,15 @@ fn who_had_been_evicted_is_judged_by_policy_once_it_no_longer_is() {
     // every other refusal says nothing of policy
     assert_eq!(judged("", evicted().with("reason", "untrusted")), None);
 }
+
+#[test]
+fn an_address_that_two_workloads_claim_is_nobodys() {
+    let claimed = WORKLOADS.replace("[10.0.0.13]", "[10.0.0.13, 10.0.0.11]");
+    let documents = documents(&[&claimed]);
+    let at = |address: &str| {
+        let found = documents.workload_at(address.parse().unwrap());
+        found.map(|workload| workload.name.to_string())
+    };
+    assert_eq!(at("10.0.0.11"), None);
+    assert_eq!(at("::ffff:10.0.0.13").as_deref(), Some("shop/guest-1"));
+}

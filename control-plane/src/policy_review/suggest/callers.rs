@@ -120,8 +120,7 @@ impl<'a> Callers<'a> {
             }
         }
         ports.retain(|_, (seen, _)| seen.last.is_some());
-        let mut callers: BTreeMap<(&WorkloadId, BTreeSet<IpAddr>), (BTreeSet<u16>, Seen)> =
-            BTreeMap::new();
+        let mut callers = BTreeMap::<(_, BTreeSet<IpAddr>), (BTreeSet<u16>, Seen)>::new();
         for ((caller, port), (seen, except)) in ports {
             let (ports, sum) = callers.entry((caller, except)).or_default();
             ports.insert(port);

@@ -378,3 +378,22 @@ fn without_documents_the_recording_says_whose_it_is() {
     assert!(by(json!({})).unwrap_err().contains("nothing in it says"));
     assert!(by(json!({"identity": "spiffe://other.org/ns/shop/sa/api"})).is_err());
 }
+
+#[test]
+fn more_callers_than_a_file_of_documents_holds_are_refused_with_what_to_do() {
+    let calls: Vec<_> = (0..12_000)
+        .map(|number| {
+            let id = format!("spiffe://cluster.local/ns/shop/sa/caller-of-some-length-{number}");
+            Calls::of(Some(&id), "10.0.9.9:1", "allow")
+        })
+        .collect();
+    let documents = documents(&[WORKLOADS]);
+    let recordings = [page("shop/api-1", &calls)];
+    let recorded = recorded(&documents, &recordings).unwrap();
+    let settings = settings(ShippedDefaults::STRICT);
+    let error = suggest(&documents, &recorded, &settings, noon()).unwrap_err();
+    assert!(
+        error.to_string().contains("ask for fewer recordings"),
+        "{error}"
+    );
+}
