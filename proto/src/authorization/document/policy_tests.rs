@@ -79,7 +79,7 @@ impl TestOutcome {
     }
 }
 
-/// The outcome of each test that can be read.
+/// The outcome of each test; none if one of them can't be read.
 pub(super) fn outcomes(
     spec: &Node,
     policy: &AuthorizationPolicy,
@@ -106,7 +106,11 @@ pub(super) fn outcomes(
             });
         }
     }
-    outcomes
+    if fields.is_clean() {
+        outcomes
+    } else {
+        Vec::new()
+    }
 }
 
 fn alone(policy: &AuthorizationPolicy, own_trust_domain: &TrustDomain) -> PolicySnapshot {
