@@ -203,7 +203,7 @@ impl Args {
     }
 
     fn of_connection(&self, id: ConnectionId) -> anyhow::Result<ExitCode> {
-        let recordings = self.recordings.read()?;
+        let recordings = self.recordings.read_for(Some(id))?;
         let documents = match self.config_dir {
             Some(_) => Some(self.documents()?),
             None => None,

@@ -8,7 +8,7 @@ use std::{
 };
 
 use mesh_lite_proto::{
-    decision_record::{InvalidRecording, Recording},
+    decision_record::{ConnectionId, InvalidRecording, Recording},
     sidecar::ADMIN_PORT,
 };
 
@@ -59,12 +59,23 @@ impl RecordingArgs {
     /// # Errors
     /// If one of them can't be had whole: what a tool says of the others would be believed of all.
     pub(crate) fn read(&self) -> Result<Vec<NamedRecording>, NoRecording> {
+        self.read_for(None)
+    }
+
+    /// The same; a connection that an access log tells of has a record of its own.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub(crate) fn read_for(
+        &self,
+        connection: Option<ConnectionId>,
+    ) -> Result<Vec<NamedRecording>, NoRecording> {
         if self.records.iter().filter(|path| is_stdin(path)).count() > 1 {
             return Err(NoRecording::StdinTwice);
         }
         let running = self.sidecars().into_iter().map(of_sidecar);
         running
-            .chain(self.records.iter().map(|path| of_file(path)))
+            .chain(self.records.iter().map(|path| of_file(connection, path)))
             .collect()
     }
 }
@@ -81,7 +92,7 @@ pub(crate) fn of_sidecar(admin: SocketAddr) -> Result<NamedRecording, NoRecordin
     })
 }
 
-fn of_file(path: &Path) -> Result<NamedRecording, NoRecording> {
+fn of_file(connection: Option<ConnectionId>, path: &Path) -> Result<NamedRecording, NoRecording> {
     let (name, input): (_, Box<dyn BufRead>) = if is_stdin(path) {
         ("standard input".to_owned(), Box::new(io::stdin().lock()))
     } else {
@@ -92,7 +103,7 @@ fn of_file(path: &Path) -> Result<NamedRecording, NoRecording> {
         (path.display().to_string(), Box::new(BufReader::new(file)))
     };
     Ok(NamedRecording {
-        recording: Recording::read(&name, input)?,
+        recording: Recording::read_for(connection, &name, input)?,
         name,
         admin: None,
     })

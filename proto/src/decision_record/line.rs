@@ -137,6 +137,11 @@ impl Line {
     pub(super) fn write(&self, out: &mut String) {
         // nothing in a line can fail to be JSON: no maps, no numbers but whole ones
         let plain = serde_json::to_string(self).unwrap_or_default();
+        if plain.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+            out.push_str(&plain);
+            out.push('\n');
+            return;
+        }
         for c in plain.chars() {
             if steers_a_terminal(c) {
                 // all of them lie below U+10000: one unit of UTF-16

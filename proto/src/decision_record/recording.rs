@@ -51,7 +51,23 @@ impl Recording {
     /// Names file and line of the first line that is not one a sidecar writes: nothing is passed
     /// over, as a tool would then vouch for what it has not read.
     pub fn read(name: &str, input: impl BufRead) -> Result<Self, InvalidRecording> {
-        let mut reading = Reading::default();
+        Self::read_for(None, name, input)
+    }
+
+    /// The same. A line of a log that tells of `connection` becomes a record of its own: those
+    /// like it, of which a record names but the latest, may have other words.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn read_for(
+        connection: Option<ConnectionId>,
+        name: &str,
+        input: impl BufRead,
+    ) -> Result<Self, InvalidRecording> {
+        let mut reading = Reading {
+            asked_for: connection,
+            ..Reading::default()
+        };
         let mut input = input.take(MAX_RECORDING + 1);
         let mut bytes = Vec::new();
         let mut number = 0_u64;
@@ -145,6 +161,8 @@ fn wrong(words: &str) -> Unreadable {
 /// A recording in the making.
 #[derive(Default)]
 struct Reading {
+    /// The connection whose line is kept as it is.
+    asked_for: Option<ConnectionId>,
     /// Of a saved page, whose first line it is.
     header: Option<Header>,
     /// Lines of a page after its header.
@@ -204,7 +222,11 @@ impl Reading {
         self.is_of(own_identity(&record))?;
         self.run_of(id);
         let is_open = record.is_let_through();
-        let place = self.add(record)?;
+        let place = if self.asked_for == Some(id) {
+            self.push(record)?
+        } else {
+            self.add(record)?
+        };
         if is_open {
             self.open.insert(id, place);
         }
@@ -272,12 +294,17 @@ impl Reading {
             }
         }
         let place = self.records.len();
+        places.push(place);
+        self.push(record)
+    }
+
+    fn push(&mut self, record: DecisionRecord) -> Result<usize, Wrong> {
+        let place = self.records.len();
         if place >= MAX_RECORDS {
             return Err(format!(
                 "a recording has at most {MAX_RECORDS} different records: split it by time"
             ));
         }
-        places.push(place);
         self.records.push(record);
         Ok(place)
     }

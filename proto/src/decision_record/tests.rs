@@ -193,6 +193,28 @@ fn lines_alike_become_one_record_which_counts_them_and_names_the_latest() {
 }
 
 #[test]
+fn the_line_of_a_connection_that_is_asked_for_is_a_record_of_its_own() {
+    let asked = OPEN
+        .replace(":40001", ":40000")
+        .replace("allowed by", "once allowed by");
+    let later: Vec<_> = (2..40)
+        .map(|n| OPEN.replace("d0000001", &format!("d00000{n:02}")))
+        .collect();
+    let mut lines = vec![asked.as_str(), CLOSE];
+    lines.extend(later.iter().map(String::as_str));
+    let text = log(&lines);
+    let id = "06920f12d0000001".parse().unwrap();
+    assert_eq!(read(&text).unwrap().of_connection(id), None);
+    let read = Recording::read_for(Some(id), "api.log", text.as_bytes()).unwrap();
+    let record = read.of_connection(id).unwrap();
+    assert_eq!((record.count, record.open), (1, 0));
+    assert_eq!(record.source.address.port(), 40000);
+    assert!(record.reason.as_deref().unwrap().starts_with("once"));
+    let counts: Vec<_> = read.records.iter().map(|it| (it.count, it.open)).collect();
+    assert_eq!(counts, [(1, 0), (38, 38)]);
+}
+
+#[test]
 fn whatever_decides_or_names_somebody_keeps_records_apart() {
     for (from, to) in [
         ("inbound", "outbound"),
