@@ -36,7 +36,7 @@ mod recorded;
 mod wording;
 
 const EXAMPLES: &str = "\
-A connection that was made, by conn_id of the access log of either end:
+Examples of a connection that was made, by conn_id of the access log of either end:
   mesh-lite explain 0692060890000003                     asks the sidecar of this pod or machine
   mesh-lite explain 0692060890000003 --admin 127.0.0.1:15100
   mesh-lite explain 0692060890000003 --records access.log
@@ -46,7 +46,7 @@ A connection that was made, by conn_id of the access log of either end:
   In Kubernetes, from outside:
     kubectl -n shop port-forward pod/api-0 15000 & mesh-lite explain 0692060890000003
 
-A call that nobody has made yet:
+Examples of a call that nobody has made yet:
   mesh-lite explain --from shop/web --to shop/api --port 8080 --config-dir documents
   mesh-lite explain --from cluster.local/ns/shop/sa/guest --to shop/api --port 8080 --admin 127.0.0.1:15000
   mesh-lite explain --from plaintext --from-address 10.0.0.7 --to shop/api --port 8080 --config-dir documents

@@ -41,6 +41,8 @@ Examples:
   mesh-lite token create shop/web --data-dir state
   mesh-lite proxy --help                      the sidecar
   mesh-lite identity                          what certificate it has, and how its renewal stands
+  mesh-lite policy lint documents             what is wrong or odd with documents
+  mesh-lite explain --help                    why a connection was allowed or denied, or would be
 
 Each subcommand's --help has examples of its own.";
 

@@ -36,17 +36,20 @@ fn wrong_usage_is_said_in_words_and_exits_with_2() {
 #[test]
 fn every_role_has_help_with_examples() {
     for role in [
-        "demo",
-        "control-plane",
-        "proxy",
-        "redirect",
-        "root",
-        "token",
-        "identity",
+        &["demo"][..],
+        &["control-plane"],
+        &["proxy"],
+        &["redirect"],
+        &["root"],
+        &["token"],
+        &["identity"],
+        &["explain"],
+        &["policy", "lint"],
+        &["policy", "test"],
     ] {
-        let help = String::from_utf8(mesh_lite(&[role, "--help"]).stdout).unwrap();
-        assert!(help.contains("Usage:"), "{role}");
-        assert!(help.contains("Example"), "{role} has no example:\n{help}");
+        let help = String::from_utf8(mesh_lite(&[role, &["--help"]].concat()).stdout).unwrap();
+        assert!(help.contains("Usage:"), "{role:?}");
+        assert!(help.contains("Example"), "{role:?} has no example:\n{help}");
     }
 }
 

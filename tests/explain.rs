@@ -496,6 +496,108 @@ fn a_document_that_can_t_be_loaded_denies_in_the_answer_too() {
     assert_eq!(said.code, Some(1));
 }
 
+/// An access log of api with one open line; `more` is what was decided.
+fn log(directory: &Path, more: &str) -> String {
+    let line = format!(
+        "{{\"time\":\"2026-11-21T13:00:00.000Z\",\"event\":\"open\",\"conn_id\":\"0123456789abcdef\",\
+         \"src.addr\":\"10.0.0.3:4000\",\"dst.addr\":\"10.0.0.2:80\",{more}}}\n"
+    );
+    let log = directory.join("access.log");
+    fs::write(&log, line).unwrap();
+    log.display().to_string()
+}
+
+#[test]
+fn what_no_policy_decided_is_told_as_what_it_was() {
+    let directory = directory("policy.yaml", WEB_ONLY);
+    let documents = directory.path().display().to_string();
+    let ask = |more: &str| {
+        let log = log(directory.path(), more);
+        explain(&[
+            "0123456789abcdef",
+            "--records",
+            &log,
+            "--config-dir",
+            &documents,
+        ])
+    };
+    let refused = |reason: &str, error: &str| {
+        format!(
+            "\"direction\":\"inbound\",\"decision\":\"refuse\",\"reason\":\"{reason}\",\"error\":\"{error}\""
+        )
+    };
+    let said = ask(&refused(
+        "plaintext_to_strict",
+        "plaintext to port 80, which takes mutual TLS only",
+    ));
+    said.has(&[
+        "DENIED  plaintext from 10.0.0.3",
+        "plaintext_to_strict",
+        "takes mutual TLS only",
+        "now         the same, by",
+    ]);
+    assert_eq!(said.code, Some(1));
+    // policy was never asked: what it would say is nobody's business here
+    let said = ask(&refused("bad_header", "no such version"));
+    said.has(&["DENIED", "bad_header", "no such version"]);
+    assert!(!said.out.contains("considered"), "{}", said.out);
+    let outbound = |more: &str| format!("\"direction\":\"outbound\",{more}");
+    let said = ask(&outbound("\"decision\":\"unanswered\",\"error\":\"reset\""));
+    said.has(&["DENIED", "the other side's sidecar never answered", "reset"]);
+    assert_eq!(said.code, Some(1));
+    let said = ask(&outbound("\"decision\":\"pass\",\"plaintext\":\"outside\""));
+    said.has(&[
+        "ALLOWED",
+        "went out in plaintext, where nobody decides: outside",
+    ]);
+    assert_eq!(said.code, Some(0));
+    // now it would come to policy, which does not know it either
+    let permissive = "apiVersion: mesh-lite.io/v1\nkind: PeerAuthentication\nmetadata: {name: p, namespace: shop}\nspec: {mtls: {mode: PERMISSIVE}}\n";
+    fs::write(directory.path().join("peers.yaml"), permissive).unwrap();
+    let said = ask(&refused("plaintext_to_strict", "plaintext to port 80"));
+    said.has(&[
+        "policy has changed since: now it would be DENIED",
+        "no ALLOW rule matches",
+        "was        no identity (plaintext)",
+    ]);
+}
+
+#[test]
+fn an_evicted_caller_is_told_so_as_long_as_it_is_evicted() {
+    let directory = directory("policy.yaml", WEB_ONLY);
+    let documents = directory.path().display().to_string();
+    let log = log(
+        directory.path(),
+        "\"direction\":\"inbound\",\"src.identity\":\"spiffe://cluster.local/ns/shop/sa/web\",\
+         \"decision\":\"refuse\",\"reason\":\"evicted\",\"error\":\"the peer is evicted by m/out (e.yaml:1)\"",
+    );
+    let ask = || {
+        explain(&[
+            "0123456789abcdef",
+            "--records",
+            &log,
+            "--config-dir",
+            &documents,
+        ])
+    };
+    ask().has(&[
+        "DENIED",
+        "evicted by m/out",
+        "policy has changed since: now it would be ALLOWED",
+    ]);
+    let eviction = "apiVersion: mesh-lite.io/v1\nkind: Eviction\nmetadata: {name: out, namespace: mesh-lite-system}\n\
+                    spec: {spiffeId: spiffe://cluster.local/ns/shop/sa/web}\n";
+    fs::write(directory.path().join("e.yaml"), eviction).unwrap();
+    ask().has(&["DENIED", "now         the same, by"]);
+}
+
+#[test]
+fn a_record_that_is_not_one_is_named_with_its_line() {
+    let directory = directory("policy.yaml", WEB_ONLY);
+    let log = log(directory.path(), "\"direction\":\"sideways\"");
+    explain(&["0123456789abcdef", "--records", &log]).refuses(&["access.log:1"]);
+}
+
 #[test]
 fn no_file_name_and_no_record_steers_the_terminal() {
     let hostile = directory("p\u{1b}[2J\u{202e}.yaml", WEB_ONLY);
