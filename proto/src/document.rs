@@ -148,6 +148,16 @@ enum Spec {
     Unreadable(DocumentErrors),
 }
 
+impl Spec {
+    fn errors(&self, file: &Arc<str>, at: Position) -> DocumentErrors {
+        match self {
+            Self::BesideErrors(_, errors) | Self::Unreadable(errors) => errors.clone(),
+            // its header was read, or an error said why not
+            Self::Readable(_) => fields::Fields::new(file).into_errors(at),
+        }
+    }
+}
+
 impl RawDocument {
     /// The `spec`, as a tree.
     ///
@@ -185,6 +195,32 @@ pub struct UnreadableDocument {
     /// something else.
     pub may_be_policy: bool,
     pub errors: DocumentErrors,
+    /// What it would be under another name.
+    nameless: Option<Box<RawDocument>>,
+}
+
+impl UnreadableDocument {
+    /// A file that can't be read at all. `may_be_policy` holds of it: nobody knows what is in it.
+    #[must_use]
+    pub fn of_file(file: &Arc<str>, line: u32, errors: DocumentErrors) -> Self {
+        Self {
+            file: Arc::clone(file),
+            line,
+            namespace: None,
+            name: None,
+            for_whole_mesh: false,
+            may_be_policy: true,
+            errors,
+            nameless: None,
+        }
+    }
+
+    /// The document, if all that can't be read of its header is its name or namespace: so that what
+    /// is wrong with its spec can be said as well. It never holds.
+    #[must_use]
+    pub fn nameless(&self) -> Option<&RawDocument> {
+        self.nameless.as_deref()
+    }
 }
 
 /// The documents of one file.
@@ -233,15 +269,12 @@ fn split_as(file: &str, bytes: &[u8], dialect: &Dialect) -> Documents {
 impl UnreadableDocument {
     fn whole_file(file: &Arc<str>, line: u32, class: RefusalClass, problem: String) -> Self {
         let place = Place::new(file, Position { line, column: 1 });
-        Self {
-            file: Arc::clone(file),
+        let remedy = "split it into several files";
+        Self::of_file(
+            file,
             line,
-            namespace: None,
-            name: None,
-            for_whole_mesh: false,
-            may_be_policy: true,
-            errors: DocumentError::new(class, place, problem, "split it into several files").into(),
-        }
+            DocumentError::new(class, place, problem, remedy).into(),
+        )
     }
 }
 

@@ -17,7 +17,7 @@
     reason = "a test fails by panicking"
 )]
 
-use std::{collections::BTreeMap, fs, net::IpAddr, path::Path, time::SystemTime};
+use std::{collections::BTreeMap, fs, net::IpAddr, path::Path, process::Command, time::SystemTime};
 
 use mesh_lite_control_plane::policy_index::{PolicyIndex, Selected, ShippedDefaults};
 use mesh_lite_proto::{
@@ -220,6 +220,37 @@ fn without_being_asked_for_they_are_refused_with_both_ways_out_and_deny() {
             let snapshot = index.snapshot_for(workload, SystemTime::UNIX_EPOCH);
             assert!(!snapshot.broken.is_empty(), "{} does not deny", case.name);
         }
+    }
+}
+
+#[test]
+fn the_program_takes_them_by_its_setting() {
+    let lint = |case: &Case, settings: &[&str]| {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/istio")
+            .join(format!("{}.yaml", case.name));
+        let output = Command::new(env!("CARGO_BIN_EXE_mesh-lite"))
+            .args(["policy", "lint", file.to_str().unwrap()])
+            .args(settings)
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    for case in all() {
+        let printed = lint(&case, &["--istio-root-namespace", ROOT_NAMESPACE]);
+        match case.note("refused") {
+            None => assert!(!printed.contains("error["), "{}: {printed}", case.name),
+            Some(class) => {
+                let error = format!("error[{class}]");
+                assert!(printed.contains(&error), "{}: {printed}", case.name);
+            }
+        }
+        let printed = lint(&case, &[]);
+        assert!(
+            printed.contains("error[istio-api-version]"),
+            "{}: {printed}",
+            case.name
+        );
     }
 }
 

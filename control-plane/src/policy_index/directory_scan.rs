@@ -8,7 +8,7 @@ use std::{
 use mesh_lite_proto::{
     authorization::{
         SourceRef,
-        document::{Selector, Unloadable},
+        document::{Selector, Unloadable, load},
     },
     document::{
         DocumentError, DocumentErrors, DocumentKey, Documents, Place, RawDocument, RefusalClass,
@@ -97,12 +97,22 @@ impl PolicyIndex {
             };
             Nameless {
                 source: source_of_unreadable(document),
-                errors: document.errors.clone(),
+                errors: self.everything_wrong_with(document),
                 denies: (effect == Effect::Denies).then_some(scope),
                 effect,
             }
         });
         unreadable.collect()
+    }
+}
+
+impl PolicyIndex {
+    /// Of a document without a name, what is wrong with its spec as well.
+    fn everything_wrong_with(&self, document: &UnreadableDocument) -> DocumentErrors {
+        let nameless = document.nameless().filter(|raw| raw.key.kind.is_policy());
+        nameless
+            .and_then(|raw| load(raw, &self.trust_domain).err())
+            .map_or_else(|| document.errors.clone(), |unloadable| unloadable.errors)
     }
 }
 

@@ -176,15 +176,7 @@ pub(crate) fn documents_of(
             let remedy = "let the control plane read it, or remove it";
             let class = RefusalClass::UnreadableFile;
             let errors = DocumentError::new(class, place, reason.clone(), remedy).into();
-            let unreadable = UnreadableDocument {
-                file,
-                line: 1,
-                namespace: None,
-                name: None,
-                for_whole_mesh: false,
-                may_be_policy: true,
-                errors,
-            };
+            let unreadable = UnreadableDocument::of_file(&file, 1, errors);
             Documents {
                 readable: Vec::new(),
                 unreadable: vec![unreadable],

@@ -77,15 +77,32 @@ pub(super) fn read(
             line,
             spec: spec(whole, errors),
         }),
-        Err(part) => Err(Box::new(UnreadableDocument {
-            file: Arc::clone(file),
-            line,
-            namespace: part.namespace,
-            name: part.name,
-            for_whole_mesh: part.for_whole_mesh,
-            may_be_policy: part.may_be_policy,
-            errors: errors.into_errors(whole.at),
-        })),
+        Err(part) => {
+            let at = whole.at;
+            let spec = spec(whole, errors);
+            let errors = spec.errors(file, at);
+            let nameless = part.key.map(|key| RawDocument {
+                key,
+                labels: BTreeMap::new(),
+                annotations: BTreeMap::new(),
+                dry_run: None,
+                for_whole_mesh: part.for_whole_mesh,
+                file: Arc::clone(file),
+                line,
+                name_at: at,
+                spec,
+            });
+            Err(Box::new(UnreadableDocument {
+                file: Arc::clone(file),
+                line,
+                namespace: part.namespace,
+                name: part.name,
+                for_whole_mesh: part.for_whole_mesh,
+                may_be_policy: part.may_be_policy,
+                errors,
+                nameless: nameless.map(Box::new),
+            }))
+        }
     }
 }
 
@@ -112,6 +129,13 @@ fn not_utf8(file: &Arc<str>, chunk: &Chunk<'_>, valid: usize) -> DocumentError {
 /// The `spec`, and whether something is wrong beside it.
 fn spec(document: Node, mut errors: Fields<'_>) -> Spec {
     let at = document.at;
+    // somebody else's: its apiVersion was refused, and what else it has is its own matter
+    let foreign = document
+        .text("apiVersion")
+        .is_some_and(|version| ApiGroup::of(version) == ApiGroup::Other);
+    if foreign {
+        return Spec::Unreadable(errors.into_errors(at));
+    }
     let Value::Map(entries) = document.value else {
         return Spec::Unreadable(errors.into_errors(at));
     };
@@ -204,6 +228,8 @@ struct Header {
 struct PartOfHeader {
     namespace: Option<Arc<str>>,
     name: Option<Arc<str>>,
+    /// As if it had a name, if it has a kind.
+    key: Option<DocumentKey>,
     for_whole_mesh: bool,
     may_be_policy: bool,
 }
@@ -235,6 +261,11 @@ fn read_header(
             for_whole_mesh,
         }),
         (kind, namespace, name) => Err(PartOfHeader {
+            key: kind.and_then(Result::ok).map(|kind| DocumentKey {
+                kind,
+                namespace: namespace.clone().unwrap_or_else(|| "?".into()),
+                name: name.clone().unwrap_or_else(|| "?".into()),
+            }),
             namespace,
             name,
             for_whole_mesh,

@@ -204,6 +204,21 @@ fn a_document_of_somebody_else_is_no_policy() {
 }
 
 #[test]
+fn of_a_document_of_somebody_else_only_its_version_is_refused() {
+    for text in [
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {a: b}\n",
+        "apiVersion: v1\nkind: Secret\nmetadata: {name: a}\n",
+    ] {
+        let errors = only_unreadable(text).errors;
+        assert_eq!(errors.count(), 1, "{errors}");
+    }
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {type: ClusterIP}\n";
+    let document = only(service);
+    assert_eq!(document.spec_node().unwrap_err().count(), 1);
+    assert_eq!(document.spec_beside_errors(), None);
+}
+
+#[test]
 fn istios_api_version_is_refused_but_the_document_is_known() {
     let document = only(&GOOD.replace("mesh-lite.io/v1", "security.istio.io/v1"));
     let errors = document.spec_node().unwrap_err().to_string();

@@ -161,6 +161,23 @@ fn a_place_behind_the_end_has_no_line_to_show() {
     assert_eq!(without_text, rendered);
 }
 
+proptest::proptest! {
+    #[test]
+    fn whatever_a_document_holds_is_shown_as_lines_of_visible_characters(
+        text in "(?s).{0,300}",
+        line in 1..8_u32,
+        column in 1..200_u32,
+        problem in "(?s).{0,300}",
+    ) {
+        let rendered = plain(&error(line, column, &problem, &problem), &text);
+        for shown in rendered.lines() {
+            proptest::prop_assert!(!shown.chars().any(char::is_control), "{shown:?}");
+            proptest::prop_assert!(shown.chars().count() <= 2 * MAX_COLUMNS, "{shown}");
+        }
+        proptest::prop_assert!(rendered.ends_with('\n'));
+    }
+}
+
 #[test]
 fn colours_are_all_that_differs() {
     let error = error(1, 4, "unknown field", "look");
