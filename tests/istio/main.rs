@@ -26,6 +26,8 @@ use mesh_lite_proto::{
     identity::WorkloadId,
 };
 
+mod real_mesh;
+
 const ROOT_NAMESPACE: &str = "istio-system";
 
 struct Case {
