@@ -1,7 +1,12 @@
 use super::{
-    super::made_up::{PERMISSIVE, WORKLOADS, documents, noon},
+    super::{
+        ReviewSettings,
+        made_up::{PERMISSIVE, WORKLOADS, documents, noon, settings},
+    },
     *,
 };
+use crate::policy_index::ShippedDefaults;
+use mesh_lite_proto::document::Dialect;
 
 mod generated;
 mod ports_and_plaintext;
@@ -134,6 +139,39 @@ fn a_rule_is_not_shadowed_by_one_of_another_scope_or_that_is_not_enforced() {
         "  - from:\n    - source: {namespaces: [shop]}",
     );
     none(&[WORKLOADS, &all, &one], Oddity::ShadowedRule);
+}
+
+#[test]
+fn a_document_of_istio_s_root_namespace_is_not_shadowed_by_one_that_is_for_that_namespace_only() {
+    let in_root = |text: &str| text.replace("namespace: shop", "namespace: istio-system");
+    let narrow = in_root(&policy(
+        "narrow",
+        &format!("  rules:\n{}", principals("web")),
+    ));
+    let wide = in_root(&policy(
+        "wide",
+        "  rules:\n  - from:\n    - source: {namespaces: [shop]}",
+    ));
+    let shadowed = |narrow: &str, wide: &str| {
+        let settings = ReviewSettings {
+            dialect: Dialect::with_istio("istio-system"),
+            ..settings(ShippedDefaults::STRICT)
+        };
+        let files = [("p.yaml".to_owned(), [narrow, wide].concat().into_bytes())];
+        let documents = Documents::of(&files.into(), &settings);
+        assert_eq!(documents.errors(), []);
+        let findings = documents.findings(noon());
+        findings
+            .iter()
+            .any(|finding| finding.oddity == Oddity::ShadowedRule)
+    };
+    let istios = |text: &str| text.replace("mesh-lite.io/v1", "security.istio.io/v1");
+    assert!(
+        !shadowed(&istios(&narrow), &wide),
+        "it is for all namespaces"
+    );
+    assert!(shadowed(&narrow, &istios(&wide)));
+    assert!(shadowed(&narrow, &wide));
 }
 
 #[test]
