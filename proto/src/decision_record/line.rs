@@ -155,7 +155,7 @@ impl Line {
 }
 
 /// Control characters, line ends and directions of Unicode: JSON escapes only the first 32.
-fn steers_a_terminal(c: char) -> bool {
+pub(super) fn steers_a_terminal(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

@@ -397,13 +397,13 @@ pub struct InvalidRecording {
 }
 
 impl InvalidRecording {
-    fn new(name: &str, line: u64, reason: Wrong) -> Self {
+    fn new(name: &str, number: u64, reason: Wrong) -> Self {
         Self {
             name: name.into(),
-            line,
+            line: number,
             reason: reason
                 .chars()
-                .map(|c| if c.is_control() { ' ' } else { c })
+                .map(|c| if line::steers_a_terminal(c) { ' ' } else { c })
                 .collect(),
         }
     }

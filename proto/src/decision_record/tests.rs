@@ -438,6 +438,10 @@ fn a_file_that_is_not_text_is_refused_and_its_name_can_not_steer_a_terminal() {
         .unwrap_err()
         .to_string();
     assert_eq!(message, "a\\u{1b}[2Jb:1: it is not UTF-8");
+    let field = OPEN.replace("\"rule\"", "\"\u{202e}\u{85}rule\"");
+    let message = refusal(&log(&[&field]));
+    let steers = |c: char| c.is_control() || c == '\u{202e}';
+    assert!(!message.chars().any(steers), "{message:?}");
 }
 
 #[test]
@@ -501,6 +505,8 @@ fn every_step_is_known_by_its_name() {
     }
     assert_eq!(step_named("Allow-Rule"), None);
 }
+
+mod hostile;
 
 mod times {
     use super::*;
