@@ -131,6 +131,10 @@ impl Suggestion {
         written: &Documents,
         now: SystemTime,
     ) -> Result<(), Unsound> {
+        let recorded = destination.recorded.iter();
+        let snapshots: Vec<_> = recorded
+            .map(|one| (one, written.snapshot_for(one.workload, now)))
+            .collect();
         for (asked, fared) in destination.callers.all() {
             let through = fared.was_let_through();
             if matches!(destination.scope, Scope::None { .. }) {
@@ -146,9 +150,8 @@ impl Suggestion {
                 port: asked.port,
             };
             let wanted = through && asked.caller.is_some();
-            for one in &destination.recorded {
-                let snapshot = written.snapshot_for(one.workload, now);
-                let judgement = judge(&snapshot, &facts, now);
+            for (one, snapshot) in &snapshots {
+                let judgement = judge(snapshot, &facts, now);
                 match (wanted, judgement.allowed) {
                     (true, false) => return Err(Unsound::Denies(judgement.reason)),
                     (false, true) => {
