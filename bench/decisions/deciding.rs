@@ -66,7 +66,7 @@ fn named(number: u32) -> String {
 }
 
 pub(crate) fn measure() -> Outcome<()> {
-    // first, while no memory of others is there to be used again
+    // first, while no memory of other cases is there to be taken again
     index()?;
     println!("decide, µs (and as a multiple of what it takes with the fewest policies)");
     for case in &CASES {
