@@ -63,15 +63,11 @@ pub fn plan<'a>(documents: &Documents, recorded: &[Recorded<'a>], now: SystemTim
     let latest = Latest::of(recorded);
     let is_live = |record: &DecisionRecord| record.is_let_through() && record.open > 0;
     let live = judge_again(documents, recorded, now, |_, record| is_live(record));
-    let rest = judge_again(documents, recorded, now, |one, record| {
+    let mut rest = judge_again(documents, recorded, now, |one, record| {
         !is_live(record) && latest.is(one, record)
     });
-    let mut caveats = caveats(recorded, &rest);
-    for caveat in self::caveats(recorded, &live) {
-        if !caveats.contains(&caveat) {
-            caveats.push(caveat);
-        }
-    }
+    rest.leaves_out_too(&live);
+    let caveats = caveats(recorded, &rest);
     let cut: BTreeSet<_> = live.flips.iter().map(who).collect();
     let (opens, later): (Vec<_>, Vec<_>) = rest.flips.into_iter().partition(|flip| !flip.closes());
     Plan {

@@ -156,8 +156,8 @@ impl fmt::Display for Gap<'_> {
                 records,
             } => write!(
                 f,
-                "{}: {} has lost {records} records of what was let through; ask for the time since \
-                 by --since, once the sidecar was started again, or give its access log",
+                "{}: {} has lost {records} records of what was let through; start the sidecar again \
+                 and record anew, or give its access log",
                 workload.name,
                 recording.escape_debug()
             ),

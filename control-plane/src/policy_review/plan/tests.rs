@@ -132,3 +132,24 @@ fn what_is_not_known_is_told_once() {
         assert_eq!(plan.caveats.len(), 1, "{:?}", plan.caveats);
     });
 }
+
+#[test]
+fn what_is_judged_elsewhere_is_told_in_one_number() {
+    let out = || {
+        Calls::of_web()
+            .with("direction", "outbound")
+            .with("decided_by", "peer")
+    };
+    let calls = [
+        out().open(2),
+        out().with("src.addr", "10.0.0.20:1").count(5),
+    ];
+    planned_of(&[], &[page("shop/web-1", &calls)], |plan| {
+        let told: Vec<_> = plan.caveats.iter().map(ToString::to_string).collect();
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(
+            told[0].starts_with("7 recorded connections went out to shop/api-1"),
+            "{told:?}"
+        );
+    });
+}
