@@ -144,6 +144,9 @@ fn who_was_denied_the_last_time_is_not_let_in_for_what_was_before() {
             .text
             .contains("before that let through: 5 connections")
     );
+    // of two in the same moment nobody knows which was the last: denied
+    let calls = [of_guest("allow").last(5), Calls::of_guest().last(5)];
+    assert_eq!(suggested(&calls).superseded, 1);
     // the other way round it is
     let calls = [Calls::of_guest().last(50), of_guest("allow").last(5)];
     let suggestion = suggested(&calls);
