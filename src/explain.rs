@@ -157,7 +157,7 @@ impl Args {
         self.print(
             || wording::describe(&explanation, Paint::for_stdout()),
             || json::explanation(&explanation),
-        );
+        )?;
         Ok(exit_code(explanation.judged.is_allowed()))
     }
 
@@ -228,14 +228,18 @@ impl Args {
         };
         self.print(text, || {
             Value::Array(found.iter().map(json::recorded).collect())
-        });
+        })?;
         Ok(exit_code(found.iter().all(RecordedCall::is_let_through)))
     }
 
-    fn print(&self, text: impl FnOnce() -> String, json: impl FnOnce() -> Value) {
+    fn print(
+        &self,
+        text: impl FnOnce() -> String,
+        json: impl FnOnce() -> Value,
+    ) -> anyhow::Result<()> {
         match self.output {
-            Output::Text => print!("{}", text()),
-            Output::Json => println!("{}", terminal::json(&json())),
+            Output::Text => terminal::print(&text()),
+            Output::Json => terminal::print_line(&terminal::json(&json())),
         }
     }
 }

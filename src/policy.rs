@@ -45,6 +45,6 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Tool::Plan(args) => plan::run(args),
         Tool::Replay(args) => replay::run(args),
         Tool::Suggest(args) => suggest::run(args),
-        Tool::Schema => Ok(schema::run()),
+        Tool::Schema => schema::run(),
     }
 }

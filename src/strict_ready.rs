@@ -58,7 +58,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
                 if let Some(fields) = value.as_object_mut() {
                     fields.insert("document_errors".to_owned(), errors_json(documents));
                 }
-                println!("{}", terminal::json(&value));
+                terminal::print_line(&terminal::json(&value))?;
             }
             Output::Text => {
                 let paint = Paint::for_stdout();
@@ -67,7 +67,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
                     now,
                     paint,
                 };
-                print!("{}", describe(&found, &recorded, &wording));
+                terminal::print(&describe(&found, &recorded, &wording))?;
             }
         }
         Ok(ExitCode::from(u8::from(!found.is_ready())))

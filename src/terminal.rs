@@ -1,8 +1,9 @@
 //! What people see on a terminal: colours where there is one, and never anything but text.
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 
-use mesh_lite_proto::document::snippet::Colours;
+use anyhow::Context;
+use mesh_lite_proto::document::snippet::{Colours, is_hidden};
 
 /// Colours on a terminal, none for programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,12 +50,39 @@ impl Paint {
     }
 }
 
+/// Writes an answer to standard output. A reader who has gone away, as `head` does, has seen what
+/// it wanted: nothing is said of it, and the exit code is the answer's.
+///
+/// # Errors
+/// If it can't be written for another reason, as on a full disk: then nobody has the answer.
+pub(crate) fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("the answer can't be written to standard output")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// As [`print`], with an end of line.
+///
+/// # Errors
+/// As [`print`].
+pub(crate) fn print_line(text: &str) -> anyhow::Result<()> {
+    print(&format!("{text}\n"))
+}
+
 /// Text of documents, peers and logs as one line that steers no terminal.
 pub(crate) fn harmless(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
         if steers(c) {
-            shown.extend(c.escape_debug());
+            // of some of them `escape_debug` thinks that they can be seen
+            match c.escape_debug() {
+                shows if shows.len() > 1 => shown.extend(shows),
+                _ => shown.extend(c.escape_unicode()),
+            }
         } else {
             shown.push(c);
         }
@@ -62,11 +90,9 @@ pub(crate) fn harmless(text: &str) -> String {
     shown
 }
 
-/// What a terminal obeys instead of showing: control characters, line ends and directions of
-/// Unicode.
+/// What a terminal obeys instead of showing, and what it shows as nothing at all.
 fn steers(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    c.is_control() || is_hidden(c)
 }
 
 /// JSON for programs. JSON itself escapes only the first 32 control characters; what a terminal
@@ -93,9 +119,13 @@ mod tests {
 
     #[test]
     fn nothing_that_a_terminal_obeys_gets_through() {
-        let hostile = "a\x1b[31m\r\n\u{9b}2J\u{202e}b \"quoted\"";
+        let hostile = "a\x1b[31m\r\n\u{9b}2J\u{202e}\u{200b}\u{ad}\u{feff}\u{e0041}b \"quoted\"";
         let shown = harmless(hostile);
         assert!(!shown.chars().any(steers), "{shown:?}");
+        assert!(
+            shown.contains("\\u{200b}\\u{ad}\\u{feff}\\u{e0041}"),
+            "{shown}"
+        );
         assert!(
             shown.ends_with("b \"quoted\""),
             "what is text stays as it is: {shown}"

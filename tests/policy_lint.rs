@@ -12,7 +12,7 @@
 use std::{
     fs,
     path::Path,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
 };
 
 use mesh_lite_test_support::process::finish;
@@ -239,4 +239,30 @@ fn the_settings_of_the_control_plane_are_those_of_lint() {
         Some(1),
         "a policy in the mesh's own namespace is for all: {out}"
     );
+}
+
+/// As `policy lint … | head -1` does it.
+#[test]
+fn a_reader_who_goes_away_is_no_error() {
+    let many: Vec<String> = (0..2_000)
+        .map(|number| NOBODY.replace("nobody", &format!("nobody-{number}")))
+        .collect();
+    for tool in ["lint", "test", "schema"] {
+        let directory = tempfile::tempdir().unwrap();
+        for (number, some) in many.chunks(500).enumerate() {
+            let path = directory.path().join(format!("{number}.yaml"));
+            fs::write(path, some.join("---\n")).unwrap();
+        }
+        let mut command = Command::new(PROGRAM);
+        command.args(["policy", tool]).stderr(Stdio::piped());
+        if tool != "schema" {
+            command.arg(directory.path());
+        }
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let child = command.stdout(writer).spawn().unwrap();
+        let Output { status, stderr, .. } = child.wait_with_output().unwrap();
+        let said = String::from_utf8(stderr).unwrap();
+        assert_eq!((status.code(), &*said), (Some(0), ""), "{tool}");
+    }
 }

@@ -60,21 +60,18 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    unless_unreadable(|| Ok(lint(args, &args.documents.read(&args.paths)?)))
+    unless_unreadable(|| lint(args, &args.documents.read(&args.paths)?))
 }
 
-fn lint(args: &Args, documents: &Documents) -> ExitCode {
+fn lint(args: &Args, documents: &Documents) -> anyhow::Result<ExitCode> {
     let findings = documents.findings(clock::now());
     match args.output {
-        Output::Text => print!("{}", text(documents, &findings, Paint::for_stdout())),
-        Output::Json => println!("{}", terminal::json(&as_json(documents, &findings))),
+        Output::Text => terminal::print(&text(documents, &findings, Paint::for_stdout()))?,
+        Output::Json => terminal::print_line(&terminal::json(&as_json(documents, &findings)))?,
     }
     let counts = Counts::of(documents, &findings);
-    if counts.errors == 0 && counts.warnings == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    let good = counts.errors == 0 && counts.warnings == 0;
+    Ok(ExitCode::from(u8::from(!good)))
 }
 
 struct Counts {

@@ -45,14 +45,14 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         let now = clock::now();
         let plan = plan(&reviewed.documents, &recorded, now);
         match args.review.output.output {
-            Output::Json => println!("{}", as_json(&plan, &recorded, &reviewed)),
+            Output::Json => terminal::print_line(&as_json(&plan, &recorded, &reviewed))?,
             Output::Text => {
                 let wording = Wording {
                     documents: &reviewed.documents,
                     now,
                     paint: Paint::for_stdout(),
                 };
-                print!("{}", describe(&plan, &recorded, &wording));
+                terminal::print(&describe(&plan, &recorded, &wording))?;
             }
         }
         let closes_none = plan.closed() == 0 && reviewed.documents.errors().is_empty();

@@ -43,14 +43,14 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         let now = clock::now();
         let replay = replay(&reviewed.documents, &recorded, now);
         match args.review.output.output {
-            Output::Json => println!("{}", as_json(&replay, &recorded, &reviewed)),
+            Output::Json => terminal::print_line(&as_json(&replay, &recorded, &reviewed))?,
             Output::Text => {
                 let wording = Wording {
                     documents: &reviewed.documents,
                     now,
                     paint: Paint::for_stdout(),
                 };
-                print!("{}", describe(&replay, &recorded, &wording));
+                terminal::print(&describe(&replay, &recorded, &wording))?;
             }
         }
         let nothing = replay.flips.is_empty() && reviewed.documents.errors().is_empty();

@@ -13,7 +13,10 @@ use super::{
     DocumentArgs,
     review::{connections, named, thousands, unless_unreadable},
 };
-use crate::{recordings::RecordingArgs, terminal::harmless};
+use crate::{
+    recordings::RecordingArgs,
+    terminal::{self, harmless},
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -66,7 +69,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             workloads_of(&documents, &named)?
         };
         let suggestion = suggest(&documents, &recorded, &settings, clock::now())?;
-        print!("{}", suggestion.text);
+        terminal::print(&suggestion.text)?;
         eprint!("{}", described(&suggestion, &documents));
         let whole = suggestion.widened.is_empty() && suggestion.left_out == 0;
         Ok(ExitCode::from(u8::from(!whole)))

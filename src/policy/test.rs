@@ -48,26 +48,22 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    unless_unreadable(|| Ok(test(args, &args.documents.read(&args.paths)?)))
+    unless_unreadable(|| test(args, &args.documents.read(&args.paths)?))
 }
 
-fn test(args: &Args, documents: &Documents) -> ExitCode {
+fn test(args: &Args, documents: &Documents) -> anyhow::Result<ExitCode> {
     let report = Report {
         tests: documents.tests(),
         errors: other_errors(documents),
         documents,
     };
     match args.output {
-        Output::Text => print!("{}", report.text(Paint::for_stdout())),
-        Output::Json => println!("{}", terminal::json(&report.json())),
+        Output::Text => terminal::print(&report.text(Paint::for_stdout()))?,
+        Output::Json => terminal::print_line(&terminal::json(&report.json()))?,
     }
     // whatever is wrong with a document, failing tests among it, keeps it from being loaded
     let good = report.failed() == 0 && documents.errors().is_empty();
-    if good {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    Ok(ExitCode::from(u8::from(!good)))
 }
 
 /// Failed tests are told of as what they are.

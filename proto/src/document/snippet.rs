@@ -14,6 +14,7 @@
 use std::fmt::Write;
 
 use self::excerpt::Excerpt;
+pub use self::excerpt::is_hidden;
 pub(super) use self::excerpt::visible;
 use super::{DocumentError, Place};
 

@@ -121,17 +121,23 @@ fn cells(line: &str) -> Vec<Cell> {
 
 /// Characters that do something, or that only seem to be nothing, become one that says so.
 pub(in crate::document) fn visible(c: char) -> char {
-    let hidden = matches!(
-        c,
-        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff0}'..='\u{fffb}'
-            | '\u{e0000}'..='\u{e0fff}'
-    );
-    if c.is_control() || hidden {
+    if c.is_control() || is_hidden(c) {
         '\u{fffd}'
     } else {
         c
     }
+}
+
+/// Whether a terminal shows nothing of it, or obeys it, though it is no control character: blanks
+/// without width, directions of text, line ends of Unicode, tags.
+#[must_use]
+pub const fn is_hidden(c: char) -> bool {
+    matches!(
+        c,
+        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff0}'..='\u{fffb}'
+            | '\u{e0000}'..='\u{e0fff}'
+    )
 }
 
 /// As terminals show it; near enough to put a mark under it.
