@@ -14,7 +14,9 @@ pub use self::{
     considered::{Considered, ConsideredPolicy, ConsideredRule, RuleOutcome, considered},
     decide::decide,
     document::{AuthorizationPolicy, PeerAuthentication, Selector},
-    explain::{Decision, FailedField, FieldRef, NearestMiss, Recorded, Step, Verdict},
+    explain::{
+        Decision, FailedField, FieldRef, MAX_RECORDED, NearestMiss, Recorded, Step, Verdict,
+    },
     from_wire::InvalidSnapshot,
     pattern::{InvalidMatch, Pattern, ServiceAccountMatch},
     peer_match::{FieldName, OperationMatch, PeerMatch},

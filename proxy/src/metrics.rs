@@ -68,13 +68,16 @@ impl Metrics {
     }
 
     /// Policy decided on a new connection; what dry runs and AUDIT policies recorded is counted
-    /// with it.
+    /// with it. Those that the decision does not name are counted as others.
     pub fn decided(&self, decision: &Decision) {
         let count = |labels| self.0.decisions.at(&labels).fetch_add(1, Ordering::Relaxed);
         count(DecisionLabels::of(decision));
         for recorded in &decision.recorded {
             count(DecisionLabels::of_recorded(recorded));
         }
+        let others = u64::try_from(decision.recorded_more).unwrap_or(u64::MAX);
+        let decisions = &self.0.decisions;
+        decisions.others().fetch_add(others, Ordering::Relaxed);
     }
 
     pub fn terminated(&self, reason: Termination) {

@@ -44,6 +44,7 @@ pub(super) fn explanation(explanation: &Explanation) -> Value {
             "source": source(at),
         })),
         "recorded": decision.recorded.iter().map(dry_run).collect::<Vec<_>>(),
+        "recorded_more": decision.recorded_more,
         "certificates_evicted": judged.evicted_certificates,
         "by": basis.what,
     })

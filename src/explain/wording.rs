@@ -289,6 +289,10 @@ impl Text {
                 &format!("{}, rules[{}]: {would}", recorded.policy, recorded.rule),
             );
         }
+        let more = judged.considered.decision.recorded_more;
+        if more > 0 {
+            self.item(4, &format!("and {more} more"));
+        }
     }
 }
 

@@ -1,8 +1,8 @@
 //! The decision. Pure: the same snapshot and facts always give the same verdict.
 
 use super::{
-    Caller, Decision, DefaultAction, Facts, FieldRef, MutualTlsMode, Policy, PolicyAction,
-    PolicySnapshot, Recorded, Rule, SourceRef, Step, Verdict,
+    Caller, Decision, DefaultAction, Facts, FieldRef, MAX_RECORDED, MutualTlsMode, Policy,
+    PolicyAction, PolicySnapshot, Recorded, Rule, SourceRef, Step, Verdict,
     nearest_miss::nearest_miss,
     peer_match::{Asked, Judged},
     policies::RuleOf,
@@ -21,8 +21,10 @@ pub fn decide(snapshot: &PolicySnapshot, facts: &Facts<'_>) -> Decision {
     if facts.caller == Caller::Plaintext && mode == MutualTlsMode::Strict {
         return verdict(Verdict::Deny, Step::StrictPort, None);
     }
+    let (recorded, recorded_more) = recorded(snapshot, facts);
     Decision {
-        recorded: recorded(snapshot, facts),
+        recorded,
+        recorded_more,
         ..enforced(snapshot, facts, mode)
     }
 }
@@ -63,17 +65,27 @@ fn nobody_allows(snapshot: &PolicySnapshot, facts: &Facts<'_>, policy: &Policy) 
     }
 }
 
-/// The first rule that matches of each policy that only records.
-fn recorded(snapshot: &PolicySnapshot, facts: &Facts<'_>) -> Vec<Recorded> {
-    let mut matched: Vec<_> = matches(snapshot, facts, Role::Records).collect();
-    matched.dedup_by_key(|matched| matched.of.at.policy);
-    let recorded = matched.iter().map(|Matched { of, .. }| Recorded {
-        policy: at_rule(of.policy, of.rule),
-        rule: of.at.rule,
-        action: of.policy.action,
-        dry_run: of.policy.dry_run,
-    });
-    recorded.collect()
+/// The first rule that matches of each policy that only records: of the first policies, and how
+/// many more policies there are.
+fn recorded(snapshot: &PolicySnapshot, facts: &Facts<'_>) -> (Vec<Recorded>, usize) {
+    let (mut named, mut more) = (Vec::new(), 0);
+    let mut before = None;
+    for Matched { of, .. } in matches(snapshot, facts, Role::Records) {
+        if before.replace(of.at.policy) == Some(of.at.policy) {
+            continue;
+        }
+        if named.len() == MAX_RECORDED {
+            more += 1;
+            continue;
+        }
+        named.push(Recorded {
+            policy: at_rule(of.policy, of.rule),
+            rule: of.at.rule,
+            action: of.policy.action,
+            dry_run: of.policy.dry_run,
+        });
+    }
+    (named, more)
 }
 
 struct Matched<'a> {
@@ -154,6 +166,7 @@ fn verdict(verdict: Verdict, step: Step, policy: Option<&SourceRef>) -> Decision
         field: None,
         nearest_miss: None,
         recorded: Vec::new(),
+        recorded_more: 0,
     }
 }
 

@@ -60,6 +60,10 @@ impl fmt::Display for Step {
     }
 }
 
+/// Dry runs and AUDIT policies that a decision names: each is written to the access log with every
+/// connection, and one mesh may have thousands.
+pub const MAX_RECORDED: usize = 16;
+
 /// What may be done with a connection, and all that an operator needs to see why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
@@ -74,8 +78,10 @@ pub struct Decision {
     pub field: Option<FieldRef>,
     /// For a denial because no ALLOW rule matches: the rule that came nearest.
     pub nearest_miss: Option<Box<NearestMiss>>,
-    /// What dry runs and AUDIT policies would have done.
+    /// What dry runs and AUDIT policies would have done: the first [`MAX_RECORDED`] that match.
     pub recorded: Vec<Recorded>,
+    /// How many more of them match.
+    pub recorded_more: usize,
 }
 
 impl Decision {

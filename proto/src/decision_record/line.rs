@@ -1,7 +1,11 @@
 //! Lines of JSON, and what they stand for. A record's field names are those of the access log,
 //! whose lines are read here too.
 
-use std::{fmt::Write, net::SocketAddr, time::SystemTime};
+use std::{
+    fmt::Write,
+    net::SocketAddr,
+    time::{Duration, SystemTime},
+};
 
 use serde::{Deserialize, Serialize, de::IgnoredAny};
 
@@ -10,6 +14,10 @@ use super::{
     step_named, utc,
 };
 use crate::{authorization::SourceRef, identity::WorkloadId};
+
+/// Clocks are put right by so much while they run: times of one page may contradict each other
+/// that far.
+pub(super) const SKEW: Duration = Duration::from_secs(2 * 60);
 
 /// Every line that a saved page or an access log may hold.
 #[derive(Debug, Serialize, Deserialize)]
@@ -40,6 +48,9 @@ pub(super) struct Header {
     pub(super) forgotten_let_through: u64,
     /// How many follow: a page that was saved in part is no recording.
     pub(super) records: u64,
+    /// Records tell when connections ended.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) ends_noted: bool,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -81,6 +92,8 @@ pub(super) struct Decided {
     #[serde(skip_serializing_if = "Option::is_none")]
     open: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    ended: Option<Box<str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     conn_ids: Option<Vec<Box<str>>>,
     // what else a line of the access log says: read, and not used
     #[serde(rename = "src.serial", skip_serializing)]
@@ -99,6 +112,8 @@ pub(super) struct Decided {
     _answer: Option<IgnoredAny>,
     #[serde(rename = "recorded", skip_serializing)]
     _recorded: Option<IgnoredAny>,
+    #[serde(rename = "recorded_more", skip_serializing)]
+    _recorded_more: Option<IgnoredAny>,
     #[serde(rename = "trace_id_claimed", skip_serializing)]
     _trace_id: Option<IgnoredAny>,
 }
@@ -186,6 +201,7 @@ impl Decided {
             error: record.error.clone(),
             count: Some(record.count),
             open: Some(record.open),
+            ended: record.ended.map(text),
             conn_ids: Some(record.connections.iter().map(boxed).collect()),
             ..Self::default()
         }
@@ -214,14 +230,23 @@ impl Decided {
             ));
         }
         let first = time("first", first)?;
+        let ended = self.ended.as_deref().map(|text| time("ended", text));
+        let ended = ended.transpose()?;
         let connections = ids.iter().map(|id| connection(id));
         let connections = connections.collect::<Result<_, _>>()?;
+        let facts = self.into_facts()?;
+        if first > facts.last + SKEW {
+            return Err("first is later than time".to_owned());
+        }
         Ok(DecisionRecord {
-            first,
+            // two connections that come at once may be recorded the other way round
+            first: first.min(facts.last),
+            last: facts.last.max(first),
             count,
             open,
+            ended,
             connections,
-            ..self.into_facts()?
+            ..facts
         })
     }
 
@@ -231,10 +256,11 @@ impl Decided {
         let only_records = self.first.is_some()
             || self.count.is_some()
             || self.open.is_some()
+            || self.ended.is_some()
             || self.conn_ids.is_some();
         let Some(id) = self.conn_id.as_ref().filter(|_| !only_records) else {
             return Err(
-                "an open line has conn_id, and no first, count, open or conn_ids".to_owned(),
+                "an open line has conn_id, and no first, count, open, ended or conn_ids".to_owned(),
             );
         };
         let id = connection(id)?;
@@ -264,15 +290,25 @@ impl Decided {
         let step = self.step.as_deref().map(|name| {
             step_named(name).ok_or_else(|| format!("{name:?} is no step of a decision"))
         });
+        let direction = named("direction", &self.direction, &Direction::ALL, |it| {
+            it.as_str()
+        })?;
+        let outcome = named("decision", &self.decision, &Outcome::ALL, |it| it.as_str())?;
+        if direction == Direction::Inbound {
+            if self.plaintext.is_some() && source.identity.is_some() {
+                return Err("plaintext proves no identity, and src.identity is here".to_owned());
+            }
+            if outcome.is_let_through() && destination.is_none() {
+                return Err("what was let in came to a dst.addr, and there is none".to_owned());
+            }
+        }
         Ok(DecisionRecord {
             first: last,
             last,
-            direction: named("direction", &self.direction, &Direction::ALL, |it| {
-                it.as_str()
-            })?,
+            direction,
             source,
             destination,
-            outcome: named("decision", &self.decision, &Outcome::ALL, |it| it.as_str())?,
+            outcome,
             decided_by_peer: self.decided_by.is_some(),
             step: step.transpose()?,
             policy: policy(self.policy, self.policy_source)?,
@@ -282,6 +318,7 @@ impl Decided {
             error: self.error,
             count: 1,
             open: 0,
+            ended: None,
             connections: Vec::new(),
         })
     }

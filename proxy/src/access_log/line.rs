@@ -187,6 +187,9 @@ impl<'a> Line<'a> {
             self.0.push('}');
         }
         self.0.push(']');
+        if decision.recorded_more > 0 {
+            self.number("recorded_more", decision.recorded_more);
+        }
     }
 
     fn push(&mut self, parts: fmt::Arguments<'_>) {

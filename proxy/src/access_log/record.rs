@@ -1,6 +1,8 @@
 //! What is known of a connection when it opens and when it ends, as it is handed to the log.
 
 use std::{
+    collections::hash_map::RandomState,
+    hash::{BuildHasher, Hasher},
     net::{IpAddr, SocketAddr},
     sync::{
         Arc,
@@ -24,10 +26,12 @@ use crate::metrics::{Direction, Plaintext, Refusal, Termination};
 pub struct ConnectionIds(Arc<AtomicU64>);
 
 impl ConnectionIds {
-    /// `started`, the time of the process's start, keeps ids of a restarted sidecar apart from
-    /// those that its log already holds.
-    pub fn new(started: SystemTime) -> Self {
-        let first = ConnectionId::first_of_run(started);
+    /// Ids of a run of their own, apart from those of an earlier run in the same log and of other
+    /// sidecars.
+    pub fn of_new_run() -> Self {
+        // keys of hash tables are random numbers of the operating system
+        let random = RandomState::new().build_hasher().finish();
+        let first = ConnectionId::first_of_run(random);
         Self(Arc::new(AtomicU64::new(first.as_u64())))
     }
 

@@ -94,13 +94,14 @@ fn decision(verdict: Verdict) -> Decision {
         field: None,
         nearest_miss: None,
         recorded: Vec::new(),
+        recorded_more: 0,
     }
 }
 
 fn open_record(outcome: Outcome) -> OpenRecord {
     OpenRecord {
         at: at(1_000),
-        connection: ConnectionIds::new(at(1)).next_id(),
+        connection: ConnectionIds::of_new_run().next_id(),
         direction: Direction::Inbound,
         source: peer("10.0.0.1:4711", "web"),
         destination: Some(peer("10.0.0.2:8080", "api")),
@@ -122,7 +123,7 @@ fn through() -> Outcome {
 fn close_record() -> CloseRecord {
     CloseRecord {
         at: at(1_002),
-        connection: ConnectionIds::new(at(1)).next_id(),
+        connection: ConnectionIds::of_new_run().next_id(),
         direction: Direction::Inbound,
         bytes_sent: 70,
         bytes_received: 30,
@@ -201,6 +202,33 @@ fn a_dry_run_is_on_the_line_and_does_not_look_like_the_decision() {
     assert_eq!(line["recorded"][0]["action"], "DENY");
     assert_eq!(line["recorded"][0]["dry_run"], true);
     assert_eq!(line["recorded"][0]["policy_source"], "next.yaml:4");
+}
+
+#[test]
+fn dry_runs_that_are_too_many_to_name_are_counted_on_the_line() {
+    let (log, memory, _) = in_memory();
+    let recorded = Recorded {
+        policy: SourceRef {
+            document: "shop/next".into(),
+            file: "next.yaml".into(),
+            line: 4,
+        },
+        rule: 0,
+        action: PolicyAction::Deny,
+        dry_run: true,
+    };
+    for recorded_more in [984, 0] {
+        log.opened(open_record(Outcome::Decided(Decision {
+            recorded: vec![recorded.clone(); 16],
+            recorded_more,
+            ..decision(Verdict::Allow)
+        })));
+    }
+    assert!(log.flush(PATIENCE));
+    let lines = memory.lines();
+    assert_eq!(lines[0]["recorded"].as_array().unwrap().len(), 16);
+    assert_eq!(lines[0]["recorded_more"], 984);
+    assert_eq!(lines[1].get("recorded_more"), None);
 }
 
 #[test]
@@ -454,14 +482,13 @@ fn a_file_that_cannot_be_opened_is_an_error_that_names_it() {
 }
 
 #[test]
-fn ids_of_a_restarted_sidecar_differ_from_those_before() {
-    let first = ConnectionIds::new(at(1_000));
-    let ids = [
-        first.next_id(),
-        first.next_id(),
-        ConnectionIds::new(at(1_001)).next_id(),
-    ];
-    assert!(ids[0] < ids[1] && ids[1] < ids[2]);
+fn ids_of_two_runs_are_apart_whenever_they_start() {
+    let (one, other) = (ConnectionIds::of_new_run(), ConnectionIds::of_new_run());
+    let ids = [one.next_id(), one.next_id(), other.next_id()];
+    assert!(ids[0].is_first_of_run() && ids[2].is_first_of_run());
+    assert!(!ids[1].is_first_of_run() && ids[0] < ids[1]);
+    assert_eq!(ids[0].run(), ids[1].run());
+    assert_ne!(ids[0].run(), ids[2].run());
 }
 
 #[test]

@@ -52,6 +52,7 @@ fn allowed() -> Decision {
         field: None,
         nearest_miss: None,
         recorded: Vec::new(),
+        recorded_more: 0,
     }
 }
 

@@ -66,6 +66,13 @@ impl<K: Eq + Hash + Clone, S: Default> CappedSeries<K, S> {
     }
 }
 
+impl<K, S> CappedSeries<K, S> {
+    /// The series of whatever did not fit.
+    pub(super) fn others(&self) -> &S {
+        &self.overflow
+    }
+}
+
 /// One counter family out of [`CappedSeries`]: `value` picks the counter.
 pub(super) struct CounterView<K, S> {
     pub(super) series: Arc<CappedSeries<K, S>>,
@@ -86,8 +93,9 @@ where
             let counter = ConstCounter::new((self.value)(series));
             counter.encode(encoder.encode_family(labels)?)?;
         }
-        if known.len() >= self.series.limit {
-            let counter = ConstCounter::new((self.value)(&self.series.overflow));
+        let others = (self.value)(&self.series.overflow);
+        if known.len() >= self.series.limit || others > 0 {
+            let counter = ConstCounter::new(others);
             counter.encode(encoder.encode_family(&OverflowLabels::<K>(PhantomData))?)?;
         }
         Ok(())

@@ -40,6 +40,7 @@ fn decision(verdict: Verdict, policy: &str) -> Decision {
         field: None,
         nearest_miss: None,
         recorded: Vec::new(),
+        recorded_more: 0,
     }
 }
 
@@ -173,6 +174,21 @@ fn a_dry_run_is_counted_beside_the_decision_and_not_as_one() {
         authz("decision=\"would_deny\",policy=\"shop/next\",rule=\"2\""),
         1.0
     );
+}
+
+#[test]
+fn dry_runs_that_a_decision_does_not_name_are_counted_as_others() {
+    let metrics = metrics(10);
+    let others = "mesh_lite_authz_total{decision=\"other\",policy=\"other\",rule=\"other\"}";
+    metrics.decided(&decision(Verdict::Allow, "shop/api"));
+    assert!(!page(&metrics).contains(others));
+    for _ in 0..2 {
+        metrics.decided(&Decision {
+            recorded_more: 984,
+            ..decision(Verdict::Allow, "shop/api")
+        });
+    }
+    assert_eq!(value(&page(&metrics), others), 1968.0);
 }
 
 #[test]

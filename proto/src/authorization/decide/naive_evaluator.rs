@@ -6,14 +6,15 @@ use crate::authorization::{
 };
 
 type At<'a> = (&'a str, usize);
-/// Verdict, step, the rule that decided (document, index), the rules recorded.
-pub(super) type Naive<'a> = (Verdict, Step, Option<At<'a>>, Vec<At<'a>>);
+/// Verdict, step, the rule that decided (document, index), the first 16 rules recorded, how many
+/// more there are.
+pub(super) type Naive<'a> = (Verdict, Step, Option<At<'a>>, Vec<At<'a>>, usize);
 
 pub(super) fn judge<'a>(all: &'a PolicySnapshot, facts: &Facts<'_>) -> Naive<'a> {
     let (tls, plaintext) = (&all.mutual_tls, facts.caller == Caller::Plaintext);
     let mode = *tls.ports.get(&facts.port).unwrap_or(&tls.mode);
     if plaintext && mode == Mode::Strict {
-        return (Deny, Step::StrictPort, None, Vec::new());
+        return (Deny, Step::StrictPort, None, Vec::new(), 0);
     }
     let role = |p: &Policy| (!p.dry_run && p.action != Action::Audit).then_some(p.action);
     let of = |action| all.policies.iter().filter(move |p| role(p) == action);
@@ -30,8 +31,9 @@ pub(super) fn judge<'a>(all: &'a PolicySnapshot, facts: &Facts<'_>) -> Naive<'a>
         (None, Mode::Strict) => (Deny, Step::MutualTlsMode, None),
         (None, Mode::Permissive) => (Allow, Step::MutualTlsMode, None),
     };
-    let recorded = of(None).filter_map(|p| matched(p)).collect();
-    (verdict, step, rule, recorded)
+    let mut recorded: Vec<_> = of(None).filter_map(|p| matched(p)).collect();
+    let more = recorded.split_off(recorded.len().min(16)).len();
+    (verdict, step, rule, recorded, more)
 }
 
 /// A rule matches if some `from` and some `to` do; an absent list does.

@@ -109,6 +109,7 @@ fn summary(decision: &Decision) -> naive_evaluator::Naive<'_> {
         recorded
             .map(|recorded| (&*recorded.policy.document, recorded.rule))
             .collect(),
+        decision.recorded_more,
     )
 }
 

@@ -221,6 +221,25 @@ fn dry_runs_and_audits_are_recorded_and_decide_nothing() {
 }
 
 #[test]
+fn of_many_dry_runs_the_first_are_named_and_the_others_counted() {
+    let record = |n: usize| Policy {
+        source: source_ref(&format!("shop/dry-{n}"), 1),
+        dry_run: true,
+        // each matches by two rules, and counts once
+        ..policy(PolicyAction::Deny, vec![everybody(), everybody()])
+    };
+    for (policies, more) in [(16, 0), (17, 1), (1000, 984)] {
+        let decision = judge(&permissive((0..policies).map(record).collect()), WEB);
+        assert_eq!(
+            (decision.recorded.len(), decision.recorded_more),
+            (16, more)
+        );
+        let last = &decision.recorded[15].policy.document;
+        assert_eq!(&**last, "shop/dry-15");
+    }
+}
+
+#[test]
 fn every_denial_has_a_reason_and_so_has_every_permit() {
     for (mode, caller) in [
         (MutualTlsMode::Strict, ""),
