@@ -18,7 +18,8 @@ pub struct Policies(Arc<Indexed>);
 #[derive(Default)]
 struct Indexed {
     list: Vec<Arc<Policy>>,
-    /// Made at the first decision: whoever only passes policies on does not pay for it.
+    /// Made at the first decision, or before by [`Policies::prepare`]: whoever only passes
+    /// policies on does not pay for it.
     index: OnceLock<RuleIndex>,
 }
 
@@ -31,6 +32,18 @@ pub(super) struct RuleOf<'a> {
 }
 
 impl Policies {
+    /// Makes what decisions look things up in, so that the first of them does not wait for it.
+    /// Once is enough, for all clones.
+    pub fn prepare(&self) {
+        self.index();
+    }
+
+    /// Whether decisions find it made.
+    #[must_use]
+    pub fn is_prepared(&self) -> bool {
+        self.0.index.get().is_some()
+    }
+
     /// The rules of this role that may match, in order. What is left out can't.
     pub(super) fn candidates(
         &self,

@@ -70,21 +70,19 @@ impl PolicyWatch {
     fn publish(&self, snapshot: PolicySnapshot) {
         self.metrics.policy_revision(snapshot.revision);
         self.metrics.broken_policies(snapshot.broken.len());
-        self.snapshots.send_if_modified(|current| {
-            let changed = !current
-                .as_deref()
-                .is_some_and(|before| same_content(before, &snapshot));
-            if changed {
-                tracing::info!(
-                    revision = snapshot.revision,
-                    policies = snapshot.policies.len(),
-                    broken = snapshot.broken.len(),
-                    "policy"
-                );
-                *current = Some(Arc::new(snapshot));
-            }
-            changed
-        });
+        let before = self.snapshots.borrow().clone();
+        if before.is_some_and(|before| same_content(&before, &snapshot)) {
+            return;
+        }
+        tracing::info!(
+            revision = snapshot.revision,
+            policies = snapshot.policies.len(),
+            broken = snapshot.broken.len(),
+            "policy"
+        );
+        // here, and not while the first connection waits for its decision
+        snapshot.policies.prepare();
+        self.snapshots.send_replace(Some(Arc::new(snapshot)));
     }
 }
 
@@ -159,3 +157,6 @@ fn request(request: Request) -> wire::PolicyRequest {
         request: Some(request),
     }
 }
+
+#[cfg(test)]
+mod tests;
