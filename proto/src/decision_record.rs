@@ -64,6 +64,9 @@ pub struct DecisionRecord {
     pub count: u64,
     /// How many of them are open.
     pub open: u64,
+    /// When the latest end of one of them was, no earlier than it was; `None`: none has ended, or
+    /// ends are not noted.
+    pub ended: Option<SystemTime>,
     /// Of the latest of them, the latest last: at most [`MAX_CONNECTIONS_NAMED`].
     pub connections: Vec<ConnectionId>,
 }
@@ -90,6 +93,12 @@ impl DecisionRecord {
             source: self.source.address.ip(),
             port: self.destination.as_ref()?.address.port(),
         })
+    }
+
+    /// The latest moment at which one of them is known to have been in use.
+    #[must_use]
+    pub fn last_use(&self) -> SystemTime {
+        self.ended.map_or(self.last, |ended| ended.max(self.last))
     }
 
     /// Whether bytes were forwarded: allowed, or passed in plaintext.
@@ -130,6 +139,7 @@ impl DecisionRecord {
         self.first = self.first.min(other.first);
         self.count = self.count.saturating_add(other.count);
         self.open = self.open.saturating_add(other.open);
+        self.ended = self.ended.max(other.ended);
         if other.last >= self.last {
             self.last = other.last;
             self.source = other.source;
@@ -242,18 +252,16 @@ impl fmt::Display for Outcome {
 pub struct ConnectionId(u64);
 
 impl ConnectionId {
-    /// Bits that count the connections of one run of a sidecar: 2^28 connections in its first
-    /// second would reach the ids of a start one second later.
-    const COUNTER: u32 = 28;
+    /// Bits that count the connections of one run of a sidecar: 68 thousand million. The other 28
+    /// tell runs apart, of this sidecar and of others.
+    const COUNTER: u32 = 36;
 
-    /// The first id of a sidecar that starts at `started`: ids of a restarted sidecar are apart
-    /// from those that its log already holds.
+    /// The first id of a run of a sidecar, of a random number: ids of a restarted sidecar are
+    /// apart from those that its log already holds, and from those of the sidecars that started
+    /// with it.
     #[must_use]
-    pub fn first_of_run(started: SystemTime) -> Self {
-        let seconds = started
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
-        Self(seconds.as_secs() << Self::COUNTER)
+    pub const fn first_of_run(random: u64) -> Self {
+        Self(random << Self::COUNTER)
     }
 
     #[must_use]
@@ -266,9 +274,16 @@ impl ConnectionId {
         self.0
     }
 
-    /// When the sidecar started that gave this id, in seconds since 1970.
-    const fn run(self) -> u64 {
+    /// The run of a sidecar that gave this id: a number without an order.
+    #[must_use]
+    pub const fn run(self) -> u64 {
         self.0 >> Self::COUNTER
+    }
+
+    /// Whether its run began with it.
+    #[must_use]
+    pub const fn is_first_of_run(self) -> bool {
+        self.0.trailing_zeros() >= Self::COUNTER
     }
 }
 

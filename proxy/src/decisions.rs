@@ -98,6 +98,8 @@ impl Decisions {
             until: now,
             forgotten: forgotten_let_through.saturating_add(forgotten_of_rest),
             forgotten_let_through,
+            begins_late: false,
+            ends_noted: false,
             records,
         }
     }

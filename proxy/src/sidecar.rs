@@ -156,7 +156,7 @@ async fn serve(
         metrics: metrics.clone(),
         log: log.clone(),
         decisions: decisions.clone(),
-        ids: ConnectionIds::new(clock::now()),
+        ids: ConnectionIds::of_new_run(),
         phase: drain.watch(),
         clock: clock::now,
     };

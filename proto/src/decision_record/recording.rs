@@ -11,7 +11,7 @@ use std::{
 
 use super::{
     ConnectionId, DecisionRecord, Direction, Utc,
-    line::{self, Closed, Decided, Dropped, Header, Line, Wrong},
+    line::{self, Closed, Decided, Dropped, Header, Line, SKEW, Wrong},
 };
 use crate::identity::WorkloadId;
 
@@ -40,6 +40,11 @@ pub struct Recording {
     pub forgotten: u64,
     /// Those of them that may have stood for something that was let through.
     pub forgotten_let_through: u64,
+    /// A log that begins after its sidecar did: what had been let through before may be open
+    /// still, and nothing here says so.
+    pub begins_late: bool,
+    /// Records tell when connections ended; else one that came early may have ended just now.
+    pub ends_noted: bool,
     pub records: Vec<DecisionRecord>,
 }
 
@@ -93,7 +98,9 @@ impl Recording {
             let is_whole = bytes.ends_with(b"\n");
             if bytes.len() > MAX_LINE {
                 return Err(invalid(format!(
-                    "a line has at most {} KiB",
+                    "a line has at most {} KiB, which is more than a sidecar writes: is this its \
+                     page /decisions or access log? If it is, leave the line out and count on nothing \
+                     that depends on it",
                     MAX_LINE >> 10
                 )));
             }
@@ -123,6 +130,7 @@ impl Recording {
             forgotten: self.forgotten,
             forgotten_let_through: self.forgotten_let_through,
             records: self.records.len() as u64,
+            ends_noted: self.ends_noted,
         };
         Line::Recording(header).write(&mut lines);
         for record in &self.records {
@@ -176,8 +184,10 @@ struct Reading {
     places: HashMap<u64, Vec<usize>>,
     /// Connections of a log that no line has closed yet, and the record of each.
     open: HashMap<ConnectionId, usize>,
-    /// Start of the latest run that the log holds lines of.
-    run: u64,
+    /// Runs that the log holds lines of, and whether their first connection is among them.
+    runs: HashMap<u64, bool>,
+    /// Lines that end connections of which no line tells how they began.
+    ends_alone: u64,
 }
 
 impl Reading {
@@ -201,6 +211,7 @@ impl Reading {
             (Line::Decision(decided), true) => {
                 self.listed += 1;
                 let record = decided.into_record()?;
+                self.is_within(&record)?;
                 self.add(record)?;
             }
             (Line::Decision(_), false) => {
@@ -220,7 +231,10 @@ impl Reading {
         let (id, record) = decided.into_connection()?;
         self.at(record.last);
         self.is_of(own_identity(&record))?;
-        self.run_of(id);
+        self.run_of(id, record.last);
+        if id.is_first_of_run() {
+            self.runs.insert(id.run(), true);
+        }
         let is_open = record.is_let_through();
         let place = if self.asked_for == Some(id) {
             self.push(record)?
@@ -234,11 +248,14 @@ impl Reading {
     }
 
     fn closed(&mut self, closed: &Closed) -> Result<(), Wrong> {
-        self.at(line::time("time", &closed.time)?);
+        let time = line::time("time", &closed.time)?;
+        self.at(time);
         let id = line::connection(&closed.conn_id)?;
-        self.run_of(id);
-        // of a connection that was opened before this log begins there is nothing to end
-        self.open.remove(&id);
+        self.run_of(id, time);
+        match self.open.remove(&id) {
+            Some(place) => self.ended(place, time),
+            None => self.ends_alone = self.ends_alone.saturating_add(1),
+        }
         Ok(())
     }
 
@@ -269,12 +286,39 @@ impl Reading {
         }
     }
 
-    /// The connections of an earlier run ended with it, without a line.
-    fn run_of(&mut self, id: ConnectionId) {
-        if id.run() > self.run {
-            self.run = id.run();
-            self.open.clear();
+    /// The connections of an earlier run ended with it, without a line: some time before `now`.
+    fn run_of(&mut self, id: ConnectionId, now: SystemTime) {
+        if let Entry::Vacant(unseen) = self.runs.entry(id.run()) {
+            unseen.insert(false);
+            for (_, place) in std::mem::take(&mut self.open) {
+                self.ended(place, now);
+            }
         }
+    }
+
+    fn ended(&mut self, place: usize, time: SystemTime) {
+        if let Some(record) = self.records.get_mut(place) {
+            record.ended = record.ended.max(Some(time));
+        }
+    }
+
+    /// Records of a page are of the time that its header names.
+    fn is_within(&self, record: &DecisionRecord) -> Result<(), Wrong> {
+        let Some(header) = &self.header else {
+            return Ok(());
+        };
+        let since = line::time("since", &header.since)?;
+        let until = line::time("until", &header.until)?;
+        if record.first + SKEW < since || record.last_use() > until + SKEW {
+            return Err(format!(
+                "a record of {} to {} in a page of {} to {}",
+                Utc(record.first),
+                Utc(record.last_use()),
+                Utc(since),
+                Utc(until)
+            ));
+        }
+        Ok(())
     }
 
     /// Adds a record to its like, and tells where it is.
@@ -322,14 +366,17 @@ impl Reading {
             "nothing is recorded here: this is neither a saved page /decisions nor an access log"
                 .to_owned()
         })?;
+        let lost = self.dropped.saturating_add(self.ends_alone);
         Ok(Recording {
             workload: None,
             identity: self.identity,
             since,
             until,
-            forgotten: self.dropped,
+            forgotten: lost,
             // a lost line may have been any line
-            forgotten_let_through: self.dropped,
+            forgotten_let_through: lost,
+            begins_late: self.runs.is_empty() || self.runs.values().any(|whole| !whole),
+            ends_noted: true,
             records: self.records,
         })
     }
@@ -349,13 +396,20 @@ impl Reading {
         {
             return Err(format!("workload is {workload:?}, not namespace/name"));
         }
+        let since = line::time("since", &header.since)?;
+        let until = line::time("until", &header.until)?;
+        if since > until {
+            return Err("until is before since".to_owned());
+        }
         Ok(Recording {
             identity: line::identity("identity", header.identity.as_deref())?,
             workload: header.workload,
-            since: line::time("since", &header.since)?,
-            until: line::time("until", &header.until)?,
+            since,
+            until,
             forgotten: header.forgotten,
             forgotten_let_through: header.forgotten_let_through,
+            begins_late: false,
+            ends_noted: header.ends_noted,
             records: self.records,
         })
     }

@@ -2,9 +2,9 @@ use std::time::Duration;
 
 use super::*;
 
-const OPEN: &str = r#"{"time":"2026-11-21T13:00:00.100Z","event":"open","conn_id":"06920f12d0000001","direction":"inbound","src.addr":"10.0.0.9:40001","src.identity":"spiffe://cluster.local/ns/shop/sa/web","src.serial":"0a","dst.addr":"10.0.0.2:8080","dst.identity":"spiffe://cluster.local/ns/shop/sa/api","dst.serial":"0b","original_dst_claimed":"10.0.0.2","tls.version":"TLSv1.3","tls.group":"X25519MLKEM768","decision":"allow","step":"allow-rule","policy":"shop/api-from-web","policy_source":"policy.yaml:7","rule":0,"reason":"allowed by shop/api-from-web (policy.yaml:7): rules[0].from[0].source.principals matches","recorded":[{"action":"AUDIT","policy":"shop/a","policy_source":"a.yaml:3","rule":0,"dry_run":false}],"trace_id_claimed":"06920f12d0000009"}"#;
-const CLOSE: &str = r#"{"time":"2026-11-21T13:00:05.000Z","event":"close","conn_id":"06920f12d0000001","direction":"inbound","bytes_sent":1,"bytes_recv":2,"duration_ms":4900,"end":"complete"}"#;
-const STRICT: &str = r#"{"time":"2026-11-21T13:00:01.000Z","event":"open","conn_id":"06920f12d0000002","direction":"inbound","src.addr":"10.0.0.7:5000","dst.addr":"10.0.0.2:8080","decision":"refuse","reason":"plaintext_to_strict","error":"plaintext to port 8080"}"#;
+const OPEN: &str = r#"{"time":"2026-11-21T13:00:00.100Z","event":"open","conn_id":"06920f1000000000","direction":"inbound","src.addr":"10.0.0.9:40001","src.identity":"spiffe://cluster.local/ns/shop/sa/web","src.serial":"0a","dst.addr":"10.0.0.2:8080","dst.identity":"spiffe://cluster.local/ns/shop/sa/api","dst.serial":"0b","original_dst_claimed":"10.0.0.2","tls.version":"TLSv1.3","tls.group":"X25519MLKEM768","decision":"allow","step":"allow-rule","policy":"shop/api-from-web","policy_source":"policy.yaml:7","rule":0,"reason":"allowed by shop/api-from-web (policy.yaml:7): rules[0].from[0].source.principals matches","recorded":[{"action":"AUDIT","policy":"shop/a","policy_source":"a.yaml:3","rule":0,"dry_run":false}],"trace_id_claimed":"06920f1000000009"}"#;
+const CLOSE: &str = r#"{"time":"2026-11-21T13:00:05.000Z","event":"close","conn_id":"06920f1000000000","direction":"inbound","bytes_sent":1,"bytes_recv":2,"duration_ms":4900,"end":"complete"}"#;
+const STRICT: &str = r#"{"time":"2026-11-21T13:00:01.000Z","event":"open","conn_id":"06920f1000000002","direction":"inbound","src.addr":"10.0.0.7:5000","dst.addr":"10.0.0.2:8080","decision":"refuse","reason":"plaintext_to_strict","error":"plaintext to port 8080"}"#;
 
 fn read(text: &str) -> Result<Recording, InvalidRecording> {
     Recording::read("api.log", text.as_bytes())
@@ -53,6 +53,7 @@ fn allowed() -> DecisionRecord {
         error: None,
         count: 3,
         open: 2,
+        ended: Some(at(2_700)),
         connections: vec![ConnectionId(1), ConnectionId(2), ConnectionId(3)],
     }
 }
@@ -93,6 +94,8 @@ fn recording(records: Vec<DecisionRecord>) -> Recording {
         until: at(9_999),
         forgotten: 5,
         forgotten_let_through: 2,
+        begins_late: false,
+        ends_noted: true,
         records,
     }
 }
@@ -159,20 +162,49 @@ fn a_connection_is_open_until_its_close_line() {
     let read = read(&log(&[OPEN, CLOSE])).unwrap();
     assert_eq!((read.records[0].count, read.records[0].open), (1, 0));
     assert_eq!(Utc(read.until).to_string(), "2026-11-21T13:00:05.000Z");
+    assert_eq!(read.records[0].ended, Some(read.until));
+    assert_eq!(read.records[0].last_use(), read.until);
+    assert!(read.ends_noted && !read.begins_late);
 }
 
 #[test]
 fn connections_of_a_run_that_ended_without_a_word_are_not_open() {
-    let later = OPEN.replace("06920f12d0000001", "06920f13d0000001");
+    let later = OPEN.replace("06920f1000000000", "06920f2000000000");
     let read = read(&log(&[OPEN, &later])).unwrap();
     assert_eq!((read.records[0].count, read.records[0].open), (2, 1));
+    // when it ended nobody knows: no later than the next run began
+    assert_eq!(read.records[0].ended, Some(read.until));
+    assert!(!read.begins_late);
+}
+
+#[test]
+fn a_later_line_of_an_earlier_run_ends_nothing_of_the_latest() {
+    let other = OPEN.replace("06920f1", "0000001");
+    let read = read(&log(&[OPEN, &other, CLOSE])).unwrap();
+    assert_eq!((read.records[0].count, read.records[0].open), (2, 1));
+}
+
+#[test]
+fn a_log_that_begins_after_its_sidecar_says_so() {
+    let second = OPEN.replace("1000000000", "1000000001");
+    assert!(read(&log(&[&second])).unwrap().begins_late);
+    assert!(!read(&log(&[&second, OPEN])).unwrap().begins_late);
+    // an end is no beginning
+    let ended = read(&log(&[&second, CLOSE])).unwrap();
+    assert!(ended.begins_late);
+    assert_eq!((ended.forgotten, ended.forgotten_let_through), (1, 1));
+    // nor is the beginning of another run
+    let next = OPEN.replace("06920f1", "06920f2");
+    assert!(read(&log(&[&second, &next])).unwrap().begins_late);
+    let dropped = r#"{"time":"2026-11-21T13:00:06.000Z","event":"dropped","lines":12}"#;
+    assert!(read(&log(&[dropped])).unwrap().begins_late);
 }
 
 #[test]
 fn lines_alike_become_one_record_which_counts_them_and_names_the_latest() {
     let lines: Vec<_> = (0..40)
         .map(|n| {
-            OPEN.replace("d0000001", &format!("d00001{n:02}"))
+            OPEN.replace("1000000000", &format!("10000001{n:02}"))
                 .replace("13:00:00.100", &format!("13:00:{n:02}.100"))
                 .replace(":40001", &format!(":400{n:02}"))
         })
@@ -187,7 +219,7 @@ fn lines_alike_become_one_record_which_counts_them_and_names_the_latest() {
     assert_eq!(Utc(record.last).to_string(), "2026-11-21T13:00:39.100Z");
     assert_eq!(record.source.address.port(), 40039);
     assert_eq!(record.connections.len(), MAX_CONNECTIONS_NAMED);
-    assert_eq!(record.connections[15].to_string(), "06920f12d0000139");
+    assert_eq!(record.connections[15].to_string(), "06920f1000000139");
     assert_eq!(read.of_connection(record.connections[0]), Some(record));
     assert_eq!(read.of_connection(ConnectionId(7)), None);
 }
@@ -198,12 +230,12 @@ fn the_line_of_a_connection_that_is_asked_for_is_a_record_of_its_own() {
         .replace(":40001", ":40000")
         .replace("allowed by", "once allowed by");
     let later: Vec<_> = (2..40)
-        .map(|n| OPEN.replace("d0000001", &format!("d00000{n:02}")))
+        .map(|n| OPEN.replace("1000000000", &format!("10000000{n:02}")))
         .collect();
     let mut lines = vec![asked.as_str(), CLOSE];
     lines.extend(later.iter().map(String::as_str));
     let text = log(&lines);
-    let id = "06920f12d0000001".parse().unwrap();
+    let id = "06920f1000000000".parse().unwrap();
     assert_eq!(read(&text).unwrap().of_connection(id), None);
     let read = Recording::read_for(Some(id), "api.log", text.as_bytes()).unwrap();
     let record = read.of_connection(id).unwrap();
@@ -227,14 +259,14 @@ fn whatever_decides_or_names_somebody_keeps_records_apart() {
         ("policy.yaml:7\",", "policy.yaml:8\","),
         ("\"rule\":0,\"reason", "\"rule\":1,\"reason"),
         (
-            "\"reason\"",
-            "\"plaintext\":\"inbound_permissive\",\"reason\"",
+            "\"src.identity\":\"spiffe://cluster.local/ns/shop/sa/web\"",
+            "\"plaintext\":\"inbound_permissive\"",
         ),
         ("\"decision\"", "\"decided_by\":\"peer\",\"decision\""),
     ] {
         let changed = OPEN.replace(from, to);
         assert_ne!(changed, OPEN, "{from}");
-        let text = log(&[OPEN, &changed.replace("d0000001", "d0000002")]);
+        let text = log(&[OPEN, &changed.replace("1000000000", "1000000002")]);
         // an outbound line has the caller's own identity, which is another workload's here
         if to == "outbound" {
             assert!(refusal(&text).contains("own file"));
@@ -324,9 +356,9 @@ fn a_line_that_says_what_no_sidecar_says_is_refused_by_name() {
         ("\"rule\":0,\"reason", "\"rulee\":0,\"reason", "rulee"),
         ("\"rule\":0,\"reason", "\"rule\":-1,\"reason", "-1"),
         ("2026-11-21T13", "2026-11-21 at 13", "RFC 3339"),
-        ("06920f12d0000001", "6920f12d0000001", "conn_id"),
-        ("06920f12d0000001", "06920F12D0000001", "conn_id"),
-        ("\"conn_id\":\"06920f12d0000001\",", "", "conn_id"),
+        ("06920f1000000000", "6920f1000000000", "conn_id"),
+        ("06920f1000000000", "06920F1000000000", "conn_id"),
+        ("\"conn_id\":\"06920f1000000000\",", "", "conn_id"),
         ("inbound", "sideways", "inbound, outbound"),
         ("10.0.0.9:40001", "10.0.0.9", "src.addr"),
         (
@@ -349,6 +381,16 @@ fn a_line_that_says_what_no_sidecar_says_is_refused_by_name() {
         ("\"event\":\"open\"", "\"event\":\"opened\"", "opened"),
         ("\"event\":\"open\",", "", "event"),
         ("\"decision\"", "\"count\":1,\"decision\"", "count"),
+        (
+            "\"decision\"",
+            "\"plaintext\":\"inbound_permissive\",\"decision\"",
+            "proves no identity",
+        ),
+        (
+            "\"dst.addr\":\"10.0.0.2:8080\",\"dst.identity\":\"spiffe://cluster.local/ns/shop/sa/api\",",
+            "",
+            "there is none",
+        ),
         ("\"decision\"", "\"decided_by\":\"me\",\"decision\"", "me"),
         (
             "\"decision\"",
@@ -371,6 +413,13 @@ fn a_record_that_can_not_be_is_refused() {
         ("\"count\":3", "\"count\":0"),
         ("\"count\":3,", ""),
         ("\"open\":2", "\"open\":4"),
+        // later than the page, before the page, first after last
+        ("11:06:42.500Z", "11:08:52.500Z"),
+        ("11:06:42.700Z", "11:08:52.700Z"),
+        ("11:06:40.001Z", "11:04:39.001Z"),
+        ("11:06:40.001Z", "11:08:43.001Z"),
+        ("11:06:49.999Z", "11:06:39.999Z"),
+        ("\"ends_noted\":true", "\"ends_noted\":7"),
         (
             "\"conn_ids\":[",
             "\"conn_id\":\"0000000000000001\",\"conn_ids\":[",

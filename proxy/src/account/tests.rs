@@ -53,7 +53,7 @@ impl Told {
         let log = AccessLog::write_to(memory.clone(), &metrics).unwrap();
         let decisions = Decisions::new(room(None), epoch(), &metrics);
         let account = Account::open(
-            ConnectionIds::new(epoch()).next_id(),
+            ConnectionIds::of_new_run().next_id(),
             Direction::Outbound,
             ([10, 0, 0, 1], 4711).into(),
             (&metrics, &log, &decisions, epoch),

@@ -234,6 +234,7 @@ impl Counted {
             error,
             count: self.count,
             open: 0,
+            ended: None,
             connections: self.connections(),
         }
     }

@@ -106,6 +106,7 @@ fn without_record(alike: &[&Live], since: SystemTime, now: SystemTime) -> Option
         error: Some(NO_RECORD.into()),
         count: alike.len() as u64,
         open: alike.len() as u64,
+        ended: None,
         connections: named.map(|live| live.id).collect(),
     })
 }

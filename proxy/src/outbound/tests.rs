@@ -63,7 +63,7 @@ async fn answered(status: Status, early: &[u8], may_try_another: bool) -> Came {
     let epoch = SystemTime::UNIX_EPOCH;
     let decisions = Decisions::new(room(None), epoch, &metrics);
     let account = Account::open(
-        ConnectionIds::new(epoch).next_id(),
+        ConnectionIds::of_new_run().next_id(),
         Direction::Outbound,
         ([10, 0, 0, 1], 4711).into(),
         (&metrics, &log, &decisions, || SystemTime::UNIX_EPOCH),

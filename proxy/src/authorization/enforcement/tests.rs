@@ -69,7 +69,7 @@ impl Mesh {
             tls,
             policy,
             enforcement,
-            ids: ConnectionIds::new(crate::clock::now()),
+            ids: ConnectionIds::of_new_run(),
         }
     }
 
