@@ -10,10 +10,13 @@
 
 use std::{collections::BTreeMap, fmt, fmt::Write as _, sync::Arc};
 
+use bytes::Bytes;
 use serde::Serialize;
 
+mod large_page;
 mod server;
 
+pub use large_page::LargePage;
 pub use server::{AdminServer, BindError};
 
 /// What a page answers.
@@ -21,7 +24,7 @@ pub use server::{AdminServer, BindError};
 pub struct Page {
     ok: bool,
     content_type: &'static str,
-    body: String,
+    body: Bytes,
 }
 
 impl Page {
@@ -29,17 +32,26 @@ impl Page {
         Self {
             ok: true,
             content_type: "text/plain; charset=utf-8",
-            body,
+            body: body.into(),
         }
     }
 
     /// As JSON, indented. What can't be written as JSON becomes an error page.
     pub fn json(value: &impl Serialize) -> Self {
-        match serde_json::to_string_pretty(value) {
+        Self::of_json(serde_json::to_string_pretty(value))
+    }
+
+    /// As JSON in one line, for tools.
+    pub fn json_line(value: &impl Serialize) -> Self {
+        Self::of_json(serde_json::to_string(value))
+    }
+
+    fn of_json(written: serde_json::Result<String>) -> Self {
+        match written {
             Ok(body) => Self {
                 ok: true,
                 content_type: "application/json",
-                body: body + "\n",
+                body: (body + "\n").into(),
             },
             Err(error) => Self::text(format!("this can't be shown as JSON: {error}\n")).failed(),
         }
@@ -50,7 +62,7 @@ impl Page {
         Self {
             ok: true,
             content_type: "application/x-ndjson",
-            body,
+            body: body.into(),
         }
     }
 
@@ -58,7 +70,7 @@ impl Page {
         Self {
             ok: true,
             content_type: crate::metrics::CONTENT_TYPE,
-            body,
+            body: body.into(),
         }
     }
 
@@ -76,25 +88,35 @@ pub struct Pages(Arc<BTreeMap<&'static str, Entry>>);
 #[derive(Clone)]
 struct Entry {
     about: &'static str,
-    page: Arc<dyn Fn() -> Page + Send + Sync>,
+    page: Source,
+}
+
+#[derive(Clone)]
+enum Source {
+    Quick(Arc<dyn Fn() -> Page + Send + Sync>),
+    Large(Arc<LargePage>),
 }
 
 impl Pages {
     /// Adds a page. `page` must be quick: it runs on the thread that also answers probes.
     #[must_use]
     pub fn with(
-        mut self,
+        self,
         path: &'static str,
         about: &'static str,
         page: impl Fn() -> Page + Send + Sync + 'static,
     ) -> Self {
-        Arc::make_mut(&mut self.0).insert(
-            path,
-            Entry {
-                about,
-                page: Arc::new(page),
-            },
-        );
+        self.adding(path, about, Source::Quick(Arc::new(page)))
+    }
+
+    /// Adds a page that takes time or memory.
+    #[must_use]
+    pub fn with_large(self, path: &'static str, about: &'static str, page: LargePage) -> Self {
+        self.adding(path, about, Source::Large(Arc::new(page)))
+    }
+
+    fn adding(mut self, path: &'static str, about: &'static str, page: Source) -> Self {
+        Arc::make_mut(&mut self.0).insert(path, Entry { about, page });
         self
     }
 
@@ -109,8 +131,11 @@ impl Pages {
         self.with("/", "this table", move || Page::text(table.clone()))
     }
 
-    fn at(&self, path: &str) -> Option<Page> {
-        self.0.get(path).map(|entry| (entry.page)())
+    async fn at(&self, path: &str) -> Option<Page> {
+        Some(match &self.0.get(path)?.page {
+            Source::Quick(page) => page(),
+            Source::Large(page) => Arc::clone(page).page().await,
+        })
     }
 }
 

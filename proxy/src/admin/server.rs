@@ -120,9 +120,9 @@ impl AdminServer {
 }
 
 async fn serve_one(stream: TcpStream, pages: Pages, loopback_only: bool) {
-    let answer_one = service_fn(|request: Request<Incoming>| {
-        let response = answer(&request, &pages, loopback_only);
-        async move { Ok::<_, Infallible>(response) }
+    let pages = &pages;
+    let answer_one = service_fn(|request: Request<Incoming>| async move {
+        Ok::<_, Infallible>(answer(&request, pages, loopback_only).await)
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -138,7 +138,7 @@ async fn serve_one(stream: TcpStream, pages: Pages, loopback_only: bool) {
     }
 }
 
-fn answer(
+async fn answer(
     request: &Request<Incoming>,
     pages: &Pages,
     loopback_only: bool,
@@ -165,7 +165,7 @@ fn answer(
             "ask for localhost, 127.0.0.1 or [::1]\n",
         );
     }
-    match pages.at(request.uri().path()) {
+    match pages.at(request.uri().path()).await {
         Some(page) => shown(page),
         None => plain(
             StatusCode::NOT_FOUND,
@@ -202,7 +202,7 @@ fn shown(page: Page) -> Response<Full<Bytes>> {
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
-    let mut response = Response::new(Full::new(Bytes::from(page.body)));
+    let mut response = Response::new(Full::new(page.body));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(page.content_type));

@@ -1,7 +1,7 @@
 //! What the admin pages show.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
-    admin::{Page, Pages, health_pages, readyz},
+    admin::{LargePage, Page, Pages, health_pages, readyz},
     clock::{self, unix},
     control::{
         ControlHandles,
@@ -34,7 +34,7 @@ pub(super) struct Shown {
     pub(super) readiness: Readiness,
     pub(super) metrics: Metrics,
     pub(super) tls: watch::Receiver<Option<Arc<TlsContext>>>,
-    pub(super) policy: watch::Receiver<Option<Arc<PolicySnapshot>>>,
+    pub(super) policy: PolicyInForce,
     pub(super) status: watch::Receiver<ControlStatus>,
     pub(super) renewal: watch::Receiver<RenewalState>,
     pub(super) live: LiveConnections,
@@ -110,32 +110,49 @@ impl Shown {
             .with_contents()
     }
 
-    /// What is in force, and what was decided by it.
+    /// What is in force, and what was decided by it: all of it may be large.
     fn policy_pages(&self, pages: Pages) -> Pages {
-        let (policy, whole) = (self.policy.clone(), self.policy.clone());
         let (tls, live, decisions) = (self.tls.clone(), self.live.clone(), self.decisions.clone());
+        let decisions = LargePage::new(move || {
+            let context = tls.borrow().clone();
+            let own = context.as_ref().map(|context| &context.identity().leaf);
+            Page::json_lines(decisions.recording(own, &live, clock::now()).to_lines())
+        });
+        let summary = self.page_of_policy(|snapshot| Page::json(&summary(snapshot)));
+        let whole = self.page_of_policy(|snapshot| match snapshot {
+            Some(snapshot) => Page::json_line(&snapshot.shown_as_json()),
+            None => Page::text("no policy has arrived yet\n".to_owned()).failed(),
+        });
         pages
-            .with("/policy", "the policy snapshot in force", move || {
-                Page::json(&summary(policy.borrow().as_deref()))
-            })
-            .with(
-                "/policy/snapshot",
-                "all of it, for tools",
-                move || match whole.borrow().as_deref() {
-                    Some(snapshot) => Page::json(&snapshot.shown_as_json()),
-                    None => Page::text("no policy has arrived yet\n".to_owned()).failed(),
-                },
-            )
-            .with(
+            .with_large("/policy", "the policy snapshot in force", summary)
+            .with_large("/policy/snapshot", "all of it, for tools", whole)
+            .with_large(
                 "/decisions",
                 "who was let through or not, and why",
-                move || {
-                    let context = tls.borrow().clone();
-                    let own = context.as_ref().map(|context| &context.identity().leaf);
-                    Page::json_lines(decisions.recording(own, &live, clock::now()).to_lines())
-                },
+                decisions,
             )
     }
+
+    /// Made again only when the policy has changed.
+    fn page_of_policy(
+        &self,
+        page: impl Fn(Option<&PolicySnapshot>) -> Page + Send + Sync + 'static,
+    ) -> LargePage {
+        let policy = Arc::new(Mutex::new(self.policy.clone()));
+        let shown = Arc::clone(&policy);
+        let shown = LargePage::new(move || {
+            // neither lock is held while the page is made
+            let snapshot = seen(&shown).borrow_and_update().clone();
+            page(snapshot.as_deref())
+        });
+        shown.shared_while(move || !seen(&policy).has_changed().unwrap_or(false))
+    }
+}
+
+type PolicyInForce = watch::Receiver<Option<Arc<PolicySnapshot>>>;
+
+fn seen(policy: &Mutex<PolicyInForce>) -> MutexGuard<'_, PolicyInForce> {
+    policy.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn summary(snapshot: Option<&PolicySnapshot>) -> Value {
