@@ -70,7 +70,7 @@ pub(super) fn look(
     }
 }
 
-fn asks_for_identity(peer: &PeerMatch) -> bool {
+pub(super) fn asks_for_identity(peer: &PeerMatch) -> bool {
     !(peer.principals.is_empty()
         && peer.service_accounts.is_empty()
         && peer.namespaces.is_empty()

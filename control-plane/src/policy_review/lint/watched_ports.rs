@@ -3,17 +3,23 @@
 //! What counts as one: a named port that is called `metrics`, `prometheus`, `probe`, `health`,
 //! `healthz`, `livez`, `readyz`, or has one of these as a part between dashes; and the port of the
 //! annotation `prometheus.io/port` where `prometheus.io/scrape` is `"true"`. A port that a rule of
-//! ALLOW names has been thought of, and is not told of.
+//! ALLOW names has been thought of, and is not told of if somebody whom the rule means comes through:
+//! a DENY rule or a STRICT port may undo it.
 
-use std::{collections::BTreeMap, time::SystemTime};
+use std::{collections::BTreeMap, net::IpAddr, time::SystemTime};
 
 use mesh_lite_proto::{
-    authorization::{Caller, Facts, PolicyAction, PolicySnapshot, Step, decide},
+    authorization::{
+        Caller, Facts, Pattern, Policy, PolicyAction, PolicySnapshot, Rule, Step, decide,
+    },
     document::{Place, Position},
     identity::WorkloadId,
 };
 
-use super::{Documents, Findings, Oddity, ReviewedWorkload, plaintext::SOMEWHERE};
+use super::{
+    Documents, Findings, Oddity, ReviewedWorkload,
+    plaintext::{SOMEWHERE, asks_for_identity},
+};
 
 const NAMES: [&str; 9] = [
     "metrics",
@@ -28,6 +34,8 @@ const NAMES: [&str; 9] = [
 ];
 const SCRAPE: &str = "prometheus.io/scrape";
 const SCRAPE_PORT: &str = "prometheus.io/port";
+/// No document can be about it: nobody has it.
+const NOBODY: &str = "no-such-account";
 
 pub(super) fn look(documents: &Documents, now: SystemTime, findings: &mut Findings) {
     for workload in documents
@@ -41,9 +49,29 @@ pub(super) fn look(documents: &Documents, now: SystemTime, findings: &mut Findin
         }
         let snapshot = documents.snapshot_for(workload, now);
         for (port, why) in watched {
-            if !is_named(&snapshot, port) {
-                judge(documents, workload, &snapshot, (port, &why), findings);
+            let naming = naming(&snapshot, port);
+            let expected = expected(documents, &naming);
+            if expected
+                .iter()
+                .any(|caller| caller.comes_through(&snapshot, port))
+            {
+                continue;
             }
+            // who else is let through by a rule that names the port, nobody can say: only what
+            // holds for all of them is told of
+            let in_plaintext = expected.iter().any(|caller| caller.id.is_none());
+            let told = |plaintext: bool, step| {
+                naming.is_empty()
+                    || (matches!(step, Step::DenyRule | Step::StrictPort)
+                        && (in_plaintext || !plaintext))
+            };
+            judge(
+                documents,
+                workload,
+                (&snapshot, &told),
+                (port, &why),
+                findings,
+            );
         }
     }
 }
@@ -69,22 +97,103 @@ fn watched(workload: &ReviewedWorkload) -> BTreeMap<u16, String> {
     watched
 }
 
-/// Whether a rule that allows somebody is about this very port.
-fn is_named(snapshot: &PolicySnapshot, port: u16) -> bool {
-    let mut allowing = snapshot
-        .policies
-        .iter()
-        .filter(|policy| policy.action == PolicyAction::Allow && !policy.dry_run);
-    allowing.any(|policy| {
-        let mut operations = policy.rules.iter().flat_map(|rule| &rule.to);
-        operations.any(|operation| operation.ports.contains(&port))
-    })
+/// Rules that allow somebody, and are about this very port.
+fn naming(snapshot: &PolicySnapshot, port: u16) -> Vec<&Rule> {
+    let allowing = |policy: &&Policy| policy.action == PolicyAction::Allow && !policy.dry_run;
+    let policies = snapshot.policies.iter().map(|policy| &**policy);
+    policies
+        .filter(allowing)
+        .flat_map(|policy| &policy.rules)
+        .filter(|rule| rule.to.iter().any(|to| to.ports.contains(&port)))
+        .collect()
+}
+
+/// Somebody whom a rule may mean.
+struct Expected {
+    id: Option<WorkloadId>,
+    source: IpAddr,
+    /// Only a rule of ALLOW shows that it is meant.
+    by_rule: bool,
+}
+
+impl Expected {
+    fn comes_through(&self, snapshot: &PolicySnapshot, port: u16) -> bool {
+        let caller = self.id.as_ref();
+        let facts = Facts {
+            caller: caller.map_or(Caller::Plaintext, Caller::Authenticated),
+            source: self.source,
+            port,
+        };
+        let decision = decide(snapshot, &facts);
+        decision.is_allowed() && (!self.by_rule || decision.step == Step::AllowRule)
+    }
+}
+
+/// Whom the rules name, and every workload: of patterns only it tells who is meant.
+fn expected(documents: &Documents, naming: &[&Rule]) -> Vec<Expected> {
+    if naming.is_empty() {
+        return Vec::new();
+    }
+    let own = &documents.settings().trust_domain;
+    let workloads = documents.workloads().iter().filter(|one| one.meshed);
+    let mut all: Vec<Expected> = workloads
+        .filter_map(|one| {
+            Some(Expected {
+                id: Some(one.id.clone()),
+                source: *one.addresses.first()?,
+                by_rule: true,
+            })
+        })
+        .collect();
+    for rule in naming {
+        if rule.from.is_empty() {
+            all.push(Expected {
+                id: None,
+                source: SOMEWHERE,
+                by_rule: false,
+            });
+        }
+        for peer in &rule.from {
+            let source = peer
+                .ip_blocks
+                .first()
+                .map_or(SOMEWHERE, |block| block.addr());
+            let principals = peer.principals.iter().filter_map(|pattern| match pattern {
+                Pattern::Exact(id) => Some(id.clone()),
+                _ => None,
+            });
+            let accounts = peer.service_accounts.iter();
+            let accounts = accounts
+                .filter_map(|account| WorkloadId::new(own, &account.namespace, &account.name).ok());
+            let namespaces = peer
+                .namespaces
+                .iter()
+                .filter_map(|namespace| match namespace {
+                    Pattern::Exact(name) => WorkloadId::new(own, name, NOBODY).ok(),
+                    _ => None,
+                });
+            let named = principals.chain(accounts).chain(namespaces);
+            all.extend(named.map(|id| Expected {
+                id: Some(id),
+                source,
+                by_rule: false,
+            }));
+            if !asks_for_identity(peer) {
+                all.push(Expected {
+                    id: None,
+                    source,
+                    by_rule: false,
+                });
+            }
+        }
+    }
+    all
 }
 
 fn judge(
     documents: &Documents,
     workload: &ReviewedWorkload,
-    snapshot: &PolicySnapshot,
+    (snapshot, told): (&PolicySnapshot, &dyn Fn(bool, Step) -> bool),
     (port, why): (u16, &str),
     findings: &mut Findings,
 ) {
@@ -97,16 +206,20 @@ fn judge(
         let decision = decide(snapshot, &facts);
         // what denies until it is repaired is an error of its own
         let cut = !decision.is_allowed() && decision.step != Step::BrokenDocument;
+        let cut = cut && told(matches!(caller, Caller::Plaintext), decision.step);
         cut.then(|| decision.reason())
     };
     let own = &documents.settings().trust_domain;
-    // no document can be about it: nobody has it
-    let stranger = WorkloadId::new(own, "no-such-namespace", "no-such-account").ok();
+    let stranger = WorkloadId::new(own, "no-such-namespace", NOBODY).ok();
     let in_mesh = stranger.and_then(|id| denied(Caller::Authenticated(&id)));
     let (who, reason) = match (denied(Caller::Plaintext), in_mesh) {
-        (Some(reason), Some(_)) => (
+        (Some(reason), Some(inside)) => (
             "outside of the mesh, in plaintext, or inside that no rule names",
-            reason,
+            if reason == inside {
+                reason
+            } else {
+                format!("{reason}; inside: {inside}")
+            },
         ),
         (Some(reason), None) => ("outside of the mesh, in plaintext", reason),
         (None, Some(reason)) => ("inside of the mesh that no rule names", reason),

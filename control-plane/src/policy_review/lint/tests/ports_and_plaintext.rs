@@ -124,6 +124,57 @@ fn a_port_that_is_open_named_or_not_watched_is_not_told_of() {
     }
 }
 
+#[test]
+fn a_rule_that_names_the_port_hides_no_denial_of_everybody_whom_it_means() {
+    let scraper = "cluster.local/ns/monitoring/sa/prometheus";
+    let named = |source: &str| {
+        of_api(
+            "scrape",
+            "ALLOW",
+            &format!(
+                "  - from:\n    - source: {source}\n    to:\n    - operation: {{ports: [9090]}}"
+            ),
+        )
+    };
+    let by_identity = named(&format!("{{principals: [{scraper}]}}"));
+    let by_pattern = named("{principals: [\"cluster.local/ns/monitoring/*\"]}");
+    let deny = |from: &str| {
+        of_api(
+            "deny",
+            "DENY",
+            &format!("  - to:\n    - operation: {{ports: [9090]}}\n{from}"),
+        )
+    };
+    // for everybody, whoever is named by the other rule
+    for named in [&by_identity, &by_pattern] {
+        let found = only(
+            &[&by_name("metrics"), named, &deny("")],
+            Oddity::CutsWatchedPort,
+        );
+        let problem = &found.problem;
+        assert!(problem.contains("denied by"), "{problem}");
+    }
+    // whoever comes from an address comes in plaintext, and the port is STRICT
+    let by_address = named("{ipBlocks: [10.9.0.0/16]}");
+    let found = only(&[&by_name("metrics"), &by_address], Oddity::CutsWatchedPort);
+    assert!(
+        found.problem.contains("plaintext was refused"),
+        "{}",
+        found.problem
+    );
+    none(
+        &[&by_name("metrics"), OPEN, &by_address],
+        Oddity::CutsWatchedPort,
+    );
+    none(&[&by_name("metrics"), &by_pattern], Oddity::CutsWatchedPort);
+    // everybody but the one who scrapes
+    let others = format!("    from:\n    - source: {{notPrincipals: [{scraper}]}}");
+    none(
+        &[&by_name("metrics"), &by_identity, &deny(&others)],
+        Oddity::CutsWatchedPort,
+    );
+}
+
 fn policy_for_all_on_9090() -> String {
     of_api("open", "ALLOW", "  - to:\n    - operation: {ports: [9090]}")
 }
