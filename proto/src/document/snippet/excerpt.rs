@@ -34,18 +34,20 @@ impl Excerpt {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let line = text.split('\n').nth(number(at.line))?;
         let line = line.strip_suffix('\r').unwrap_or(line);
-        let start = number(at.column);
-        let marked = extent(line, start);
-        let cells = cells(line);
+        let window = Window::of(line, number(at.column));
+        let marked = extent(window.rest);
+        let cells = cells(window.head.chars().chain(window.rest.chars()));
         let width = |cells: &[Cell]| {
             cells
                 .iter()
                 .fold(0_usize, |sum, cell| sum.saturating_add(cell.width))
         };
-        let (head, rest) = cells.split_at_checked(start).unwrap_or((&cells, &[]));
-        let all_before = width(head);
-        let (skipped, lead) = if width(&cells) > MAX_SHOWN && all_before > LEAD {
-            cut_front(head)
+        let (head, rest) = cells
+            .split_at_checked(window.head.chars().count())
+            .unwrap_or((&cells, &[]));
+        let is_long = window.cut_front || window.cut_back || width(&cells) > MAX_SHOWN;
+        let (skipped, lead) = if window.cut_front || (is_long && width(head) > LEAD) {
+            (true, cut_front(head))
         } else {
             (false, head)
         };
@@ -54,7 +56,7 @@ impl Excerpt {
         let (tail, cut) = cut_back(rest, room);
         let mut source = mark.to_owned();
         source.extend(lead.iter().chain(tail).flat_map(Cell::columns));
-        if cut {
+        if cut || window.cut_back {
             source.push('…');
         }
         let marked = tail.get(..marked.min(tail.len())).unwrap_or_default();
@@ -66,6 +68,41 @@ impl Excerpt {
     }
 }
 
+/// The part of a line around a column that can be shown at all: whatever else is in the line
+/// costs nothing.
+pub(super) struct Window<'a> {
+    pub(super) head: &'a str,
+    pub(super) rest: &'a str,
+    pub(super) cut_front: bool,
+    pub(super) cut_back: bool,
+}
+
+impl<'a> Window<'a> {
+    pub(super) fn of(line: &'a str, start: usize) -> Self {
+        let (head, rest) = line
+            .split_at_checked(offset(line, start))
+            .unwrap_or((line, ""));
+        let before = head.char_indices().rev().take(MAX_SHOWN).last();
+        let from = before.map_or(0, |(from, _)| from);
+        let shown = offset(rest, MAX_SHOWN);
+        Self {
+            head: head.get(from..).unwrap_or(head),
+            rest: rest.get(..shown).unwrap_or(rest),
+            cut_front: from > 0,
+            cut_back: shown < rest.len(),
+        }
+    }
+}
+
+/// Bytes before the character with this index, or all.
+fn offset(text: &str, index: usize) -> usize {
+    let mut chars = text.chars();
+    if let Some(last) = index.checked_sub(1) {
+        chars.nth(last);
+    }
+    text.len().saturating_sub(chars.as_str().len())
+}
+
 impl Cell {
     /// A tab is its columns of blanks; a wide character takes two by itself.
     fn columns(&self) -> impl Iterator<Item = char> + use<> {
@@ -75,7 +112,7 @@ impl Cell {
 }
 
 /// The last columns before the mark.
-fn cut_front(head: &[Cell]) -> (bool, &[Cell]) {
+fn cut_front(head: &[Cell]) -> &[Cell] {
     let mut columns = 0_usize;
     let kept = head
         .iter()
@@ -86,7 +123,7 @@ fn cut_front(head: &[Cell]) -> (bool, &[Cell]) {
         })
         .count();
     let lead = head.split_at_checked(head.len().saturating_sub(kept));
-    (true, lead.map_or(head, |(_, lead)| lead))
+    lead.map_or(head, |(_, lead)| lead)
 }
 
 /// The first columns of the rest, and whether there were more.
@@ -103,20 +140,19 @@ fn cut_back(rest: &[Cell], room: usize) -> (&[Cell], bool) {
     (kept, kept.len() < rest.len())
 }
 
-fn cells(line: &str) -> Vec<Cell> {
+fn cells(line: impl Iterator<Item = char>) -> Vec<Cell> {
     let mut column = 0_usize;
-    line.chars()
-        .map(|c| {
-            let (shown, width) = if c == '\t' {
-                (' ', TAB.saturating_sub(column % TAB))
-            } else {
-                let shown = visible(c);
-                (shown, width(shown))
-            };
-            column = column.saturating_add(width);
-            Cell { shown, width }
-        })
-        .collect()
+    line.map(|c| {
+        let (shown, width) = if c == '\t' {
+            (' ', TAB.saturating_sub(column % TAB))
+        } else {
+            let shown = visible(c);
+            (shown, width(shown))
+        };
+        column = column.saturating_add(width);
+        Cell { shown, width }
+    })
+    .collect()
 }
 
 /// Characters that do something, or that only seem to be nothing, become one that says so.
@@ -159,10 +195,10 @@ const fn width(c: char) -> usize {
     }
 }
 
-/// How many characters of the line belong to what starts there: a quoted text with its quotes, or
+/// How many characters belong to what the text starts with: a quoted text with its quotes, or
 /// what stands before the next sign of YAML.
-fn extent(line: &str, start: usize) -> usize {
-    let mut rest = line.chars().skip(start).peekable();
+fn extent(text: &str) -> usize {
+    let mut rest = text.chars().peekable();
     let Some(first) = rest.next() else { return 1 };
     match first {
         '{' | '[' | '}' | ']' | ',' | ':' => 1,

@@ -119,6 +119,22 @@ fn a_long_line_is_shown_around_its_mark() {
     assert_eq!(under, "bad");
 }
 
+/// Counted, not timed: of a megabyte in one line, a few hundred characters are looked at.
+#[test]
+fn of_a_long_line_only_what_is_near_the_mark_is_looked_at() {
+    let line = format!("[{}]", "{a: b}, ".repeat(100_000));
+    for column in [1, 400_003, 800_000] {
+        let window = excerpt::Window::of(&line, column);
+        assert!(window.head.chars().count() <= MAX_COLUMNS);
+        assert!(window.rest.chars().count() <= MAX_COLUMNS);
+        let whole: String = line.chars().skip(column).take(20).collect();
+        assert!(window.rest.starts_with(&whole), "{}", window.rest);
+    }
+    let window = excerpt::Window::of("short", 2);
+    assert_eq!((window.head, window.rest), ("sh", "ort"));
+    assert!(!window.cut_front && !window.cut_back);
+}
+
 #[test]
 fn no_text_is_longer_than_a_person_reads() {
     let long = format!("{} {}", "word ".repeat(300), "w".repeat(5_000));
