@@ -10,18 +10,22 @@ use mesh_lite_proto::authorization::{
 };
 use tokio::{
     sync::watch,
+    task::yield_now,
     time::{Instant, interval_at},
 };
 
 use crate::{
     clock::Clock,
-    live_connections::{CutReason, LiveConnections, Registered, Subject},
+    live_connections::{CutReason, Live, LiveConnections, Registered, Subject},
     metrics::{Direction, Metrics, Termination},
     tls::context::TlsContext,
 };
 
 /// Everything is judged again at each change; this catches what changes by time alone.
 const JUDGE_AGAIN: Duration = Duration::from_secs(30);
+/// Connections that are judged before others on this thread get their turn: probes and renewals,
+/// and the policy that comes next. One that is cut among hundreds of rules takes about 0.1 ms.
+const JUDGED_AT_A_TIME: usize = 64;
 
 /// The right to connect one caller to the application. Only [`Enforcement`] makes one, and
 /// nothing dials the application without one.
@@ -145,10 +149,8 @@ impl Enforcement {
         loop {
             // while there is no certificate of our own, the trust of before holds for what is open
             trusted = self.tls.borrow_and_update().clone().or(trusted);
-            let snapshot = self.policy.borrow_and_update().clone();
-            if let Some(snapshot) = snapshot {
-                self.judge_all(&snapshot, trusted.as_deref());
-            }
+            self.policy.mark_unchanged();
+            self.judge_all(&mut trusted).await;
             tokio::select! {
                 changed = self.policy.changed() => if changed.is_err() { return },
                 changed = self.tls.changed() => if changed.is_err() { return },
@@ -157,9 +159,22 @@ impl Enforcement {
         }
     }
 
-    fn judge_all(&self, snapshot: &PolicySnapshot, tls: Option<&TlsContext>) {
+    /// Each by what is in force at its turn: nobody is cut by a policy that is no more. What
+    /// changes in the meantime is a change for the next pass.
+    async fn judge_all(&self, trusted: &mut Option<Arc<TlsContext>>) {
+        for some in self.live.all().chunks(JUDGED_AT_A_TIME) {
+            *trusted = self.tls.borrow().clone().or_else(|| trusted.take());
+            let snapshot = self.policy.borrow().clone();
+            if let Some(snapshot) = snapshot {
+                self.judge_some(some, &snapshot, trusted.as_deref());
+            }
+            yield_now().await;
+        }
+    }
+
+    fn judge_some(&self, some: &[Arc<Live>], snapshot: &PolicySnapshot, tls: Option<&TlsContext>) {
         let now = (self.clock)();
-        for live in self.live.all() {
+        for live in some {
             if live.cut.reason().is_some() {
                 continue;
             }

@@ -107,7 +107,7 @@ impl Mesh {
     /// Enforcement is at work and waits for a change: what follows is seen as one.
     async fn hold(&self) {
         tokio::spawn(self.enforcement.clone().hold());
-        tokio::task::yield_now().await;
+        yield_now().await;
     }
 
     fn change(&self, change: impl FnOnce(&mut PolicySnapshot)) {

@@ -16,7 +16,7 @@ const NAMESPACES: [&str; 4] = ["shop", "pay", "data", "web"];
 const GUEST: &str = "spiffe://a.test/ns/shop/sa/guest";
 const LONELY_PORT: u16 = 7777;
 const LONELY_ADDRESS: &str = "10.9.9.9";
-/// Evicted by each edit: once it is cut, all have been judged.
+/// Evicted by each edit: once it is cut, all are being judged.
 const WATCHED: &str = "spiffe://a.test/ns/shop/sa/watched";
 /// Both take plaintext.
 const PLAIN_PORTS: [u16; 2] = [9090, 9091];
@@ -92,6 +92,18 @@ impl Crowd {
         }
     }
 
+    /// For each turn that this task gives away, enforcement takes one.
+    async fn all_are_judged(&self) {
+        for _ in 0..CONNECTIONS / JUDGED_AT_A_TIME + 10 {
+            yield_now().await;
+        }
+    }
+
+    fn count_cut(&self) -> usize {
+        let cut = |connection: &&Registered| connection.cut().reason().is_some();
+        self.connections.iter().filter(cut).count()
+    }
+
     /// Edits the policy and waits until everybody has been judged by it; who was cut.
     async fn cut_by(&mut self, edit: impl FnOnce(&mut PolicySnapshot)) -> BTreeSet<Known> {
         // a fresh name each time: an eviction of before would cut it too early
@@ -105,6 +117,7 @@ impl Crowd {
             snapshot.evictions.push(evict(EvictionSubject::Id(id)));
         });
         assert!(is_cut(&watched).await, "nobody was judged");
+        self.all_are_judged().await;
         let is_open = |connection: &Registered| connection.cut().reason().is_none();
         let (open, cut): (Vec<_>, Vec<_>) = self.connections.drain(..).partition(is_open);
         self.connections = open;
@@ -281,12 +294,10 @@ async fn one_who_is_no_longer_allowed_is_closed_though_no_rule_denies_it() {
     assert_eq!(callers, [Some(GUEST)]);
 }
 
-#[tokio::test]
-async fn an_edit_that_changes_nothing_for_anybody_closes_nobody() {
-    let mut crowd = Crowd::gather().await;
-    type Edit = fn(&mut PolicySnapshot);
-    let edits: [(&str, Edit); 12] = [
-        ("another revision", |snapshot| snapshot.revision += 1),
+type Edit = fn(&mut PolicySnapshot);
+
+fn policies_that_say_the_same() -> [(&'static str, Edit); 7] {
+    [
         ("policies renamed and moved", |snapshot| {
             edit_policies(snapshot, |policies| {
                 for policy in policies {
@@ -332,6 +343,12 @@ async fn an_edit_that_changes_nothing_for_anybody_closes_nobody() {
                 policies[0].rules.push(again);
             });
         }),
+    ]
+}
+
+fn the_rest_says_the_same() -> [(&'static str, Edit); 5] {
+    [
+        ("another revision", |snapshot| snapshot.revision += 1),
         ("the default, stated elsewhere", |snapshot| {
             let elsewhere = SourceRef {
                 document: "shop/y".into(),
@@ -360,8 +377,14 @@ async fn an_edit_that_changes_nothing_for_anybody_closes_nobody() {
                 ..evict(EvictionSubject::Id(GUEST.parse().unwrap()))
             });
         }),
-    ];
-    for (what, edit) in edits {
+    ]
+}
+
+#[tokio::test]
+async fn an_edit_that_changes_nothing_for_anybody_closes_nobody() {
+    let mut crowd = Crowd::gather().await;
+    let edits = policies_that_say_the_same().into_iter();
+    for (what, edit) in edits.chain(the_rest_says_the_same()) {
         let cut = crowd.cut_by(edit).await;
         assert!(cut.is_empty(), "{what}: {cut:?}");
     }
@@ -371,7 +394,6 @@ async fn an_edit_that_changes_nothing_for_anybody_closes_nobody() {
 #[tokio::test]
 async fn an_edit_that_opens_more_closes_nobody() {
     let mut crowd = Crowd::gather().await;
-    type Edit = fn(&mut PolicySnapshot);
     let edits: [(&str, Edit); 6] = [
         ("a DENY policy less", |snapshot| {
             edit_policies(snapshot, |policies| {
@@ -434,4 +456,25 @@ async fn a_port_that_becomes_strict_closes_its_plaintext_and_nothing_else() {
             .iter()
             .all(|one| one.subject().peer.is_some())
     );
+}
+
+#[tokio::test]
+async fn while_all_are_judged_others_get_their_turn_and_what_comes_next_counts_at_once() {
+    let crowd = Crowd::gather().await;
+    let before = (**crowd.mesh.policy.borrow().as_ref().unwrap()).clone();
+    crowd.mesh.change(|snapshot| {
+        let denies = policy("shop/none", PolicyAction::Deny, [everybody()]);
+        add(snapshot, denies);
+    });
+    for _ in 0..100 {
+        if crowd.count_cut() > 0 {
+            break;
+        }
+        yield_now().await;
+    }
+    let at_first = crowd.count_cut();
+    assert!((1..=JUDGED_AT_A_TIME).contains(&at_first), "{at_first}");
+    crowd.mesh.change(|snapshot| *snapshot = before);
+    crowd.all_are_judged().await;
+    assert_eq!(crowd.count_cut(), at_first);
 }
