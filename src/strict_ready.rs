@@ -24,8 +24,10 @@ Examples:
   mesh-lite strict-ready --config-dir documents --namespace shop --since 7d --admin 127.0.0.1:15000
 
 Ready means: every meshed workload of the documents (of the namespace) has a recording which covers
-the whole time asked for, in which no plaintext came in and was let through, and nobody is let in by
-PERMISSIVE alone. Everything that is not known is a reason to say no.
+the whole time asked for, in which no plaintext came in and was let through, and nobody was let in by
+PERMISSIVE alone. Everything that is not known is a reason to say no: a recording may end no longer
+than --since before now, and at most 10 minutes; an access log must begin with its sidecar; of
+plaintext that came before --since the page must note when it ended.
 
 Exit codes: 0 ready; 1 not ready, each reason said; 2 wrong usage, or documents or recordings can't be
 read, or nobody knows of which workload a recording is.";
@@ -166,6 +168,11 @@ fn plaintext(
             seconds(call.first),
             wording.last(call.last)
         );
+        if call.end_unknown {
+            text.push_str(
+                "    When it ended its sidecar has not noted: --since can't rule it out.\n",
+            );
+        }
     }
     text
 }
@@ -174,7 +181,7 @@ fn permissive_only(found: &StrictReadiness<'_>, wording: &Wording<'_>) -> String
     if found.permissive_only.is_empty() {
         return String::new();
     }
-    let title = "Mesh callers whom nothing but PERMISSIVE lets in, and whom STRICT would deny:";
+    let title = "Mesh callers that were let in, that no policy allows, and that STRICT would deny:";
     let mut text = format!("\n{}\n", wording.paint.title(title));
     for caller in &found.permissive_only {
         let _ = writeln!(
@@ -227,6 +234,7 @@ fn calls_json(calls: &[Plaintext<'_>]) -> Value {
             "open": call.open,
             "first": Utc(call.first).to_string(),
             "last": Utc(call.last).to_string(),
+            "end_unknown": call.end_unknown,
         })
     };
     calls.iter().map(of).collect()

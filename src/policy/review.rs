@@ -9,8 +9,9 @@ use std::{
 };
 
 use clap::ValueEnum;
-use mesh_lite_control_plane::policy_review::{
-    Caveat, Documents, Flip, NamedRecording, Recorded, workloads_of,
+use mesh_lite_control_plane::{
+    clock,
+    policy_review::{Caveat, Documents, Flip, NamedRecording, Recorded, workloads_of},
 };
 use mesh_lite_proto::{
     authorization::SourceRef,
@@ -89,7 +90,11 @@ impl Reviewed {
     /// # Errors
     /// If it is not clear which workload a recording is of.
     pub(crate) fn recorded(&self) -> anyhow::Result<Vec<Recorded<'_>>> {
-        Ok(workloads_of(&self.documents, &named(&self.recordings))?)
+        Ok(workloads_of(
+            &self.documents,
+            &named(&self.recordings),
+            clock::now(),
+        )?)
     }
 }
 

@@ -66,7 +66,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
                 })
                 .collect()
         } else {
-            workloads_of(&documents, &named)?
+            workloads_of(&documents, &named, clock::now())?
         };
         let suggestion = suggest(&documents, &recorded, &settings, clock::now())?;
         terminal::print(&suggestion.text)?;

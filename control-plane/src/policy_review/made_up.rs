@@ -166,7 +166,7 @@ pub(super) fn page(workload: &str, calls: &[Calls]) -> Recording {
 pub(super) fn page_with(workload: &str, header: &Value, calls: &[Calls]) -> Recording {
     let mut first = json!({
         "event": "recording", "workload": workload, "since": before_noon(10 * 24 * 60),
-        "until": before_noon(0), "forgotten": 0, "forgotten_let_through": 0,
+        "until": before_noon(0), "forgotten": 0, "forgotten_let_through": 0, "ends_noted": true,
         "records": calls.len(),
     });
     for (field, value) in header.as_object().unwrap() {
@@ -194,5 +194,5 @@ pub(super) fn recorded<'a>(
         .zip(recordings)
         .map(|(name, recording)| NamedRecording { name, recording })
         .collect();
-    workloads_of(documents, &named)
+    workloads_of(documents, &named, noon())
 }

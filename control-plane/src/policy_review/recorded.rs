@@ -4,14 +4,14 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     net::IpAddr,
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use mesh_lite_proto::{
     authorization::{
         Caller, Eviction, EvictionSubject, Facts, PolicySnapshot, SourceRef, Step, decide,
     },
-    decision_record::{DecisionRecord, Direction, Outcome, Recording},
+    decision_record::{DecisionRecord, Direction, Outcome, Recording, Utc},
     identity::WorkloadId,
 };
 
@@ -19,6 +19,9 @@ use super::{Documents, ReviewedWorkload};
 
 /// As records name the refusal of a peer whose trust was ended.
 const EVICTED: &str = "evicted";
+
+/// Clocks of two machines differ by less, or nothing that is recorded can be told by its time.
+const MAX_SKEW: Duration = Duration::from_secs(2 * 60);
 
 /// What one sidecar recorded, and the name under which messages show it.
 #[derive(Debug, Clone, Copy)]
@@ -40,15 +43,18 @@ pub struct Recorded<'a> {
 ///
 /// # Errors
 /// Every recording of which there is no such document, or more than one: it can't be left out,
-/// as whoever asks would take the answer to be about it too.
+/// as whoever asks would take the answer to be about it too. And every one whose identity is not
+/// its document's, or that ends later than `now`.
 pub fn workloads_of<'a>(
     documents: &'a Documents,
     recordings: &[NamedRecording<'a>],
+    now: SystemTime,
 ) -> Result<Vec<Recorded<'a>>, NoWorkload> {
     let mut found = Vec::new();
     let mut lost = Vec::new();
     for NamedRecording { name, recording } in recordings {
-        match workload_of(documents, recording) {
+        let workload = workload_of(documents, recording);
+        match workload.and_then(|workload| agreed(workload, recording, now)) {
             Ok(workload) => found.push(Recorded {
                 name,
                 recording,
@@ -69,7 +75,8 @@ fn workload_of<'a>(
     recording: &Recording,
 ) -> Result<&'a ReviewedWorkload, Lost> {
     if let Some(name) = &recording.workload {
-        let document = name.parse().ok().and_then(|name| documents.workload(&name));
+        let parsed = name.parse().map_err(|_| Lost::NoName(name.clone()))?;
+        let document = documents.workload(&parsed);
         return document.ok_or_else(|| Lost::NotInDocuments(name.clone()));
     }
     let at = |direction| workloads_at(documents, own_addresses(recording, direction));
@@ -90,6 +97,27 @@ fn workload_of<'a>(
         [only] => Ok(only),
         _ => Err(Lost::several(&with_id)),
     }
+}
+
+/// What a recording says of itself and what the documents say of its workload go together.
+fn agreed<'a>(
+    workload: &'a ReviewedWorkload,
+    recording: &Recording,
+    now: SystemTime,
+) -> Result<&'a ReviewedWorkload, Lost> {
+    if let Some(id) = &recording.identity
+        && *id != workload.id
+    {
+        return Err(Lost::OtherIdentity {
+            workload: workload.name.to_string(),
+            recorded: id.clone(),
+            document: workload.id.clone(),
+        });
+    }
+    if recording.until > now + MAX_SKEW {
+        return Err(Lost::InTheFuture(recording.until));
+    }
+    Ok(workload)
 }
 
 fn own_addresses(recording: &Recording, direction: Direction) -> BTreeSet<IpAddr> {
@@ -123,6 +151,13 @@ enum Lost {
     NoIdentity(WorkloadId),
     Several(Vec<String>),
     Nameless,
+    NoName(Box<str>),
+    OtherIdentity {
+        workload: String,
+        recorded: WorkloadId,
+        document: WorkloadId,
+    },
+    InTheFuture(SystemTime),
 }
 
 impl NoWorkload {
@@ -168,6 +203,28 @@ impl fmt::Display for Lost {
                 "this may have been recorded by any of {}; save the sidecar's page /decisions, \
                  which names its workload, and give that instead",
                 names.join(", ")
+            ),
+            Self::NoName(name) => write!(
+                f,
+                "its first line says workload {:?}, which is no namespace/name of a Workload; save \
+                 the sidecar's page /decisions again",
+                name
+            ),
+            Self::OtherIdentity {
+                workload,
+                recorded,
+                document,
+            } => write!(
+                f,
+                "this was recorded by {recorded}, and in the documents {workload} is {document}; \
+                 is it another workload's, or was it recorded before its Workload was changed? \
+                 Leave it out, or correct --config-dir"
+            ),
+            Self::InTheFuture(until) => write!(
+                f,
+                "it ends at {}, which is later than now; put the clocks of this machine and the \
+                 sidecar's right, and save it again",
+                Utc(*until)
             ),
             Self::Nameless => f.write_str(
                 "nothing in it says which workload it is of; save the sidecar's page /decisions, \

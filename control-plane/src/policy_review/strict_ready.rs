@@ -2,24 +2,23 @@
 
 use std::{
     collections::BTreeMap,
-    fmt,
     net::{IpAddr, SocketAddr},
     time::{Duration, SystemTime},
 };
 
 use mesh_lite_proto::{
     authorization::{Caller, MutualTls, MutualTlsMode, PolicySnapshot},
-    decision_record::{DecisionRecord, Direction, Outcome, Utc},
+    decision_record::{DecisionRecord, Direction, Outcome},
 };
 
+use self::gaps::Period;
+pub use self::gaps::Gap;
 use super::{
     Documents, Judgement, Recorded, ReviewedWorkload,
     recorded::{judge, judged_facts},
 };
 
-/// A recording that ends earlier than this says nothing of what is going on now. Enough to save
-/// the pages of a few hundred sidecars one after the other.
-const STALE: Duration = Duration::from_secs(10 * 60);
+mod gaps;
 
 /// What was recorded of plaintext, and everything that is not known.
 #[derive(Debug)]
@@ -30,7 +29,7 @@ pub struct StrictReadiness<'a> {
     pub workloads: usize,
     /// Plaintext that came in and was let through: STRICT would cut it.
     pub plaintext: Vec<Plaintext<'a>>,
-    /// Mesh callers whom nothing but PERMISSIVE lets through: STRICT would deny them.
+    /// Mesh callers that were let through, and that no policy allows: STRICT would deny them.
     pub permissive_only: Vec<PermissiveOnly<'a>>,
     /// Plaintext that came in and was refused or denied: STRICT changes nothing for it.
     pub refused: Vec<Plaintext<'a>>,
@@ -63,9 +62,11 @@ pub struct Plaintext<'a> {
     pub last: SystemTime,
     pub count: u64,
     pub open: u64,
+    /// Some of them may have been in use later than `last`: nobody noted when they ended.
+    pub end_unknown: bool,
 }
 
-/// A caller with an identity that only the default of PERMISSIVE lets through.
+/// A caller with an identity that was let through, and that STRICT would deny.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PermissiveOnly<'a> {
     pub workload: &'a ReviewedWorkload,
@@ -75,94 +76,6 @@ pub struct PermissiveOnly<'a> {
     pub count: u64,
     /// What STRICT would say.
     pub strict: Judgement,
-}
-
-/// Something that nobody knows.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Gap<'a> {
-    /// So many errors: a document that can't be read may be of a workload.
-    Documents(usize),
-    /// There is no meshed workload to be ready.
-    NoWorkload(Option<&'a str>),
-    NotRecorded(&'a ReviewedWorkload),
-    Begins {
-        workload: &'a ReviewedWorkload,
-        recording: &'a str,
-        since: SystemTime,
-        from: SystemTime,
-    },
-    Ends {
-        workload: &'a ReviewedWorkload,
-        recording: &'a str,
-        until: SystemTime,
-    },
-    Forgotten {
-        workload: &'a ReviewedWorkload,
-        recording: &'a str,
-        records: u64,
-    },
-}
-
-impl fmt::Display for Gap<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Documents(errors) => write!(
-                f,
-                "{errors} errors in the documents: what can't be read may be a workload; correct \
-                 them, see mesh-lite policy lint"
-            ),
-            Self::NoWorkload(Some(namespace)) => write!(
-                f,
-                "the documents have no meshed workload in namespace {}; name its documents by \
-                 --config-dir",
-                namespace.escape_debug()
-            ),
-            Self::NoWorkload(None) => f.write_str(
-                "the documents have no meshed workload; name their directory by --config-dir",
-            ),
-            Self::NotRecorded(workload) => write!(
-                f,
-                "{}: nothing is recorded of it; give the page /decisions of its sidecar",
-                workload.name
-            ),
-            Self::Begins {
-                workload,
-                recording,
-                since,
-                from,
-            } => write!(
-                f,
-                "{}: {} begins at {}, and {} is asked for; wait, or ask for less by --since",
-                workload.name,
-                recording.escape_debug(),
-                Utc(*since),
-                Utc(*from)
-            ),
-            Self::Ends {
-                workload,
-                recording,
-                until,
-            } => write!(
-                f,
-                "{}: {} ends at {}, and nothing is known of what came after; save the sidecar's \
-                 page /decisions now",
-                workload.name,
-                recording.escape_debug(),
-                Utc(*until)
-            ),
-            Self::Forgotten {
-                workload,
-                recording,
-                records,
-            } => write!(
-                f,
-                "{}: {} has lost {records} records of what was let through; start the sidecar again \
-                 and record anew, or give its access log",
-                workload.name,
-                recording.escape_debug()
-            ),
-        }
-    }
 }
 
 /// Looks at everything that was recorded within `window` before `now`, or is open still.
@@ -189,7 +102,7 @@ pub fn strict_readiness<'a>(
             ..present.clone()
         };
         let records = one.recording.records.iter();
-        for record in records.filter(|record| record.last >= from || record.open > 0) {
+        for record in records.filter(|record| may_be_in_use(one, record, from)) {
             found.look_at(documents, one, record, (&present, &strict), now);
         }
     }
@@ -197,16 +110,18 @@ pub fn strict_readiness<'a>(
     let meshed: Vec<_> = meshed
         .filter(|workload| workload.meshed && of_namespace(workload))
         .collect();
-    let mut gaps: Vec<Gap<'a>> = Vec::new();
+    let mut gaps = Vec::new();
     if !documents.errors().is_empty() {
         gaps.push(Gap::Documents(documents.errors().len()));
     }
     if meshed.is_empty() {
         gaps.push(Gap::NoWorkload(namespace));
     }
+    let period = Period { from, window, now };
     for workload in &meshed {
-        gaps.extend(gap(workload, recorded, from, now));
+        gaps.extend(period.gap(workload, recorded));
     }
+    gaps.append(&mut found.gaps);
     StrictReadiness {
         from,
         workloads: meshed.len(),
@@ -218,50 +133,13 @@ pub fn strict_readiness<'a>(
     }
 }
 
-/// Why no recording of this workload covers the whole window; that of the one that comes nearest.
-fn gap<'a>(
-    workload: &'a ReviewedWorkload,
-    recorded: &[Recorded<'a>],
-    from: SystemTime,
-    now: SystemTime,
-) -> Option<Gap<'a>> {
-    let own = recorded.iter().filter(|one| one.workload == workload);
-    let gaps: Option<Vec<Gap<'a>>> = own.map(|one| gap_of(one, from, now)).collect();
-    // one recording without a gap is enough
-    gaps?
-        .into_iter()
-        .next()
-        .map_or(Some(Gap::NotRecorded(workload)), Some)
+/// Whether any of these connections was in use since `from`, as far as anybody knows.
+fn may_be_in_use(one: &Recorded<'_>, record: &DecisionRecord, from: SystemTime) -> bool {
+    record.last_use() >= from || record.open > 0 || end_unknown(one, record)
 }
 
-fn gap_of<'a>(one: &Recorded<'a>, from: SystemTime, now: SystemTime) -> Option<Gap<'a>> {
-    let Recorded {
-        name: recording,
-        workload,
-        ..
-    } = *one;
-    let (since, until) = (one.recording.since, one.recording.until);
-    let stale = now.checked_sub(STALE).is_none_or(|stale| until < stale);
-    if one.recording.forgotten_let_through > 0 {
-        return Some(Gap::Forgotten {
-            workload,
-            recording,
-            records: one.recording.forgotten_let_through,
-        });
-    }
-    if since > from {
-        return Some(Gap::Begins {
-            workload,
-            recording,
-            since,
-            from,
-        });
-    }
-    stale.then_some(Gap::Ends {
-        workload,
-        recording,
-        until,
-    })
+fn end_unknown(one: &Recorded<'_>, record: &DecisionRecord) -> bool {
+    record.is_let_through() && !one.recording.ends_noted
 }
 
 /// By workload, other side and port.
@@ -273,6 +151,7 @@ struct Found<'a> {
     refused: Calls<'a>,
     outbound: Calls<'a>,
     permissive_only: BTreeMap<(String, String, u16), PermissiveOnly<'a>>,
+    gaps: Vec<Gap<'a>>,
 }
 
 impl<'a> Found<'a> {
@@ -285,6 +164,9 @@ impl<'a> Found<'a> {
         now: SystemTime,
     ) {
         let Some(destination) = &record.destination else {
+            if record.direction == Direction::Inbound && record.is_let_through() {
+                self.gap(Gap::unclear(one));
+            }
             return;
         };
         let (source, to) = (record.source.address, destination.address);
@@ -317,7 +199,15 @@ impl<'a> Found<'a> {
         }
     }
 
-    /// A mesh caller: STRICT also changes what happens to whom no rule names.
+    /// Each is told once, however many records lead to it.
+    fn gap(&mut self, gap: Gap<'a>) {
+        if !self.gaps.contains(&gap) {
+            self.gaps.push(gap);
+        }
+    }
+
+    /// A mesh caller: STRICT also changes what happens to whom no rule names. What the sidecar did
+    /// counts, whatever the documents say of it.
     fn caller(
         &mut self,
         one: &Recorded<'a>,
@@ -326,14 +216,20 @@ impl<'a> Found<'a> {
         now: SystemTime,
     ) {
         let Some(facts) = judged_facts(record) else {
-            return;
+            return self.gap(Gap::unclear(one));
         };
         let Caller::Authenticated(id) = facts.caller else {
-            return;
+            return self.gap(Gap::unclear(one));
         };
         let under_strict = judge(strict, &facts, now);
-        if under_strict.allowed || !judge(present, &facts, now).allowed {
+        if under_strict.allowed {
             return;
+        }
+        if !judge(present, &facts, now).allowed {
+            self.gap(Gap::Contradicted {
+                workload: one.workload,
+                recording: one.name,
+            });
         }
         let key = (one.workload.name.to_string(), id.to_string(), facts.port);
         let caller = self
@@ -343,12 +239,12 @@ impl<'a> Found<'a> {
                 workload: one.workload,
                 caller: id.to_string(),
                 port: facts.port,
-                last: record.last,
+                last: record.last_use(),
                 count: 0,
                 strict: under_strict,
             });
         caller.count = caller.count.saturating_add(record.count);
-        caller.last = caller.last.max(record.last);
+        caller.last = caller.last.max(record.last_use());
     }
 }
 
@@ -368,12 +264,14 @@ fn add<'a>(
         known,
         port,
         first: record.first,
-        last: record.last,
+        last: record.last_use(),
         count: 0,
         open: 0,
+        end_unknown: false,
     });
     call.first = call.first.min(record.first);
-    call.last = call.last.max(record.last);
+    call.last = call.last.max(record.last_use());
+    call.end_unknown |= end_unknown(one, record) && record.open == 0;
     call.count = call.count.saturating_add(record.count);
     call.open = call.open.saturating_add(record.open);
 }

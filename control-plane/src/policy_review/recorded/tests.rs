@@ -106,8 +106,36 @@ fn a_hostile_name_of_a_file_steers_no_terminal() {
         name: "a\x1b[2Jb",
         recording: &recording,
     }];
-    let error = workloads_of(&documents, &named).unwrap_err().to_string();
+    let error = workloads_of(&documents, &named, noon())
+        .unwrap_err()
+        .to_string();
     assert!(!error.contains('\x1b'), "{error:?}");
+}
+
+#[test]
+fn a_recording_that_contradicts_its_document_or_the_clock_is_refused() {
+    let documents = documents(&[WORKLOADS]);
+    let with = |header| workload(&documents, page_with("shop/api-1", &header, &[]));
+    assert!(with(json!({"identity": API})).is_ok());
+    let error = with(json!({"identity": super::super::made_up::WEB})).unwrap_err();
+    assert!(
+        error.contains("sa/web, and in the documents shop/api-1 is"),
+        "{error}"
+    );
+    let after = |seconds| {
+        let until = noon() + Duration::from_secs(seconds);
+        with(json!({"until": Utc(until).to_string()}))
+    };
+    assert!(after(120).is_ok());
+    let error = after(121).unwrap_err();
+    assert!(error.contains("later than now"), "{error}");
+}
+
+#[test]
+fn a_name_that_no_workload_can_have_is_told_as_such() {
+    let documents = documents(&[WORKLOADS]);
+    let error = workload(&documents, page("shop/A_b", &[])).unwrap_err();
+    assert!(error.contains("no namespace/name of a Workload"), "{error}");
 }
 
 fn evicting(subject: &str) -> String {

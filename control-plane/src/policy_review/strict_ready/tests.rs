@@ -1,4 +1,4 @@
-use mesh_lite_proto::decision_record::Recording;
+use mesh_lite_proto::decision_record::{Recording, Utc};
 use serde_json::{Value, json};
 
 use super::{
@@ -147,26 +147,143 @@ fn a_recording_that_ends_long_ago_vouches_for_nothing() {
 fn a_recording_that_lost_what_was_let_through_vouches_for_nothing() {
     not_ready_for(
         &json!({"forgotten": 1, "forgotten_let_through": 1}),
-        "lost 1 records",
+        "lost 1 record",
     );
     // a flood of denied strangers hides nobody who was let through
     let flood = recordings(&json!({"forgotten": 9, "forgotten_let_through": 0}), &[]);
     looked(&permissive(), &flood, |found| assert!(found.is_ready()));
 }
 
-#[test]
-fn a_whole_recording_beside_a_partial_one_of_the_same_workload_is_enough() {
-    let [web, api, guest] = recordings(&json!({}), &[]);
-    let partial = page_with("shop/api-1", &json!({"since": before_noon(5)}), &[]);
+/// Whether api is ready by these two recordings of it.
+fn ready_by_both(one: &Recording, other: &Recording) -> Result<(), String> {
+    let [web, _, guest] = recordings(&json!({}), &[]);
     let documents = permissive();
     let named = ["a", "b", "c", "d"]
         .into_iter()
-        .zip([&web, &partial, &api, &guest]);
+        .zip([&web, one, other, &guest]);
     let named: Vec<_> = named
         .map(|(name, recording)| super::super::NamedRecording { name, recording })
         .collect();
-    let recorded = super::super::workloads_of(&documents, &named).unwrap();
-    assert!(strict_readiness(&documents, &recorded, None, DAY, noon()).is_ready());
+    let recorded = super::super::workloads_of(&documents, &named, noon()).unwrap();
+    let found = strict_readiness(&documents, &recorded, None, DAY, noon());
+    match &*found.gaps {
+        [] => Ok(()),
+        gaps => Err(gaps[0].to_string()),
+    }
+}
+
+fn call_of_run(run: &str) -> Calls {
+    Calls::of_web().with("conn_ids", json!([format!("{run}000000001")]))
+}
+
+#[test]
+fn a_whole_recording_beside_a_partial_one_of_the_same_run_is_enough() {
+    let whole = page("shop/api-1", &[call_of_run("aaaaaaa")]);
+    let partial = page_with(
+        "shop/api-1",
+        &json!({"since": before_noon(60)}),
+        &[call_of_run("aaaaaaa")],
+    );
+    assert_eq!(ready_by_both(&partial, &whole), Ok(()));
+    let earlier = page_with("shop/api-1", &json!({"until": before_noon(20)}), &[]);
+    assert_eq!(ready_by_both(&whole, &earlier), Ok(()));
+}
+
+#[test]
+fn a_whole_recording_vouches_for_no_other_run_and_not_for_what_came_after_it() {
+    let whole = page("shop/api-1", &[call_of_run("aaaaaaa")]);
+    let since = json!({"since": before_noon(60)});
+    // a sidecar that started again, and one that said nothing of its run
+    for calls in [vec![call_of_run("bbbbbbb")], vec![]] {
+        let restarted = page_with("shop/api-1", &since, &calls);
+        let told = ready_by_both(&restarted, &whole).unwrap_err();
+        assert!(told.contains("begins at"), "{told}");
+    }
+    let until = json!({"until": before_noon(9)});
+    let whole = page_with("shop/api-1", &until, &[]);
+    let lost = json!({"forgotten": 1, "forgotten_let_through": 1});
+    let later = page_with("shop/api-1", &lost, &[]);
+    let told = ready_by_both(&whole, &later).unwrap_err();
+    assert!(told.contains("lost 1 record"), "{told}");
+}
+
+#[test]
+fn who_was_let_in_and_is_denied_by_strict_is_a_reason_whatever_the_documents_say() {
+    let strict = documents(&[WORKLOADS]);
+    let calls = [Calls::of_web().with("step", "mutual-tls-mode")];
+    looked(&strict, &recordings(&json!({}), &calls), |found| {
+        assert!(!found.is_ready());
+        assert_eq!(found.permissive_only.len(), 1, "{found:?}");
+        let told = found.gaps[0].to_string();
+        assert!(told.contains("is --config-dir what is in force"), "{told}");
+    });
+}
+
+#[test]
+fn plaintext_that_ended_within_the_window_counts_and_so_does_what_may_have() {
+    let old = || Calls::of_legacy().last(2 * 24 * 60);
+    with_calls(&[old().with("ended", before_noon(25 * 60))], |found| {
+        assert!(found.is_ready(), "{found:?}");
+    });
+    with_calls(&[old().with("ended", before_noon(60))], |found| {
+        assert!(!found.is_ready());
+        assert_eq!(Utc(found.plaintext[0].last).to_string(), before_noon(60));
+        assert!(!found.plaintext[0].end_unknown);
+    });
+    // of a page that does not note ends nobody knows
+    let recordings = recordings(&json!({"ends_noted": null}), &[old()]);
+    looked(&permissive(), &recordings, |found| {
+        assert!(!found.is_ready());
+        assert!(found.plaintext[0].end_unknown);
+    });
+}
+
+#[test]
+fn a_log_vouches_only_if_its_sidecar_began_with_it() {
+    let line = |event: &str, minutes: u64, id: &str, facts: &str| {
+        let time = before_noon(minutes);
+        format!(r#"{{"time":"{time}","event":"{event}","conn_id":"{id}"{facts}}}"#) + "\n"
+    };
+    let allowed = r#","direction":"inbound","src.addr":"10.0.0.10:1","dst.addr":"10.0.0.11:8080","decision":"refuse","reason":"limit""#;
+    let first = line("open", 48 * 60, "aaaaaaa000000000", allowed);
+    let later = line("open", 30 * 60, "aaaaaaa000000009", allowed);
+    let last = line("open", 1, "aaaaaaa00000000a", allowed);
+    let end = line("close", 1, "aaaaaaa000000003", "");
+    for (text, words) in [
+        (format!("{first}{later}{last}"), None),
+        (
+            format!("{later}{last}"),
+            Some("begins later than its sidecar"),
+        ),
+        (format!("{later}{end}{last}"), Some("begins later")),
+        (format!("{first}{end}{last}"), Some("lost 1 record")),
+    ] {
+        let log = Recording::read("log", text.as_bytes()).unwrap();
+        let recordings = [page("shop/web-1", &[]), log, page("shop/guest-1", &[])];
+        looked(&permissive(), &recordings, |found| {
+            let told = found.gaps.first().map(ToString::to_string);
+            match words {
+                None => assert!(found.is_ready(), "{found:?}"),
+                Some(words) => assert!(told.unwrap().contains(words), "{found:?}"),
+            }
+        });
+    }
+}
+
+#[test]
+fn a_recording_older_than_a_short_window_vouches_for_nothing_of_it() {
+    let until = Utc(noon() - Duration::from_secs(12)).to_string();
+    let header = json!({ "until": until });
+    let recordings =
+        ["web-1", "api-1", "guest-1"].map(|name| page_with(&format!("shop/{name}"), &header, &[]));
+    let documents = permissive();
+    let recorded = recorded(&documents, &recordings).unwrap();
+    let ready = |seconds| {
+        let window = Duration::from_secs(seconds);
+        strict_readiness(&documents, &recorded, None, window, noon()).is_ready()
+    };
+    assert!(!ready(8));
+    assert!(ready(13));
 }
 
 #[test]

@@ -299,7 +299,7 @@ fn nothing_in_a_recording_or_a_document_breaks_out_of_its_line() {
         name: "file\n---\nkind: z",
         recording: &recordings[0],
     }];
-    let recorded = workloads_of(&documents, &named).unwrap();
+    let recorded = workloads_of(&documents, &named, noon()).unwrap();
     let suggestion = suggest(
         &documents,
         &recorded,
