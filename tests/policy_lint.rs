@@ -266,3 +266,47 @@ fn a_reader_who_goes_away_is_no_error() {
         assert_eq!((status.code(), &*said), (Some(0), ""), "{tool}");
     }
 }
+
+#[test]
+fn a_directory_without_documents_is_no_clean_bill() {
+    let directory = files(&[("good.yaml", GOOD)]);
+    fs::create_dir(directory.path().join("documnets")).unwrap();
+    for paths in [&["documnets"][..], &["good.yaml", "documnets"]] {
+        let (code, out, err) = lint(directory.path(), paths);
+        assert_eq!((code, &*out), (Some(2), ""));
+        assert!(
+            err.contains("no .yaml or .yml file is in \"documnets\""),
+            "{err}"
+        );
+    }
+    for path in [".", "./"] {
+        assert_eq!(lint(directory.path(), &[path]).0, Some(0), "{path}");
+    }
+}
+
+#[test]
+fn of_hundreds_of_findings_the_first_are_shown_and_all_are_counted() {
+    let many: Vec<String> = (0..250)
+        .map(|number| NOBODY.replace("nobody", &format!("nobody-{number}")))
+        .collect();
+    let directory = files(&[("notes.yaml", &many.join("---\n"))]);
+    let (code, out, _) = lint(directory.path(), &["notes.yaml"]);
+    assert_eq!(out.matches("note[allows-nobody]").count(), 200);
+    let end =
+        "and 50 more findings: see --output json\n\n1 file: 0 errors, 0 warnings, 250 notes\n";
+    assert!(out.ends_with(end), "{}", &out[out.len() - 200..]);
+    assert_eq!(code, Some(0));
+    let fields: String = (0..250).map(|number| format!("  x{number}: 1\n")).collect();
+    let directory = files(&[(
+        "errors.yaml",
+        &GOOD.replace("  rules", &format!("{fields}  rules")),
+    )]);
+    let (code, out, _) = lint(directory.path(), &["errors.yaml"]);
+    assert_eq!(out.matches("error[unknown-field]").count(), 200);
+    assert!(
+        out.contains("and 50 more errors: see"),
+        "{}",
+        &out[out.len() - 200..]
+    );
+    assert_eq!(code, Some(1));
+}

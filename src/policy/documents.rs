@@ -83,6 +83,24 @@ impl DocumentArgs {
         Documents::read(paths, &self.settings())
     }
 
+    /// As [`Self::read`], for tools that look at documents alone: a directory without any is a name
+    /// that is written wrong.
+    ///
+    /// # Errors
+    /// As [`Self::read`], and if a directory has no document's file.
+    pub(crate) fn read_some(&self, paths: &[PathBuf]) -> anyhow::Result<Documents> {
+        let documents = self.read(paths)?;
+        for path in paths.iter().filter(|path| path.is_dir()) {
+            let inside = |file: &str| Path::new(file).parent() == Some(path);
+            anyhow::ensure!(
+                documents.files().any(inside),
+                "no .yaml or .yml file is in {path:?}; name the directory that has the documents \
+                 (those inside of it are not looked into)"
+            );
+        }
+        Ok(documents)
+    }
+
     /// Reads one directory, with the names of files that a control plane gives to them.
     ///
     /// # Errors

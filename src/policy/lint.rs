@@ -39,11 +39,14 @@ and probably do something else than is meant, or do nothing:
                                 named port of a Workload called metrics, prometheus, prom, probe,
                                 health, healthz, livez or readyz (or with such a part, as http-metrics),
                                 and prometheus.io/port where prometheus.io/scrape is \"true\". A port
-                                that an ALLOW rule names has been thought of and is not told of
+                                that an ALLOW rule names is not told of if its callers come through
 What is said of rules is so for every caller; rules of which nothing is said may be odd as well.
 
-Exit codes: 0 nothing, or notes only; 1 errors or warnings; 2 wrong usage, or a path that can't be
-read.";
+Exit codes: 0 nothing, or notes only; 1 errors or warnings; 2 wrong usage, a path that can't be
+read, or a directory without .yaml and .yml files.";
+
+/// Each is shown with its line to people up to here; `--output json` has all.
+const MAX_SHOWN: usize = 200;
 
 /// Say everything that is wrong or odd with documents, each with file and line.
 #[derive(Debug, clap::Args)]
@@ -60,7 +63,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    unless_unreadable(|| lint(args, &args.documents.read(&args.paths)?))
+    unless_unreadable(|| lint(args, &args.documents.read_some(&args.paths)?))
 }
 
 fn lint(args: &Args, documents: &Documents) -> anyhow::Result<ExitCode> {
@@ -98,7 +101,8 @@ impl Counts {
 
 fn text(documents: &Documents, findings: &[Finding], paint: Paint) -> String {
     let mut text = errors_in_words(documents, documents.errors(), paint);
-    for finding in findings {
+    let room = MAX_SHOWN.saturating_sub(documents.errors().len());
+    for finding in findings.iter().take(room) {
         let snippet = Snippet {
             severity: finding.severity,
             class: finding.oddity.as_str(),
@@ -109,6 +113,7 @@ fn text(documents: &Documents, findings: &[Finding], paint: Paint) -> String {
         text.push_str(&snippet.render(documents.text(&finding.place.file), paint.colours()));
         text.push('\n');
     }
+    text.push_str(&left_out(findings.len().saturating_sub(room), "finding"));
     let Counts {
         errors,
         warnings,
@@ -131,12 +136,24 @@ pub(super) fn errors_in_words<'a>(
     paint: Paint,
 ) -> String {
     let mut text = String::new();
-    for error in errors {
+    let mut errors = errors.into_iter();
+    for error in errors.by_ref().take(MAX_SHOWN) {
         let snippet = Snippet::from(error);
         text.push_str(&snippet.render(documents.text(&error.place.file), paint.colours()));
         text.push('\n');
     }
+    text.push_str(&left_out(errors.count(), "error"));
     text
+}
+
+fn left_out(number: usize, what: &str) -> String {
+    match number {
+        0 => String::new(),
+        more => {
+            let more = count(more, &format!("more {what}"));
+            format!("and {more}: see --output json\n\n")
+        }
+    }
 }
 
 /// `1 error`, `2 errors`.

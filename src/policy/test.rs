@@ -31,7 +31,7 @@ They ask this policy alone, as enforced, in a PERMISSIVE scope: what no rule of 
 unless it is an ALLOW policy. A policy whose tests fail is not loaded by a control plane.
 
 Exit codes: 0 all of them pass, or there are none; 1 one fails, or a document can't be loaded;
-2 wrong usage, or a path that can't be read.";
+2 wrong usage, a path that can't be read, or a directory without .yaml and .yml files.";
 
 /// Run the tests that policies carry.
 #[derive(Debug, clap::Args)]
@@ -48,7 +48,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    unless_unreadable(|| test(args, &args.documents.read(&args.paths)?))
+    unless_unreadable(|| test(args, &args.documents.read_some(&args.paths)?))
 }
 
 fn test(args: &Args, documents: &Documents) -> anyhow::Result<ExitCode> {
