@@ -6,8 +6,7 @@ use crate::authorization::{
 };
 
 type At<'a> = (&'a str, usize);
-/// Verdict, step, the rule that decided (document, index), the first 16 rules recorded, how many
-/// more there are.
+/// Verdict, step, the rule that decided; the first 16 rules recorded, and how many more.
 pub(super) type Naive<'a> = (Verdict, Step, Option<At<'a>>, Vec<At<'a>>, usize);
 
 pub(super) fn judge<'a>(all: &'a PolicySnapshot, facts: &Facts<'_>) -> Naive<'a> {
@@ -36,7 +35,6 @@ pub(super) fn judge<'a>(all: &'a PolicySnapshot, facts: &Facts<'_>) -> Naive<'a>
     (verdict, step, rule, recorded, more)
 }
 
-/// A rule matches if some `from` and some `to` do; an absent list does.
 fn first_rule(policy: &Policy, all: &PolicySnapshot, facts: &Facts<'_>) -> Option<usize> {
     let port = |value: &str| Some(value == facts.port.to_string());
     let from = |r: &Rule| r.from.iter().any(|p| holds(p, policy.action, all, facts));

@@ -69,6 +69,12 @@ fn decides_a_million_times_as_the_text_of_the_design_says() {
     }
 }
 
+#[test]
+fn the_naive_evaluator_stays_short_enough_to_be_read_beside_the_design() {
+    let lines = include_str!("../naive_evaluator.rs").lines().count();
+    assert!(lines < 80, "{lines} lines");
+}
+
 fn percent(part: usize, all: usize) -> f64 {
     100.0 * part as f64 / all as f64
 }
