@@ -22,7 +22,7 @@ use self::{
     recorded::{Present, RecordedCall},
 };
 use crate::{
-    policy::DocumentArgs,
+    policy::{DocumentArgs, review::unless_unreadable},
     recordings::{NamedRecording, RecordingArgs},
     sidecar_pages::{self, PageName},
     terminal::{self, Paint},
@@ -55,9 +55,6 @@ PORT is the one dialled in the pod: of a service, its targetPort.
 
 Exit codes: 0 it was or would be allowed; 1 denied or refused; 2 there is no answer: wrong usage,
 an unknown connection or workload, documents or a sidecar that can't be read.";
-
-/// There is no answer: a script must take it neither for yes nor for no.
-const NO_ANSWER: u8 = 2;
 
 /// Say why a connection was allowed or denied, or would be.
 #[derive(Debug, clap::Args)]
@@ -135,10 +132,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             "name a connection, or --from, --to and --port"
         )),
     };
-    Ok(answered.unwrap_or_else(|error| {
-        eprintln!("mesh-lite: {}", terminal::harmless(&format!("{error:#}")));
-        ExitCode::from(NO_ANSWER)
-    }))
+    unless_unreadable(|| answered)
 }
 
 impl Args {
@@ -285,7 +279,7 @@ fn unknown(id: ConnectionId, recordings: &[NamedRecording]) -> String {
     for named in recordings {
         text.push_str(&format!(
             "\n  {}",
-            recorded::reach(&named.name, &named.recording)
+            terminal::harmless(&recorded::reach(&named.name, &named.recording))
         ));
     }
     text.push_str(

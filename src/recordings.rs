@@ -12,7 +12,10 @@ use mesh_lite_proto::{
     sidecar::ADMIN_PORT,
 };
 
-use crate::sidecar_pages::{self, NoPage, PageName};
+use crate::{
+    sidecar_pages::{self, NoPage, PageName},
+    terminal::harmless,
+};
 
 /// Stands for standard input.
 const STDIN: &str = "-";
@@ -96,11 +99,12 @@ fn of_file(connection: Option<ConnectionId>, path: &Path) -> Result<NamedRecordi
     let (name, input): (_, Box<dyn BufRead>) = if is_stdin(path) {
         ("standard input".to_owned(), Box::new(io::stdin().lock()))
     } else {
-        let file = File::open(path).map_err(|source| NoRecording::Open {
+        let file = File::open(path).map_err(|error| NoRecording::Open {
             path: path.to_owned(),
-            source,
+            error,
         })?;
-        (path.display().to_string(), Box::new(BufReader::new(file)))
+        let name = harmless(&path.display().to_string());
+        (name, Box::new(BufReader::new(file)))
     };
     Ok(NamedRecording {
         recording: Recording::read_for(connection, &name, input)?,
@@ -121,11 +125,18 @@ pub(crate) enum NoRecording {
         "{0}. --records takes one sidecar's saved page /decisions, or its access log, and nothing \
          else in the file"
     )]
-    Content(#[from] InvalidRecording),
-    #[error("{path:?} can't be opened: {source}")]
-    Open { path: PathBuf, source: io::Error },
+    Content(InvalidRecording),
+    #[error("{path:?} can't be opened: {error}")]
+    Open { path: PathBuf, error: io::Error },
     #[error("standard input can be read once: name \"-\" once")]
     StdinTwice,
+}
+
+// no `#[from]`: its words are in ours, and a source would be said again
+impl From<InvalidRecording> for NoRecording {
+    fn from(invalid: InvalidRecording) -> Self {
+        Self::Content(invalid)
+    }
 }
 
 #[cfg(test)]

@@ -49,7 +49,7 @@ impl PageName {
 /// If nobody answers there, or what answers is not the admin server of a sidecar that has the
 /// page.
 pub(crate) fn get(admin: SocketAddr, page: PageName) -> Result<Vec<u8>, NoPage> {
-    let reach = |source| NoPage::Reach { admin, source };
+    let reach = |error| NoPage::Reach { admin, error };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -112,13 +112,10 @@ fn body_of(mut answer: Vec<u8>) -> Result<Vec<u8>, Option<u16>> {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NoPage {
     #[error(
-        "no sidecar answers at {admin}: {source}. Is it running on this machine, or its admin port \
+        "no sidecar answers at {admin}: {error}. Is it running on this machine, or its admin port \
          forwarded here? --admin names another address"
     )]
-    Reach {
-        admin: SocketAddr,
-        source: io::Error,
-    },
+    Reach { admin: SocketAddr, error: io::Error },
     #[error(
         "what answers at {admin} is not the admin server of a sidecar of this version; --admin names \
          another address"

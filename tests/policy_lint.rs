@@ -310,3 +310,39 @@ fn of_hundreds_of_findings_the_first_are_shown_and_all_are_counted() {
     );
     assert_eq!(code, Some(1));
 }
+
+#[test]
+fn what_can_t_be_read_is_said_once_in_a_line_of_its_own() {
+    let directory = files(&[("good.yaml", GOOD)]);
+    let forged = "nowhere\nmesh-lite: all documents are good";
+    for tool in [
+        &["policy", "lint", forged][..],
+        &[
+            "policy",
+            "replay",
+            "--config-dir",
+            forged,
+            "--records",
+            "none",
+        ],
+        &[
+            "policy",
+            "replay",
+            "--config-dir",
+            "good.yaml",
+            "--records",
+            forged,
+        ],
+        &["explain", "0123456789abcdef", "--records", forged],
+        &["explain", "0123456789abcdef", "--records", "."],
+        &["explain", "0123456789abcdef", "--admin", "127.0.0.1:1"],
+    ] {
+        let mut command = Command::new(PROGRAM);
+        command.current_dir(directory.path()).args(tool);
+        let Output { status, stderr, .. } = finish(&mut command);
+        let said = String::from_utf8(stderr).unwrap();
+        assert_eq!(status.code(), Some(2), "{tool:?}: {said}");
+        assert_eq!(said.lines().count(), 1, "{tool:?}: {said}");
+        assert_eq!(said.matches("(os error").count(), 1, "{tool:?}: {said}");
+    }
+}

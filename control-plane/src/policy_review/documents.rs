@@ -109,7 +109,7 @@ impl Documents {
     /// # Errors
     /// If the directory or a file in it can't be read.
     pub fn read_directory(directory: &Path, settings: &ReviewSettings) -> Result<Self, ReadError> {
-        let fail = |path: PathBuf, source| ReadError { path, source };
+        let fail = |path: PathBuf, error| ReadError { path, error };
         let found = read_files(directory)
             .map_err(|error| fail(directory.to_owned(), io::Error::other(error)))?;
         let files = found.into_iter().map(|(name, content)| match content {
@@ -357,9 +357,9 @@ fn reviewed(workload: Workload, document: &RawDocument) -> ReviewedWorkload {
 
 /// Files under the names that messages shall show: the path as it was given.
 fn read_path(path: &Path, files: &mut BTreeMap<String, Vec<u8>>) -> Result<(), ReadError> {
-    let fail = |path: PathBuf, source| ReadError { path, source };
+    let fail = |path: PathBuf, error| ReadError { path, error };
     if !path.is_dir() {
-        let bytes = read_file(path).map_err(|source| fail(path.to_owned(), source))?;
+        let bytes = read_file(path).map_err(|error| fail(path.to_owned(), error))?;
         files.insert(path.to_string_lossy().into_owned(), bytes);
         return Ok(());
     }
@@ -374,8 +374,8 @@ fn read_path(path: &Path, files: &mut BTreeMap<String, Vec<u8>>) -> Result<(), R
 
 /// A path that can't be read.
 #[derive(Debug, thiserror::Error)]
-#[error("{path} can't be read: {source}; name files or directories with documents")]
+#[error("{path:?} can't be read: {error}; name files or directories with documents")]
 pub struct ReadError {
     path: PathBuf,
-    source: io::Error,
+    error: io::Error,
 }

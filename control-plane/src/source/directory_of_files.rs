@@ -299,12 +299,12 @@ pub(crate) fn read_file(path: &Path) -> io::Result<Vec<u8>> {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DirectoryError {
-    #[error("can't list the configuration directory {directory}: {error}")]
+    #[error("can't list the configuration directory {directory:?}: {error}")]
     List {
         directory: PathBuf,
         error: io::Error,
     },
-    #[error("the configuration directory {0} holds more than {MAX_FILES} documents' files")]
+    #[error("the configuration directory {0:?} holds more than {MAX_FILES} documents' files")]
     TooMany(PathBuf),
 }
 
