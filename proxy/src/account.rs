@@ -1,7 +1,7 @@
 //! What is told of one connection: to the metrics, to the access log, and to the records of
 //! decisions.
 
-use std::{io::ErrorKind, net::SocketAddr};
+use std::{io::ErrorKind, net::SocketAddr, sync::OnceLock};
 
 use mesh_lite_proto::{
     authorization::Decision,
@@ -16,7 +16,7 @@ use crate::{
     },
     authorization::enforcement::Denial,
     clock::Clock,
-    decisions::{Decisions, Seen},
+    decisions::{Decisions, LastEnd, Seen},
     forward::Broken,
     live_connections::CutReason,
     metrics::{
@@ -71,6 +71,8 @@ pub struct Account {
     metrics: Metrics,
     log: AccessLog,
     decisions: Decisions,
+    /// Of its record, once it is let through.
+    last_end: OnceLock<LastEnd>,
     clock: Clock,
 }
 
@@ -97,6 +99,7 @@ impl Account {
             metrics: metrics.clone(),
             log: log.clone(),
             decisions: decisions.clone(),
+            last_end: OnceLock::new(),
             clock,
         }
     }
@@ -114,6 +117,19 @@ impl Account {
     /// Plaintext is let through: counted by the name under which it was allowed.
     pub fn plaintext(&self, reason: Plaintext) {
         self.metrics.plaintext(reason);
+    }
+
+    /// It is to go there as it is. Nobody proves anything, whatever was said to the sidecar of
+    /// another endpoint that was tried before.
+    pub fn goes_in_plaintext_to(&mut self, address: SocketAddr) {
+        self.source.identity = None;
+        self.source.serial = None;
+        self.tls = None;
+        self.destination = Some(Peer {
+            address,
+            identity: None,
+            serial: None,
+        });
     }
 
     /// The connection is let through: from here on it has a meter.
@@ -160,7 +176,7 @@ impl Account {
 
     fn opened(&self, outcome: Outcome) {
         let at = (self.clock)();
-        self.decisions.record(&Seen {
+        let last_end = self.decisions.record(&Seen {
             at,
             connection: self.id,
             direction: self.direction,
@@ -168,6 +184,10 @@ impl Account {
             destination: self.destination.as_ref(),
             outcome: &outcome,
         });
+        if outcome.is_let_through() {
+            // once in its life
+            let _ = self.last_end.set(last_end);
+        }
         if !self.log.is_on() {
             return;
         }
@@ -184,7 +204,13 @@ impl Account {
         });
     }
 
+    /// What was let through has ended. Comes before it leaves the live connections: on the page
+    /// of decisions it is open, or has ended.
     pub fn closed(&self, meter: &ConnectionMeter, result: Result<(), Broken>) {
+        let at = (self.clock)();
+        if let Some(last_end) = self.last_end.get() {
+            last_end.note(at);
+        }
         if !self.log.is_on() {
             return;
         }
@@ -193,7 +219,7 @@ impl Account {
             Err(broken) => (self.end_of(&broken), Some(words_for(&broken))),
         };
         self.log.closed(CloseRecord {
-            at: (self.clock)(),
+            at,
             connection: self.id,
             direction: self.direction,
             bytes_sent: meter.bytes_sent(),

@@ -12,7 +12,11 @@ use std::{
 
 use mesh_lite_proto::{decision_record::Recording, svid::LeafFacts};
 
-use self::half::Half;
+pub use self::last_end::LastEnd;
+use self::{
+    half::{Half, New, mark},
+    key::Key,
+};
 use crate::{
     access_log::{ConnectionId, Outcome, Peer},
     live_connections::LiveConnections,
@@ -21,6 +25,7 @@ use crate::{
 
 mod half;
 mod key;
+mod last_end;
 mod open;
 
 /// Bytes for everything remembered, however much memory there is: 600 records of callers that were
@@ -69,13 +74,24 @@ impl Decisions {
         }))
     }
 
-    pub fn record(&self, seen: &Seen<'_>) {
+    /// Whoever lets the connection through notes its end.
+    pub fn record(&self, seen: &Seen<'_>) -> LastEnd {
         let half = if seen.outcome.is_let_through() {
             &self.0.let_through
         } else {
             &self.0.rest
         };
-        locked(half).record(seen);
+        let (key, mark) = (Key::of(seen), mark(seen.outcome));
+        let own = {
+            let mut half = locked(half);
+            if let Some(known) = half.again(seen, &key, mark) {
+                return known;
+            }
+            half.own_identity(seen)
+        };
+        // names and words are made while others are recorded
+        let new = New::of(seen, mark, own.as_ref());
+        locked(half).add(seen, new)
     }
 
     /// All that is remembered, of the workload of this certificate, and how much of it is open.
@@ -87,19 +103,22 @@ impl Decisions {
     ) -> Recording {
         // whoever is recorded after this look is not among the open ones either
         let live = live.all();
-        let (mut records, forgotten_let_through) = locked(&self.0.let_through).records();
+        let let_through = locked(&self.0.let_through).copied();
+        let rest = locked(&self.0.rest).copied();
+        let forgotten_let_through = let_through.forgotten;
+        let forgotten = forgotten_let_through.saturating_add(rest.forgotten);
+        let mut records = let_through.records().collect();
         open::count(&mut records, &live, self.0.since, now);
-        let (rest, forgotten_of_rest) = locked(&self.0.rest).records();
-        records.extend(rest);
+        records.extend(rest.records());
         Recording {
             workload: own.and_then(workload),
             identity: own.map(|leaf| leaf.id.clone()),
             since: self.0.since,
             until: now,
-            forgotten: forgotten_let_through.saturating_add(forgotten_of_rest),
+            forgotten,
             forgotten_let_through,
             begins_late: false,
-            ends_noted: false,
+            ends_noted: true,
             records,
         }
     }

@@ -267,11 +267,7 @@ impl Outbound {
                     .await
             }
             Hop::Plain { address, reason } => {
-                account.destination = Some(Peer {
-                    address,
-                    identity: None,
-                    serial: None,
-                });
+                account.goes_in_plaintext_to(address);
                 let registered = self.register(account, None, address)?;
                 let upstream = dial::dial(address, deadline, &self.path.own).await?;
                 Ok((ConnectedFar::Plain(upstream, reason), registered))

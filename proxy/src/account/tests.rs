@@ -173,3 +173,38 @@ fn what_is_told_to_the_log_is_recorded_once_also_when_the_log_is_off() {
     assert_eq!(counts, [("unanswered", 1), ("refuse", 1), ("deny", 2)]);
     assert_eq!(told.lines(), [line("open", "deny")]);
 }
+
+#[test]
+fn the_end_of_what_was_let_through_is_recorded_also_when_the_log_is_off() {
+    let mut told = Told::new();
+    told.account.log = AccessLog::off();
+    let meter = told.account.meter();
+    told.answered(Status::Ok);
+    let ended = |told: &Told| told.recorded().first().and_then(|record| record.ended);
+    assert_eq!(ended(&told), None);
+    told.account.clock = || SystemTime::UNIX_EPOCH + Duration::from_secs(60);
+    told.account.closed(&meter, Ok(()));
+    assert_eq!(ended(&told), Some(epoch() + Duration::from_secs(60)));
+}
+
+#[test]
+fn what_goes_in_plaintext_names_nobody_though_another_endpoints_sidecar_was_tried_before() {
+    let mut told = Told::new();
+    let id = "spiffe://a.test/ns/shop/sa/web".parse().unwrap();
+    told.account.source.identity = Some(id);
+    told.account.source.serial = Some("0a".parse().unwrap());
+    told.account.tls = Some(TlsFacts {
+        version: "TLSv1.3",
+        group: "X25519MLKEM768",
+    });
+    let plain = ([10, 0, 0, 2], 8080).into();
+    told.account.goes_in_plaintext_to(plain);
+    let outcome = Outcome::PassedPlaintext(Plaintext::OutboundOutside);
+    drop(told.account.let_through(outcome));
+    let [record] = <[_; 1]>::try_from(told.recorded()).unwrap();
+    assert_eq!(record.source.identity, None);
+    assert_eq!(record.destination.unwrap().address, plain);
+    assert!(told.log.flush(PATIENCE));
+    let log = String::from_utf8(told.memory.0.lock().unwrap().clone()).unwrap();
+    assert!(!log.contains("identity") && !log.contains("serial") && !log.contains("tls"));
+}

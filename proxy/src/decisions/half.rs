@@ -18,15 +18,16 @@ use mesh_lite_proto::{
 use super::{
     Seen,
     key::{HasKey, Kept, Key},
+    last_end::LastEnd,
 };
 use crate::{
     access_log::{Outcome, Peer},
     metrics::{Direction, Metrics},
 };
 
-/// A record's places in the table (which may be half empty) and its share of the allocator's
-/// rounding.
-const PER_RECORD: usize = 96;
+/// A record's places in the table (which may be half empty), its counts of shares, its last end
+/// and its share of the allocator's rounding.
+const PER_RECORD: usize = 144;
 /// This part of the records goes at a time, so that a flood of new ones does not look for the
 /// oldest with each.
 const FORGOTTEN_AT_A_TIME: usize = 16;
@@ -46,6 +47,7 @@ pub(super) struct Half {
 }
 
 /// How often a decision was made, and what is told of the latest time.
+#[derive(Clone)]
 struct Counted {
     turn: u64,
     first: SystemTime,
@@ -58,6 +60,41 @@ struct Counted {
     words: Option<Arc<str>>,
     /// Tells other words from these without making them.
     mark: u64,
+    last_end: LastEnd,
+}
+
+/// A decision that is not known, or was made in other words: all of it that takes an allocation.
+pub(super) struct New {
+    kept: Kept,
+    words: Option<Arc<str>>,
+    mark: u64,
+}
+
+impl New {
+    /// `own` as [`Kept::new`] has it.
+    pub(super) fn of(seen: &Seen<'_>, mark: u64, own: Option<&WorkloadId>) -> Self {
+        Self {
+            kept: Kept::new(seen, own),
+            words: words(seen.outcome),
+            mark,
+        }
+    }
+}
+
+/// Everything that is remembered at one moment, shared with it as far as it may be.
+pub(super) struct Copied {
+    all: Vec<(Kept, Counted)>,
+    pub(super) forgotten: u64,
+}
+
+impl Copied {
+    /// All records, the latest first, none of them open.
+    pub(super) fn records(mut self) -> impl Iterator<Item = DecisionRecord> {
+        self.all
+            .sort_unstable_by_key(|(_, counted)| std::cmp::Reverse(counted.turn));
+        let all = self.all.into_iter();
+        all.map(|(kept, counted)| counted.record(&kept))
+    }
 }
 
 impl Half {
@@ -73,25 +110,38 @@ impl Half {
         }
     }
 
-    pub(super) fn record(&mut self, seen: &Seen<'_>) {
-        self.turn += 1;
-        let key = Key::of(seen);
-        let mark = mark(seen.outcome);
-        let Some(known) = self.records.get_mut(&key as &dyn HasKey) else {
-            return self.add(seen, mark);
-        };
-        known.again(seen, self.turn);
+    /// Counts a decision that is known, in the same words.
+    pub(super) fn again(&mut self, seen: &Seen<'_>, key: &Key<'_>, mark: u64) -> Option<LastEnd> {
+        let known = self.records.get_mut(key as &dyn HasKey)?;
         if known.mark != mark {
-            self.bytes -= known.words_len();
-            known.words = words(seen.outcome);
-            known.mark = mark;
-            self.bytes += known.words_len();
-            self.make_room();
+            return None;
         }
+        self.turn += 1;
+        known.again(seen, self.turn);
+        Some(known.last_end.clone())
     }
 
-    fn add(&mut self, seen: &Seen<'_>, mark: u64) {
-        let kept = Kept::new(seen, self.own_identity(seen).as_ref());
+    /// Counts any other.
+    pub(super) fn add(&mut self, seen: &Seen<'_>, new: New) -> LastEnd {
+        let known = self.records.get_mut(&new.kept as &dyn HasKey);
+        let last_end = match known {
+            Some(known) => {
+                self.turn += 1;
+                known.again(seen, self.turn);
+                self.bytes -= known.words_len();
+                known.words = new.words;
+                known.mark = new.mark;
+                self.bytes += known.words_len();
+                known.last_end.clone()
+            }
+            None => self.insert(seen, new),
+        };
+        self.make_room();
+        last_end
+    }
+
+    fn insert(&mut self, seen: &Seen<'_>, new: New) -> LastEnd {
+        self.turn += 1;
         let mut counted = Counted {
             turn: self.turn,
             first: seen.at,
@@ -99,18 +149,20 @@ impl Half {
             source: seen.source.address,
             count: 0,
             connections: [0; MAX_CONNECTIONS_NAMED],
-            words: words(seen.outcome),
-            mark,
+            words: new.words,
+            mark: new.mark,
+            last_end: LastEnd::of(seen.outcome),
         };
         counted.again(seen, self.turn);
-        self.bytes += bytes(&kept, &counted);
-        self.records.insert(kept, Box::new(counted));
+        let last_end = counted.last_end.clone();
+        self.bytes += bytes(&new.kept, &counted);
+        self.records.insert(new.kept, Box::new(counted));
         self.metrics.decision_recorded();
-        self.make_room();
+        last_end
     }
 
     /// The identity that is ours in this connection, as an earlier record has it.
-    fn own_identity(&mut self, seen: &Seen<'_>) -> Option<WorkloadId> {
+    pub(super) fn own_identity(&mut self, seen: &Seen<'_>) -> Option<WorkloadId> {
         let of = |peer: &Peer| peer.identity.clone();
         let own = match seen.direction {
             Direction::Inbound => seen.destination.and_then(of),
@@ -163,12 +215,15 @@ impl Half {
             .sum()
     }
 
-    /// All records, the latest first, none of them open, and how many were forgotten.
-    pub(super) fn records(&self) -> (Vec<DecisionRecord>, u64) {
-        let mut all: Vec<_> = self.records.iter().collect();
-        all.sort_unstable_by_key(|(_, counted)| std::cmp::Reverse(counted.turn));
-        let records = all.into_iter().map(|(kept, counted)| counted.record(kept));
-        (records.collect(), self.forgotten)
+    /// Quick: connections wait for it.
+    pub(super) fn copied(&self) -> Copied {
+        let records = self.records.iter();
+        Copied {
+            all: records
+                .map(|(kept, counted)| (kept.clone(), Counted::clone(counted)))
+                .collect(),
+            forgotten: self.forgotten,
+        }
     }
 }
 
@@ -234,7 +289,7 @@ impl Counted {
             error,
             count: self.count,
             open: 0,
-            ended: None,
+            ended: self.last_end.at(),
             connections: self.connections(),
         }
     }
@@ -253,7 +308,7 @@ fn words(outcome: &Outcome) -> Option<Arc<str>> {
 
 /// A number that differs where the words do. What the key says, the words may say too: it is not
 /// looked at again.
-fn mark(outcome: &Outcome) -> u64 {
+pub(super) fn mark(outcome: &Outcome) -> u64 {
     let mut hasher = DefaultHasher::new();
     match outcome {
         Outcome::Decided(decision) | Outcome::DecidedPlaintext(decision, _) => {

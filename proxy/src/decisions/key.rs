@@ -6,6 +6,7 @@ use std::{
     hash::{Hash, Hasher},
     mem::size_of,
     net::{IpAddr, SocketAddr},
+    sync::Arc,
 };
 
 use mesh_lite_proto::{
@@ -166,9 +167,9 @@ impl Hash for dyn HasKey + '_ {
     }
 }
 
-/// A key that is kept.
+/// A key that is kept. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(super) struct Kept(Box<Parts>);
+pub(super) struct Kept(Arc<Parts>);
 
 /// Identities and names are shared with whoever else holds them.
 #[derive(Debug, Clone)]
@@ -202,7 +203,7 @@ impl Kept {
                 line: place.line,
             }),
         };
-        Self(Box::new(Parts {
+        Self(Arc::new(Parts {
             direction: key.direction,
             source: key.source,
             caller: seen.source.identity.as_ref().map(shared),

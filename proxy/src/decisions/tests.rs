@@ -172,7 +172,12 @@ impl Told {
     }
 
     fn tell(&self, call: &Call) {
-        self.decisions.record(&call.seen());
+        drop(self.decisions.record(&call.seen()));
+    }
+
+    /// As [`Self::tell`], and the connection has ended at `seconds`.
+    fn tell_ended(&self, call: &Call, seconds: u64) {
+        self.decisions.record(&call.seen()).note(at(seconds));
     }
 
     fn recording(&self) -> Recording {
@@ -448,13 +453,62 @@ fn everything_that_is_recorded_is_read_back_from_the_page_as_it_was() {
         Call::stranger(8),
         Call::inbound(Outcome::Decided(denied("a\u{1b}[2J\"b"))),
         Call::inbound(Outcome::Answered(Status::Ok, Some("shop/a (b:1)".into()))),
-        Call::inbound(Outcome::PassedPlaintext(Plaintext::OutboundDns)),
+        Call {
+            direction: Direction::Outbound,
+            outcome: Outcome::PassedPlaintext(Plaintext::OutboundDns),
+            ..Call::plaintext(9)
+        },
     ]);
+    told.tell_ended(&Call::allowed(), 900);
     let _open = [told.open(1, 7), told.open(2, 9)];
     let recording = told.recording();
     assert_eq!(recording.records.len(), 7);
     let page = recording.to_lines();
     assert_eq!(Recording::read("page", page.as_bytes()).unwrap(), recording);
+}
+
+#[test]
+fn a_record_tells_when_the_latest_of_its_connections_ended_and_one_of_what_was_refused_nothing() {
+    let told = Told::of(&[Call::plaintext(1)]);
+    assert!(told.recording().ends_noted);
+    assert_eq!(told.only_record().ended, None);
+    told.tell_ended(&Call::plaintext(1), 500);
+    told.tell_ended(&Call::plaintext(1), 300);
+    let record = told.only_record();
+    assert_eq!((record.last, record.ended), (at(1), Some(at(500))));
+    let told = Told::new();
+    told.tell_ended(&Call::stranger(1), 500);
+    assert_eq!(told.only_record().ended, None);
+}
+
+#[test]
+fn what_is_told_at_the_same_time_is_counted_as_told() {
+    const TIMES: u64 = 500;
+    let told = Told::new();
+    std::thread::scope(|scope| {
+        for words in ["first", "second", "third", "fourth"] {
+            let told = &told;
+            scope.spawn(move || {
+                for n in 0..TIMES {
+                    let refused = Outcome::Refused(Refusal::Limit, Some(words.into()));
+                    told.tell(&Call::inbound(refused));
+                    told.tell(&Call::plaintext((n % 7) as u32));
+                }
+            });
+        }
+    });
+    let records = told.records();
+    let counted = |through| {
+        let counts = records.iter().filter(|it| it.is_let_through() == through);
+        counts.map(|it| it.count).collect::<Vec<_>>()
+    };
+    assert_eq!(counted(false), [4 * TIMES]);
+    assert_eq!(counted(true).len(), 7);
+    assert_eq!(counted(true).iter().sum::<u64>(), 4 * TIMES);
+    for half in [&told.decisions.0.let_through, &told.decisions.0.rest] {
+        let half = locked(half);
+        assert_eq!(half.bytes(), half.counted_again());
+    }
 }
 
 #[test]

@@ -65,12 +65,8 @@ fn cost_of_a_full_memory() {
     let grown = resident_kib() - before;
     for half in [&told.decisions.0.let_through, &told.decisions.0.rest] {
         let half = locked(half);
-        let (records, _) = half.records();
-        println!(
-            "{:>6} records counted as {} bytes",
-            records.len(),
-            half.bytes()
-        );
+        let records = half.copied().records().count();
+        println!("{records:>6} records counted as {} bytes", half.bytes());
     }
     println!("{grown:>6} KiB more resident");
     let begin = tokio::time::Instant::now();
