@@ -22,7 +22,7 @@ use self::{
     recorded::{Present, RecordedCall},
 };
 use crate::{
-    policy::{DocumentArgs, review::unless_unreadable},
+    policy::{DocumentArgs, count, review::unless_unreadable},
     recordings::{NamedRecording, RecordingArgs},
     sidecar_pages::{self, PageName},
     terminal::{self, Paint},
@@ -77,7 +77,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAMESPACE/NAME", requires = "from")]
     to: Option<WorkloadName>,
     /// Its port, as it is dialled in the pod.
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..), requires = "from")]
+    #[arg(long, value_parser = port, requires = "from")]
     port: Option<u16>,
     /// Answer by the documents in this directory, as a control plane would read them.
     #[arg(long, env = "MESH_LITE_CONFIG_DIR", value_name = "DIRECTORY")]
@@ -166,8 +166,9 @@ impl Args {
         let errors = documents.errors().len();
         if errors > 0 {
             what.push_str(&format!(
-                ", with {errors} errors in them; what can't be loaded denies in its scope unless the \
-                 control plane holds an earlier version (see mesh-lite policy lint)"
+                ", with {} in them; what can't be loaded denies in its scope unless the \
+                 control plane holds an earlier version (see mesh-lite policy lint)",
+                count(errors, "error")
             ));
         }
         Ok((Arc::new(documents), what))
@@ -218,7 +219,14 @@ impl Args {
         let text = || {
             let paint = Paint::for_stdout();
             let texts: Vec<String> = found.iter().map(|call| call.describe(paint)).collect();
-            texts.join("\n")
+            let several = match found.len() {
+                0 | 1 => String::new(),
+                number => format!(
+                    "{number} recordings have a connection {id}: each is told of by itself, for \
+                     sidecars may have\ngiven the same id to different connections\n\n"
+                ),
+            };
+            format!("{several}{}", texts.join("\n"))
         };
         self.print(text, || {
             Value::Array(found.iter().map(json::recorded).collect())
@@ -236,6 +244,14 @@ impl Args {
             Output::Json => terminal::print_line(&terminal::json(&json())),
         }
     }
+}
+
+fn port(text: &str) -> Result<u16, String> {
+    let number = text.parse().ok().filter(|port| *port != 0);
+    number.ok_or_else(|| {
+        "a port is a number from 1 to 65535; the Workload document says which one a name stands for"
+            .to_owned()
+    })
 }
 
 fn exit_code(allowed: bool) -> ExitCode {

@@ -14,6 +14,7 @@ mod suggest;
 mod test;
 
 pub(crate) use documents::DocumentArgs;
+pub(crate) use lint::count;
 
 /// What policy does, before it does it.
 #[derive(Debug, clap::Args)]

@@ -214,8 +214,10 @@ fn an_unknown_connection_is_no_answer_and_it_is_said_how_far_the_records_go() {
     let server = application();
     let mesh = mesh(&server);
     let said = explain(&["0123456789abcdef", "--admin", &admin(&mesh, "api")]);
+    assert!(!said.err.contains("\\n"), "{}", said.err);
     said.refuses(&[
-        "no record of the connection 0123456789abcdef",
+        "no record of the connection 0123456789abcdef\n",
+        "  127.",
         "records of shop/api, from 20",
         "--records",
     ]);
@@ -462,7 +464,9 @@ fn what_can_t_be_answered_is_neither_yes_nor_no() {
     to("shop/apl", "80").refuses(&["no Workload document", "shop/api"]);
     to("shop/old", "80").refuses(&["outside the mesh"]);
     to("shop/api", "15006").refuses(&["one of the sidecar's own"]);
-    assert_eq!(to("shop/api", "0").code, Some(2));
+    for wrong in ["0", "http", "65536", ""] {
+        to("shop/api", wrong).refuses(&["a number from 1 to 65535"]);
+    }
     explain(&[
         "--from",
         "shop/web",
@@ -490,7 +494,7 @@ fn a_document_that_can_t_be_loaded_denies_in_the_answer_too() {
     said.has(&[
         "DENIED",
         "can't be loaded",
-        "1 errors in them",
+        "1 error in them",
         "policy lint",
     ]);
     assert_eq!(said.code, Some(1));
@@ -589,6 +593,26 @@ fn an_evicted_caller_is_told_so_as_long_as_it_is_evicted() {
                     spec: {spiffeId: spiffe://cluster.local/ns/shop/sa/web}\n";
     fs::write(directory.path().join("e.yaml"), eviction).unwrap();
     ask().has(&["DENIED", "now         the same, by"]);
+}
+
+#[test]
+fn an_id_that_several_sidecars_gave_is_told_of_once_for_each() {
+    let (one, other) = (
+        directory("policy.yaml", WEB_ONLY),
+        directory("policy.yaml", WEB_ONLY),
+    );
+    let deny = "\"direction\":\"inbound\",\"decision\":\"deny\",\"step\":\"default-action\",\"reason\":\"default\"";
+    let one = log(one.path(), deny);
+    let other = log(other.path(), deny);
+    let said = explain(&["0123456789abcdef", "--records", &one, "--records", &other]);
+    said.has(&[
+        "2 recordings have a connection 0123456789abcdef",
+        &one,
+        &other,
+    ]);
+    assert_eq!(said.out.matches("DENIED").count(), 2, "{}", said.out);
+    let alone = explain(&["0123456789abcdef", "--records", &one]);
+    assert!(!alone.out.contains("recordings have"), "{}", alone.out);
 }
 
 #[test]

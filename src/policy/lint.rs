@@ -157,7 +157,7 @@ fn left_out(number: usize, what: &str) -> String {
 }
 
 /// `1 error`, `2 errors`.
-pub(super) fn count(number: usize, what: &str) -> String {
+pub(crate) fn count(number: usize, what: &str) -> String {
     match number {
         1 => format!("1 {what}"),
         _ => format!("{number} {what}s"),
