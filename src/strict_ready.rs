@@ -3,19 +3,18 @@
 
 use std::{fmt::Write as _, process::ExitCode, time::Duration};
 
-use mesh_lite_control_plane::{
-    clock,
-    policy_review::{Plaintext, Recorded, StrictReadiness, strict_readiness},
+use mesh_lite_control_plane::policy_review::{
+    Plaintext, Recorded, StrictReadiness, strict_readiness,
 };
 use mesh_lite_proto::decision_record::Utc;
 use serde_json::{Value, json};
 
 use crate::{
     policy::review::{
-        Output, ReviewArgs, Wording, connections, errors_json, recordings_json, seconds,
-        unless_unreadable,
+        Answer, Output, Question, ReviewArgs, Wording, connections, errors_json, recordings_json,
+        seconds,
     },
-    terminal::{self, Paint, harmless},
+    terminal::{self, harmless},
 };
 
 const EXAMPLES: &str = "\
@@ -47,32 +46,20 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    unless_unreadable(|| {
-        let reviewed = args.review.read()?;
-        let recorded = reviewed.recorded()?;
-        let now = clock::now();
-        let documents = &reviewed.documents;
+    args.review.answer(|question| {
+        let Question {
+            recorded, wording, ..
+        } = question;
         let namespace = args.namespace.as_deref();
-        let found = strict_readiness(documents, &recorded, namespace, args.since, now);
-        match args.review.output.output {
-            Output::Json => {
-                let mut value = as_json(&found, &recorded);
-                if let Some(fields) = value.as_object_mut() {
-                    fields.insert("document_errors".to_owned(), errors_json(documents));
-                }
-                terminal::print_line(&terminal::json(&value))?;
-            }
-            Output::Text => {
-                let paint = Paint::for_stdout();
-                let wording = Wording {
-                    documents,
-                    now,
-                    paint,
-                };
-                terminal::print(&describe(&found, &recorded, &wording))?;
-            }
+        let (documents, now) = (wording.documents, wording.now);
+        let found = strict_readiness(documents, recorded, namespace, args.since, now);
+        Answer {
+            text: match question.output {
+                Output::Json => terminal::json(&as_json(&found, question)),
+                Output::Text => describe(&found, recorded, wording),
+            },
+            is_good: found.is_ready(),
         }
-        Ok(ExitCode::from(u8::from(!found.is_ready())))
     })
 }
 
@@ -199,7 +186,7 @@ fn permissive_only(found: &StrictReadiness<'_>, wording: &Wording<'_>) -> String
     text
 }
 
-fn as_json(found: &StrictReadiness<'_>, recorded: &[Recorded<'_>]) -> Value {
+fn as_json(found: &StrictReadiness<'_>, question: &Question<'_>) -> Value {
     let callers = found.permissive_only.iter().map(|caller| {
         json!({
             "workload": caller.workload.name.to_string(),
@@ -214,12 +201,13 @@ fn as_json(found: &StrictReadiness<'_>, recorded: &[Recorded<'_>]) -> Value {
         "ready": found.is_ready(),
         "from": Utc(found.from).to_string(),
         "workloads": found.workloads,
-        "recordings": recordings_json(recorded),
+        "recordings": recordings_json(question.recorded),
         "plaintext": calls_json(&found.plaintext),
         "permissive_only": callers.collect::<Value>(),
         "refused": calls_json(&found.refused),
         "outbound": calls_json(&found.outbound),
         "not_known": found.gaps.iter().map(ToString::to_string).collect::<Value>(),
+        "document_errors": errors_json(question.wording.documents),
     })
 }
 

@@ -11,16 +11,18 @@
 //! control plane and the sidecars do; nothing here decides by itself.
 
 pub use self::{
+    caveats::Caveat,
     documents::{Documents, PolicyTests, ReadError, ReviewSettings, ReviewedWorkload},
     flips::{Flip, Then},
     lint::{Finding, Oddity},
     plan::{Plan, plan},
-    recorded::{Judgement, JudgedBy, NamedRecording, NoWorkload, Recorded, workloads_of},
-    replay::{Caveat, Replay, replay},
+    recorded::{JudgedBy, Judgement, NamedRecording, NoWorkload, Recorded, workloads_of},
+    replay::{Replay, replay},
     strict_ready::{Gap, PermissiveOnly, Plaintext, StrictReadiness, strict_readiness},
     suggest::{Suggestion, Unsound, suggest, workloads_by_recording},
 };
 
+mod caveats;
 mod documents;
 mod flips;
 mod lint;

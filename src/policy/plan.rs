@@ -2,17 +2,14 @@
 
 use std::process::ExitCode;
 
-use mesh_lite_control_plane::{
-    clock,
-    policy_review::{Plan, Recorded, plan},
-};
+use mesh_lite_control_plane::policy_review::{Flip, Plan, Recorded, plan};
 use serde_json::json;
 
 use super::review::{
-    Output, ReviewArgs, Reviewed, Wording, caveats_json, connections, errors_json, flips_json,
-    recordings_json, thousands, unless_unreadable,
+    Answer, Output, Question, ReviewArgs, Wording, caveats_json, connections, errors_json,
+    flips_json, recordings_json, thousands,
 };
-use crate::terminal::{self, Paint};
+use crate::terminal;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -26,9 +23,12 @@ Examples:
 --config-dir has the documents as they shall be, all of them. A live connection is closed if they
 deny it; a caller that was denied the last time it came is opened to if they allow it.
 
-Exit codes: 0 no live connection would be closed; 1 some would be, or a document can't be loaded;
-2 wrong usage, or documents or recordings can't be read, or nobody knows of which workload a
-recording is.";
+Of a saved page all live connections are known, even if other records of it were lost; of an access
+log only if it begins with its sidecar and has lost nothing.
+
+Exit codes: 0 no live connection would be closed; 1 some would be, or what is not known might be, or
+nothing could be judged, or a document can't be loaded; 2 wrong usage, or documents or recordings
+can't be read, or nobody knows of which workload a recording is.";
 
 /// Say what documents would close and open among the connections of running sidecars.
 #[derive(Debug, clap::Args)]
@@ -39,24 +39,16 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    unless_unreadable(|| {
-        let reviewed = args.review.read()?;
-        let recorded = reviewed.recorded()?;
-        let now = clock::now();
-        let plan = plan(&reviewed.documents, &recorded, now);
-        match args.review.output.output {
-            Output::Json => terminal::print_line(&as_json(&plan, &recorded, &reviewed))?,
-            Output::Text => {
-                let wording = Wording {
-                    documents: &reviewed.documents,
-                    now,
-                    paint: Paint::for_stdout(),
-                };
-                terminal::print(&describe(&plan, &recorded, &wording))?;
-            }
+    args.review.answer(|question| {
+        let wording = &question.wording;
+        let plan = plan(wording.documents, question.recorded, wording.now);
+        Answer {
+            text: match question.output {
+                Output::Json => as_json(&plan, question),
+                Output::Text => describe(&plan, question.recorded, wording),
+            },
+            is_good: plan.closes_nothing(),
         }
-        let closes_none = plan.closed() == 0 && reviewed.documents.errors().is_empty();
-        Ok(ExitCode::from(u8::from(!closes_none)))
     })
 }
 
@@ -65,16 +57,16 @@ fn describe(plan: &Plan<'_>, recorded: &[Recorded<'_>], wording: &Wording<'_>) -
         .opens
         .iter()
         .fold(0, |sum: u64, flip| sum.saturating_add(flip.count));
+    let tries = match attempts {
+        1 => "1 attempt".to_owned(),
+        more => format!("{} attempts", thousands(more)),
+    };
     let opens = match plan.opened_to() {
         0 => "opens to nobody who was denied".to_owned(),
-        1 => format!(
-            "opens to 1 caller that was denied ({} attempts)",
-            thousands(attempts)
-        ),
+        1 => format!("opens to 1 caller that was denied ({tries})"),
         more => format!(
-            "opens to {} callers that were denied ({} attempts)",
-            thousands(more as u64),
-            thousands(attempts)
+            "opens to {} callers that were denied ({tries})",
+            thousands(more as u64)
         ),
     };
     let headline = format!(
@@ -82,33 +74,39 @@ fn describe(plan: &Plan<'_>, recorded: &[Recorded<'_>], wording: &Wording<'_>) -
         thousands(plan.closed()),
         thousands(plan.live)
     );
-    let mut text = format!("{}\n", wording.paint.title(&headline));
+    // all that follows rests on what is taken to hold in place of them
+    let mut text = wording.errors().trim_start().to_owned();
+    if !text.is_empty() {
+        text.push('\n');
+    }
+    text.push_str(&format!("{}\n", wording.paint.title(&headline)));
     text.push_str(&wording.recordings(recorded));
     text.push_str(&wording.flips("closes", &plan.closes, |flip| {
         let ago = wording.ago(flip.first);
         format!("{} live, the first from {ago}", thousands(flip.open))
     }));
-    let count = |flip: &mesh_lite_control_plane::policy_review::Flip<'_>| {
-        format!("{}, {}", connections(flip.count), wording.last(flip.last))
-    };
+    let count =
+        |flip: &Flip<'_>| format!("{}, {}", connections(flip.count), wording.last(flip.last));
     text.push_str(&wording.flips("opens", &plan.opens, count));
     let later = "denies from now on, with nothing live";
     text.push_str(&wording.flips(later, &plan.denies_later, count));
     text.push_str(&wording.caveats(&plan.caveats));
-    text.push_str(&wording.errors());
+    if !plan.denies_later.is_empty() {
+        text.push_str("\nCallers that come and go: see mesh-lite policy replay.\n");
+    }
     text
 }
 
-fn as_json(plan: &Plan<'_>, recorded: &[Recorded<'_>], reviewed: &Reviewed) -> String {
+fn as_json(plan: &Plan<'_>, question: &Question<'_>) -> String {
     terminal::json(&json!({
         "live": plan.live,
         "closed": plan.closed(),
         "opened_to": plan.opened_to(),
-        "recordings": recordings_json(recorded),
+        "recordings": recordings_json(question.recorded),
         "closes": flips_json(&plan.closes),
         "opens": flips_json(&plan.opens),
         "denies_later": flips_json(&plan.denies_later),
         "caveats": caveats_json(&plan.caveats),
-        "document_errors": errors_json(&reviewed.documents),
+        "document_errors": errors_json(question.wording.documents),
     }))
 }

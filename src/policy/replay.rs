@@ -2,17 +2,14 @@
 
 use std::process::ExitCode;
 
-use mesh_lite_control_plane::{
-    clock,
-    policy_review::{Recorded, Replay, replay},
-};
+use mesh_lite_control_plane::policy_review::{Recorded, Replay, replay};
 use serde_json::json;
 
 use super::review::{
-    Output, ReviewArgs, Reviewed, Wording, caveats_json, connections, errors_json, flips_json,
-    recordings_json, thousands, unless_unreadable,
+    Answer, Output, Question, ReviewArgs, Wording, caveats_json, connections, errors_json,
+    flips_json, recordings_json, thousands,
 };
-use crate::terminal::{self, Paint};
+use crate::terminal;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -25,8 +22,9 @@ A recording counts different connections, so that rare callers are not pushed ou
 Records don't hold certificates' serials and what a caller did before it was refused without
 policy being asked: what that leaves open is said.
 
-Exit codes: 0 nothing would flip; 1 something would, or a document can't be loaded; 2 wrong usage,
-or documents or recordings can't be read, or nobody knows of which workload a recording is.";
+Exit codes: 0 nothing would flip; 1 something would, or something is not known, or nothing could be
+judged, or a document can't be loaded; 2 wrong usage, or documents or recordings can't be read, or
+nobody knows of which workload a recording is.";
 
 /// Judge recorded connections by other documents: which would flip, and by which rule.
 #[derive(Debug, clap::Args)]
@@ -37,24 +35,16 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    unless_unreadable(|| {
-        let reviewed = args.review.read()?;
-        let recorded = reviewed.recorded()?;
-        let now = clock::now();
-        let replay = replay(&reviewed.documents, &recorded, now);
-        match args.review.output.output {
-            Output::Json => terminal::print_line(&as_json(&replay, &recorded, &reviewed))?,
-            Output::Text => {
-                let wording = Wording {
-                    documents: &reviewed.documents,
-                    now,
-                    paint: Paint::for_stdout(),
-                };
-                terminal::print(&describe(&replay, &recorded, &wording))?;
-            }
+    args.review.answer(|question| {
+        let wording = &question.wording;
+        let replay = replay(wording.documents, question.recorded, wording.now);
+        Answer {
+            text: match question.output {
+                Output::Json => as_json(&replay, question),
+                Output::Text => describe(&replay, question.recorded, wording),
+            },
+            is_good: replay.flips_nothing(),
         }
-        let nothing = replay.flips.is_empty() && reviewed.documents.errors().is_empty();
-        Ok(ExitCode::from(u8::from(!nothing)))
     })
 }
 
@@ -85,16 +75,16 @@ fn describe(replay: &Replay<'_>, recorded: &[Recorded<'_>], wording: &Wording<'_
     text
 }
 
-fn as_json(replay: &Replay<'_>, recorded: &[Recorded<'_>], reviewed: &Reviewed) -> String {
+fn as_json(replay: &Replay<'_>, question: &Question<'_>) -> String {
     terminal::json(&json!({
         "connections": replay.connections,
         "distinct": replay.distinct,
         "flipped": replay.flipped(),
         "flipped_distinct": replay.flipped_distinct(),
         "not_judged": replay.not_asked,
-        "recordings": recordings_json(recorded),
+        "recordings": recordings_json(question.recorded),
         "flips": flips_json(&replay.flips),
         "caveats": caveats_json(&replay.caveats),
-        "document_errors": errors_json(&reviewed.documents),
+        "document_errors": errors_json(question.wording.documents),
     }))
 }

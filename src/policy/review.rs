@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use super::DocumentArgs;
 use crate::{
     recordings::{self, RecordingArgs},
-    terminal::{Paint, harmless},
+    terminal::{self, Paint, harmless},
 };
 
 /// Wrong usage, or something that can't be read: a script must not take it for an answer.
@@ -70,15 +70,15 @@ pub(crate) enum Output {
 }
 
 /// Everything that was read.
-pub(crate) struct Reviewed {
-    pub(crate) documents: Documents,
-    pub(crate) recordings: Vec<recordings::NamedRecording>,
+struct Reviewed {
+    documents: Documents,
+    recordings: Vec<recordings::NamedRecording>,
 }
 
 impl ReviewArgs {
     /// # Errors
     /// If documents or recordings can't be read.
-    pub(crate) fn read(&self) -> anyhow::Result<Reviewed> {
+    fn read(&self) -> anyhow::Result<Reviewed> {
         Ok(Reviewed {
             documents: self.documents.read(&self.config_dir)?,
             recordings: self.recordings.read()?,
@@ -89,12 +89,9 @@ impl ReviewArgs {
 impl Reviewed {
     /// # Errors
     /// If it is not clear which workload a recording is of.
-    pub(crate) fn recorded(&self) -> anyhow::Result<Vec<Recorded<'_>>> {
-        Ok(workloads_of(
-            &self.documents,
-            &named(&self.recordings),
-            clock::now(),
-        )?)
+    fn recorded(&self, now: SystemTime) -> anyhow::Result<Vec<Recorded<'_>>> {
+        let named = named(&self.recordings);
+        Ok(workloads_of(&self.documents, &named, now)?)
     }
 }
 
@@ -106,6 +103,50 @@ pub(crate) fn named(recordings: &[recordings::NamedRecording]) -> Vec<NamedRecor
             recording: &one.recording,
         })
         .collect()
+}
+
+/// What a tool was asked to look at, and how it is to say what it found.
+pub(crate) struct Question<'a> {
+    pub(crate) recorded: &'a [Recorded<'a>],
+    pub(crate) wording: Wording<'a>,
+    pub(crate) output: Output,
+}
+
+/// What a tool prints, and whether there was nothing to be found.
+pub(crate) struct Answer {
+    pub(crate) text: String,
+    pub(crate) is_good: bool,
+}
+
+impl ReviewArgs {
+    /// Reads what is named, prints the answer, and exits with 1 if there was something to be
+    /// found or a document can't be loaded.
+    pub(crate) fn answer(
+        &self,
+        look: impl FnOnce(&Question<'_>) -> Answer,
+    ) -> anyhow::Result<ExitCode> {
+        unless_unreadable(|| {
+            let reviewed = self.read()?;
+            let now = clock::now();
+            let recorded = reviewed.recorded(now)?;
+            let documents = &reviewed.documents;
+            let Answer { text, is_good } = look(&Question {
+                recorded: &recorded,
+                wording: Wording {
+                    documents,
+                    now,
+                    paint: Paint::for_stdout(),
+                },
+                output: self.output.output,
+            });
+            match self.output.output {
+                Output::Json => terminal::print_line(&text)?,
+                Output::Text => terminal::print(&text)?,
+            }
+            let is_good = is_good && documents.errors().is_empty();
+            Ok(ExitCode::from(u8::from(!is_good)))
+        })
+    }
 }
 
 /// What stops a tool is no finding: exit code 2.
@@ -232,10 +273,10 @@ impl Wording<'_> {
         if errors.is_empty() {
             return String::new();
         }
-        let title = format!(
-            "\n{} errors in the documents:",
-            thousands(errors.len() as u64)
-        );
+        let title = match errors.len() {
+            1 => "\n1 error in the documents:".to_owned(),
+            more => format!("\n{} errors in the documents:", thousands(more as u64)),
+        };
         let mut text = format!("{}\n", self.paint.bad(&title));
         for error in errors.iter().take(MAX_SHOWN) {
             let _ = writeln!(text, "  {}", harmless(&error.to_string()));

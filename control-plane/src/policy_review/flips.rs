@@ -126,6 +126,7 @@ fn is_recorded(recorded: &[Recorded<'_>], workload: Option<&ReviewedWorkload>) -
 impl<'a> JudgedAgain<'a> {
     /// Takes over what is not known of other records of the same recordings.
     pub(super) fn leaves_out_too(&mut self, other: &Self) {
+        self.connections = self.connections.saturating_add(other.connections);
         self.by_serial.extend(other.by_serial.iter().cloned());
         for (workload, connections) in &other.elsewhere {
             let count = self.elsewhere.entry(workload.clone()).or_default();

@@ -13,7 +13,8 @@ use mesh_lite_proto::{
 };
 
 use super::{
-    Caveat, Documents, Flip, Recorded, flips::judge_again, recorded::judged_facts, replay::caveats,
+    Caveat, Documents, Flip, Recorded, caveats::caveats_of_live, flips::judge_again,
+    recorded::judged_facts,
 };
 use crate::WorkloadName;
 
@@ -34,6 +35,12 @@ pub struct Plan<'a> {
 }
 
 impl Plan<'_> {
+    /// No live connection would be cut, and nothing that would tell otherwise is missing.
+    #[must_use]
+    pub fn closes_nothing(&self) -> bool {
+        self.closed() == 0 && !self.caveats.iter().any(Caveat::is_of_live)
+    }
+
     /// Live connections that would be cut.
     #[must_use]
     pub fn closed(&self) -> u64 {
@@ -67,7 +74,7 @@ pub fn plan<'a>(documents: &Documents, recorded: &[Recorded<'a>], now: SystemTim
         !is_live(record) && latest.is(one, record)
     });
     rest.leaves_out_too(&live);
-    let caveats = caveats(recorded, &rest);
+    let caveats = caveats_of_live(recorded, &rest);
     let cut: BTreeSet<_> = live.flips.iter().map(who).collect();
     let (opens, later): (Vec<_>, Vec<_>) = rest.flips.into_iter().partition(|flip| !flip.closes());
     Plan {

@@ -259,7 +259,7 @@ impl JudgedBy {
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::Eviction => "eviction",
+            Self::Eviction => "evicted",
             Self::Policy(step) => step.as_str(),
         }
     }

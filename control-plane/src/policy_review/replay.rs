@@ -1,13 +1,8 @@
 //! Recorded connections against other documents: which would flip, and by which rule.
 
-use std::{fmt, time::SystemTime};
+use std::time::SystemTime;
 
-use mesh_lite_proto::authorization::SourceRef;
-
-use super::{
-    Documents, Flip, Recorded,
-    flips::{JudgedAgain, judge_again},
-};
+use super::{Caveat, Documents, Flip, Recorded, caveats::caveats, flips::judge_again};
 
 /// What documents would do to connections that were recorded.
 #[derive(Debug)]
@@ -26,6 +21,12 @@ pub struct Replay<'a> {
 }
 
 impl Replay<'_> {
+    /// Nothing would flip, and nothing that would tell otherwise is missing.
+    #[must_use]
+    pub fn flips_nothing(&self) -> bool {
+        self.flips.is_empty() && self.caveats.is_empty()
+    }
+
     /// Connections that flip.
     #[must_use]
     pub fn flipped(&self) -> u64 {
@@ -53,63 +54,6 @@ pub fn replay<'a>(documents: &Documents, recorded: &[Recorded<'a>], now: SystemT
         flips: again.flips,
         caveats,
     }
-}
-
-/// Something that an answer from records can't tell.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Caveat {
-    /// Of this recording, so many records are lost.
-    Forgotten { recording: Box<str>, records: u64 },
-    /// Records don't say with which certificate a caller came.
-    BySerial(SourceRef),
-    /// Connections went out to a workload whose sidecar judges them, and which has no recording
-    /// here.
-    Elsewhere { workload: String, connections: u64 },
-}
-
-impl fmt::Display for Caveat {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Forgotten { recording, records } => write!(
-                f,
-                "{} is incomplete: {records} records of it were lost, and with them any caller \
-                 that came once; record again, or give the access log",
-                recording.escape_debug()
-            ),
-            Self::BySerial(source) => write!(
-                f,
-                "{source} evicts one certificate by its serial, which records don't hold: whom it \
-                 cuts is not said here"
-            ),
-            Self::Elsewhere {
-                workload,
-                connections,
-            } => write!(
-                f,
-                "{connections} recorded connections went out to {workload}, whose own sidecar \
-                 judges them: give its recording too"
-            ),
-        }
-    }
-}
-
-pub(super) fn caveats(recorded: &[Recorded<'_>], again: &JudgedAgain<'_>) -> Vec<Caveat> {
-    let forgotten = recorded
-        .iter()
-        .filter(|one| one.recording.forgotten > 0)
-        .map(|one| Caveat::Forgotten {
-            recording: one.name.into(),
-            records: one.recording.forgotten,
-        });
-    let by_serial = again.by_serial.iter().cloned().map(Caveat::BySerial);
-    let elsewhere = again
-        .elsewhere
-        .iter()
-        .map(|(workload, &connections)| Caveat::Elsewhere {
-            workload: workload.clone(),
-            connections,
-        });
-    forgotten.chain(by_serial).chain(elsewhere).collect()
 }
 
 #[cfg(test)]

@@ -153,3 +153,29 @@ fn what_is_judged_elsewhere_is_told_in_one_number() {
         );
     });
 }
+
+#[test]
+fn lost_records_of_a_page_hide_nothing_that_is_live_and_a_log_that_begins_late_does() {
+    let open = r#"{"time":"2024-10-04T11:00:00.000Z","event":"open","conn_id":"aaaaaaa000000001","direction":"inbound","src.addr":"10.0.0.10:1","src.identity":"spiffe://cluster.local/ns/shop/sa/web","dst.addr":"10.0.0.11:8080","dst.identity":"spiffe://cluster.local/ns/shop/sa/api","decision":"allow","step":"allow-rule"}"#;
+    let first = open.replace("000000001", "000000000");
+    let log = |line: &str| Recording::read("log", line.as_bytes()).unwrap();
+    let lost = json!({"forgotten": 2, "forgotten_let_through": 2});
+    let calls = [Calls::of_web().open(1)];
+    for (recording, good, words) in [
+        (
+            page_with("shop/api-1", &lost, &calls),
+            true,
+            "what closes is whole",
+        ),
+        (log(&first), true, ""),
+        (log(open), false, "begins later than its sidecar"),
+        (page("shop/api-1", &[]), false, "nothing was judged"),
+    ] {
+        planned_of(&[&allowing(&["web"])], &[recording], |plan| {
+            assert_eq!(plan.closed(), 0);
+            let told: String = plan.caveats.iter().map(ToString::to_string).collect();
+            assert!(told.contains(words), "{told}");
+            assert_eq!(plan.closes_nothing(), good, "{told}");
+        });
+    }
+}

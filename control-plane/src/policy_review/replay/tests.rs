@@ -208,3 +208,43 @@ fn a_document_that_can_not_be_loaded_denies_those_whom_it_may_have_been_about() 
         assert_eq!(replay.flips[0].now.step.as_str(), "broken-document");
     });
 }
+
+#[test]
+fn nothing_flips_only_if_nothing_is_missing_and_something_was_judged() {
+    let same = allowing(&["web"]);
+    let nothing = |recordings: &[Recording]| {
+        replayed(&[&same], recordings, |replay| {
+            assert!(replay.flips.is_empty(), "{:?}", replay.flips);
+            let told = replay.caveats.iter().map(ToString::to_string);
+            (replay.flips_nothing(), told.collect::<String>())
+        })
+    };
+    assert_eq!(nothing(&of_api(&[Calls::of_web()])), (true, String::new()));
+    let lost = page_with("shop/api-1", &json!({"forgotten": 1}), &[Calls::of_web()]);
+    let (good, told) = nothing(&[lost]);
+    assert!(!good && told.contains("1 record of it were lost"), "{told}");
+    let noise = Calls::of_web()
+        .with("decision", "refuse")
+        .with("reason", "limit");
+    for calls in [vec![], vec![noise]] {
+        let (good, told) = nothing(&of_api(&calls));
+        assert!(!good && told.contains("nothing was judged"), "{told}");
+    }
+}
+
+#[test]
+fn two_recordings_of_one_run_are_told_to_count_twice() {
+    let call = |run: &str| Calls::of_web().with("conn_ids", json!([format!("{run}000000001")]));
+    let twice = |one: &str, other: &str| {
+        let recordings = [one, other].map(|run| page("shop/api-1", &[call(run)]));
+        replayed(&[&allowing(&["web"])], &recordings, |replay| {
+            replay
+                .caveats
+                .iter()
+                .map(ToString::to_string)
+                .collect::<String>()
+        })
+    };
+    assert!(twice("aaaaaaa", "aaaaaaa").contains("0 and 1 tell of the same connections"));
+    assert_eq!(twice("aaaaaaa", "bbbbbbb"), "");
+}
