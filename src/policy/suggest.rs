@@ -28,9 +28,10 @@ The policy goes to standard output, and what it does to what was recorded to sta
 holds for the labels of the workloads; --config-dir tells them. Policy in --config-dir is not looked
 at: what is suggested is meant to stand in its place.
 
-Exit codes: 0 written; 1 written, but a caller that was denied gets in by another workload's labels,
-or a workload was left out; 2 wrong usage, or documents or recordings can't be read, or nobody knows
-of which workload a recording is.";
+Exit codes: 0 written, and a workload that nobody called needs none; 1 written, but a caller that was
+denied gets in by another workload's labels, or a connection that is open would be cut, or the policy
+of a workload is commented out, as it would be for others too; 2 wrong usage, or documents or
+recordings can't be read, or nobody knows of which workload a recording is.";
 
 /// Write the least policy that lets recorded connections through.
 #[derive(Debug, clap::Args)]
@@ -71,8 +72,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         let suggestion = suggest(&documents, &recorded, &settings, clock::now())?;
         terminal::print(&suggestion.text)?;
         eprint!("{}", described(&suggestion, &documents));
-        let whole = suggestion.widened.is_empty() && suggestion.left_out == 0;
-        Ok(ExitCode::from(u8::from(!whole)))
+        Ok(ExitCode::from(u8::from(!suggestion.is_whole())))
     })
 }
 
@@ -101,16 +101,23 @@ fn described(suggestion: &Suggestion, documents: &Documents) -> String {
         suggestion.left_out,
         "to workloads for which no policy could be written: see the comments",
     );
+    say(
+        suggestion.unmeant,
+        "denied by a document that could not be loaded, or as evicted: they are not looked at",
+    );
+    for cut in &suggestion.cut {
+        lines.push(format!("would be cut: {cut}"));
+    }
     for widened in &suggestion.widened {
         lines.push(format!("was denied, and would be let in: {widened}"));
     }
     let caveats = suggestion.caveats.iter();
     lines.extend(caveats.map(|caveat| format!("not known: {caveat}")));
     if !documents.errors().is_empty() {
-        lines.push(format!(
-            "{} errors in the documents; mesh-lite policy lint shows them",
-            documents.errors().len()
-        ));
+        lines.push(match documents.errors().len() {
+            1 => "1 error in the documents; mesh-lite policy lint shows it".to_owned(),
+            more => format!("{more} errors in the documents; mesh-lite policy lint shows them"),
+        });
     }
     lines.iter().map(|line| harmless(line) + "\n").collect()
 }

@@ -141,7 +141,7 @@ fn what_can_not_be_replayed_is_no_answer() {
         ),
         (&config, &cut_off, "save the whole page"),
         (&config, &"/nowhere".to_owned(), "can't be opened"),
-        (&"/nowhere".to_owned(), &page, "/nowhere can't be read"),
+        (&"/nowhere".to_owned(), &page, "\"/nowhere\" can't be read"),
     ] {
         let arguments = [
             "policy",

@@ -49,6 +49,11 @@ pub struct Suggestion {
     pub denied: u64,
     /// Those of workloads for which no policy could be written; the text says why.
     pub left_out: u64,
+    /// Those that were denied by a document that could not be loaded, or as evicted: they count
+    /// for nothing.
+    pub unmeant: u64,
+    /// Open connections that it would cut: of whom, and how many.
+    pub cut: Vec<String>,
     /// Callers that were denied, and that the policy of another workload lets in, as its labels
     /// select this one too.
     pub widened: Vec<String>,
@@ -72,8 +77,12 @@ enum Scope {
     Labels { others: Vec<String> },
     /// Their namespace, in which there is nobody else.
     Namespace,
-    /// They have no labels, and a policy would be for these as well.
-    None { others: Vec<String> },
+    /// They have no labels that are known, and a policy would be for others as well: these, and
+    /// who knows who else if no document tells of them.
+    None {
+        others: Vec<String>,
+        is_documented: bool,
+    },
 }
 
 /// Writes a policy for every workload of which something was recorded.
@@ -107,6 +116,8 @@ pub fn suggest(
         superseded: 0,
         denied: 0,
         left_out: 0,
+        unmeant: 0,
+        cut: Vec::new(),
         widened: Vec::new(),
         caveats: recorded
             .iter()
@@ -124,6 +135,12 @@ pub fn suggest(
 }
 
 impl Suggestion {
+    /// There is a policy for everybody who was called, and it changes nothing for the worse.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.widened.is_empty() && self.left_out == 0 && self.cut.is_empty()
+    }
+
     /// Judges everybody who was recorded by what was written.
     fn check(
         &mut self,
@@ -131,6 +148,7 @@ impl Suggestion {
         written: &Documents,
         now: SystemTime,
     ) -> Result<(), Unsound> {
+        self.unmeant = self.unmeant.saturating_add(destination.callers.unmeant);
         let recorded = destination.recorded.iter();
         let snapshots: Vec<_> = recorded
             .map(|one| (one, written.snapshot_for(one.workload, now)))
@@ -150,6 +168,15 @@ impl Suggestion {
                 port: asked.port,
             };
             let wanted = through && asked.caller.is_some();
+            if !wanted && fared.open > 0 {
+                self.cut.push(format!(
+                    "{} to {}, port {}: {} open",
+                    asked.name(),
+                    policy_text::called(destination),
+                    asked.port,
+                    fared.open
+                ));
+            }
             for (one, snapshot) in &snapshots {
                 let judgement = judge(snapshot, &facts, now);
                 match (wanted, judgement.allowed) {
@@ -241,10 +268,16 @@ fn scope(
         .filter(|name| !own.contains(name))
         .collect();
     let others: Vec<String> = others.into_iter().map(ToString::to_string).collect();
-    match (labels.is_empty(), others.is_empty(), own.len()) {
-        (false, ..) => Scope::Labels { others },
-        (true, true, 1) if !everywhere => Scope::Namespace,
-        (true, ..) => Scope::None { others },
+    // of whom no document tells, nobody knows who else is in the namespace
+    let is_documented = own.iter().all(|name| documents.workload(name).is_some());
+    let is_alone = others.is_empty() && own.len() == 1 && !everywhere;
+    match (labels.is_empty(), is_alone && is_documented) {
+        (false, _) => Scope::Labels { others },
+        (true, true) => Scope::Namespace,
+        (true, false) => Scope::None {
+            others,
+            is_documented,
+        },
     }
 }
 

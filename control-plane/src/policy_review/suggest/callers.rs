@@ -7,7 +7,9 @@ use std::{
 };
 
 use mesh_lite_proto::{
-    authorization::Caller, decision_record::DecisionRecord, identity::WorkloadId,
+    authorization::{Caller, Step},
+    decision_record::DecisionRecord,
+    identity::WorkloadId,
 };
 
 use super::super::{Recorded, recorded::judged_facts};
@@ -48,6 +50,8 @@ impl Seen {
 pub(super) struct Fared {
     pub(super) let_through: Seen,
     pub(super) denied: Seen,
+    /// Of those that were let through, open ones.
+    pub(super) open: u64,
     /// Of the latest denial.
     pub(super) reason: Box<str>,
 }
@@ -65,6 +69,7 @@ impl Fared {
     fn take(&mut self, record: &DecisionRecord) {
         if record.is_let_through() {
             self.let_through.add(record.count, Some(record.last));
+            self.open = self.open.saturating_add(record.open);
             return;
         }
         if Some(record.last) >= self.denied.last {
@@ -74,9 +79,13 @@ impl Fared {
     }
 }
 
-/// Everybody who came as far as policy.
+/// Everybody whom rules of policy, or the lack of one, let through or denied.
 #[derive(Debug, Default)]
-pub(super) struct Callers<'a>(BTreeMap<Asked<'a>, Fared>);
+pub(super) struct Callers<'a> {
+    fared: BTreeMap<Asked<'a>, Fared>,
+    /// Connections that were denied for what is no intent.
+    pub(super) unmeant: u64,
+}
 
 /// Callers that one rule can name together: those of the same ports, and the addresses from
 /// which they were denied.
@@ -90,6 +99,10 @@ impl<'a> Callers<'a> {
             let Some(facts) = judged_facts(record) else {
                 continue;
             };
+            if is_unmeant(record) {
+                callers.unmeant = callers.unmeant.saturating_add(record.count);
+                continue;
+            }
             let asked = Asked {
                 caller: match facts.caller {
                     Caller::Authenticated(id) => Some(id),
@@ -98,13 +111,13 @@ impl<'a> Callers<'a> {
                 port: facts.port,
                 source: facts.source.to_canonical(),
             };
-            callers.0.entry(asked).or_default().take(record);
+            callers.fared.entry(asked).or_default().take(record);
         }
         callers
     }
 
     pub(super) fn all(&self) -> impl Iterator<Item = (&Asked<'a>, &Fared)> {
-        self.0.iter()
+        self.fared.iter()
     }
 
     /// Those with an identity that were let through the last time.
@@ -146,4 +159,11 @@ impl<'a> Callers<'a> {
     pub(super) fn denied(&self) -> impl Iterator<Item = (&Asked<'a>, &Fared)> {
         self.all().filter(|(_, fared)| !fared.was_let_through())
     }
+}
+
+/// A document that could not be loaded denies everybody in its scope, and an eviction is about a
+/// peer wherever it goes: neither says who may call this workload.
+fn is_unmeant(record: &DecisionRecord) -> bool {
+    let is_evicted = record.facts().is_none();
+    !record.is_let_through() && (is_evicted || record.step == Some(Step::BrokenDocument))
 }

@@ -24,18 +24,30 @@ pub(super) fn written(destinations: &[Destination<'_>], now: SystemTime) -> Stri
         seconds(now)
     ));
     text.comment("It is what happened, not what should: read it before you use it.");
+    let mut documents = 0;
     for destination in destinations {
         let mut document = Text::default();
         document.recorded(destination);
         if destination.callers.all().next().is_none() {
-            document.comment("Nobody called it, so nothing is suggested for it.");
-        } else {
-            document.policy(destination);
+            document.comment("Nobody called it and was judged, so nothing is suggested for it.");
+            text.0.push_str(&document.0);
+            continue;
         }
-        match &destination.scope {
-            Scope::None { others } => text.left_out(&document.0, others),
-            Scope::Labels { .. } | Scope::Namespace => text.0.push_str(&document.0),
+        document.policy(destination);
+        if let Scope::None {
+            others,
+            is_documented,
+        } = &destination.scope
+        {
+            text.left_out(&document.0, destination, others, *is_documented);
+            continue;
         }
+        // between documents only: an empty one is none
+        if documents > 0 {
+            text.line("---");
+        }
+        documents += 1;
+        text.0.push_str(&document.0);
     }
     text.0
 }
@@ -43,6 +55,16 @@ pub(super) fn written(destinations: &[Destination<'_>], now: SystemTime) -> Stri
 /// `namespace/name` of the policy of these workloads.
 pub(super) fn name_of(destination: &Destination<'_>) -> String {
     format!("{}/{}", destination.namespace, name(destination))
+}
+
+/// Names of these workloads.
+pub(super) fn called(destination: &Destination<'_>) -> String {
+    let names: BTreeSet<String> = destination
+        .recorded
+        .iter()
+        .map(|one| one.workload.name.to_string())
+        .collect();
+    names.into_iter().collect::<Vec<_>>().join(", ")
 }
 
 fn name(destination: &Destination<'_>) -> String {
@@ -89,8 +111,8 @@ impl Text {
                 others.join(", ")
             )),
             Scope::Namespace => self.comment(&format!(
-                "No labels of the workload are known, so this is for the whole of namespace {}: \
-                 give --config-dir, or write a selector.",
+                "The workload has no labels, so this is for the whole of namespace {}, in which \
+                 the documents have nobody else: give it a label, or write a selector.",
                 destination.namespace
             )),
             Scope::Labels { .. } | Scope::None { .. } => {}
@@ -110,7 +132,6 @@ impl Text {
         self.plaintext(destination);
         self.tests(destination, &rules);
         self.denied(destination);
-        self.line("---");
     }
 
     fn selector(&mut self, destination: &Destination<'_>) {
@@ -128,7 +149,9 @@ impl Text {
 
     fn rules(&mut self, rules: &Rules<'_>) {
         if rules.is_empty() {
-            self.line("  rules: []  # nobody was let through by identity");
+            self.line(
+                "  rules: []  # nobody with an identity was let through the last time it came",
+            );
             return;
         }
         self.line("  rules:");
@@ -245,16 +268,31 @@ impl Text {
     }
 
     /// The same text, where it does nothing.
-    fn left_out(&mut self, document: &str, others: &[String]) {
+    fn left_out(
+        &mut self,
+        document: &str,
+        destination: &Destination<'_>,
+        others: &[String],
+        is_documented: bool,
+    ) {
         let more = if others.is_empty() {
             "is for several workloads at once".to_owned()
         } else {
             format!("would be for these as well: {}", others.join(", "))
         };
-        self.comment(&format!(
-            "Left out: the workload has no labels that are known, so that a policy of it {more}. \
-             Give it a label, or give --config-dir, and ask again."
-        ));
+        self.comment(&if is_documented {
+            format!(
+                "Left out: the workload has no labels, so that a policy of it {more}. Give it a \
+                 label, and ask again."
+            )
+        } else {
+            format!(
+                "Left out: no document tells its labels, and without them a policy is for the \
+                 whole of namespace {}, whoever is in it. Give its Workload by --config-dir, or \
+                 write a selector.",
+                destination.namespace
+            )
+        });
         for line in document.lines() {
             self.line(&format!("# {line}"));
         }

@@ -400,3 +400,89 @@ fn more_callers_than_a_file_of_documents_holds_are_refused_with_what_to_do() {
         "{error}"
     );
 }
+
+#[test]
+fn without_documents_nobody_knows_who_else_is_in_the_namespace_so_nothing_is_in_force() {
+    let recording = page_with(
+        "shop/api-1",
+        &json!({"identity": super::super::made_up::API}),
+        &[Calls::of_web().count(3)],
+    );
+    let named = [NamedRecording {
+        name: "0",
+        recording: &recording,
+    }];
+    let workloads = workloads_by_recording(&named, &"cluster.local".parse().unwrap()).unwrap();
+    let recorded = [Recorded {
+        name: "0",
+        recording: &recording,
+        workload: &workloads[0],
+    }];
+    let settings = settings(ShippedDefaults::STRICT);
+    let suggestion = suggest(&documents(&[]), &recorded, &settings, noon()).unwrap();
+    let text = &suggestion.text;
+    assert!(text.lines().all(|line| line.starts_with('#')), "{text}");
+    assert!(text.contains("Give its Workload by --config-dir"), "{text}");
+    assert!(!suggestion.is_whole());
+    assert_eq!(suggestion.left_out, 3);
+}
+
+#[test]
+fn a_broken_document_or_an_eviction_says_nothing_of_who_may_call() {
+    let broken = Calls::of(Some(WEB), "10.0.0.10:1", "deny").with("step", "broken-document");
+    let evicted = Calls::of(Some(WEB), "10.0.0.10:1", "refuse").with("reason", "evicted");
+    for denied in [broken, evicted] {
+        let calls = [Calls::of_web().count(9), denied.last(5)];
+        let suggestion = suggested(&calls);
+        let told = (suggestion.kept, suggestion.superseded, suggestion.unmeant);
+        assert_eq!(told, (9, 0, 1), "{}", suggestion.text);
+        assert!(!suggestion.text.contains("expect: DENY}  # denied"));
+    }
+    // what a rule denied is meant
+    let calls = [
+        Calls::of_web().count(9),
+        Calls::of(Some(WEB), "10.0.0.10:1", "deny").last(5),
+    ];
+    let suggestion = suggested(&calls);
+    assert_eq!((suggestion.kept, suggestion.superseded), (0, 9));
+    let told = "nobody with an identity was let through the last time it came";
+    assert!(suggestion.text.contains(told), "{}", suggestion.text);
+}
+
+#[test]
+fn who_is_connected_and_would_be_cut_is_named() {
+    let denied_since = [
+        of_guest("allow").open(2).last(50),
+        Calls::of_guest().last(5),
+    ];
+    let suggestion = suggested(&denied_since);
+    assert_eq!(
+        suggestion.cut,
+        ["cluster.local/ns/shop/sa/guest to shop/api-1, port 8080: 2 open"]
+    );
+    assert!(!suggestion.is_whole());
+    let plaintext = suggested(&[Calls::of_web().open(7), Calls::of_legacy().open(1)]);
+    assert_eq!(
+        plaintext.cut,
+        ["plaintext of 10.0.0.12 to shop/api-1, port 8080: 1 open"]
+    );
+    assert!(suggested(&[Calls::of_web().open(7), Calls::of_legacy()]).is_whole());
+}
+
+#[test]
+fn documents_are_separated_and_none_of_them_is_empty() {
+    let recordings = [
+        page("shop/api-1", &[Calls::of_web()]),
+        page(
+            "shop/guest-1",
+            &[Calls::of_web().with("dst.addr", "10.0.0.13:1")],
+        ),
+        page("shop/web-1", &[]),
+    ];
+    let text = suggested_for(WORKLOADS, &recordings).text;
+    let separators = text.lines().filter(|line| *line == "---").count();
+    assert_eq!(separators, 1, "{text}");
+    assert!(!text.trim_end().ends_with("---"), "{text}");
+    let suggestion = suggested(&[Calls::of_web()]).text;
+    assert!(!suggestion.contains("---"), "{suggestion}");
+}
