@@ -17,6 +17,7 @@ use crate::{
     },
 };
 
+mod cost;
 mod generated_edits;
 mod many_connections;
 
