@@ -27,13 +27,16 @@ and probably do something else than is meant, or do nothing:
   shadowed-rule, denied-rule    another rule makes this one unnecessary, or a DENY rule useless
   matches-nobody                fields of one entry contradict each other
   unknown-identity              named, and no Workload document has it (if there are any)
+  unprovable-identity           of a form that mesh-lite does not issue, or of another trust domain
+  not-checked                   a Workload document is wrong, so that names can't be looked up
   selects-nothing               a selector that no Workload document has the labels for
-  matches-everybody             a rule without from and to
+  matches-everybody             a rule without from and to, or without from beside others with it
   allows-nobody, no-rules       a policy without rules
   not-enforced                  a dry run, or AUDIT
   several-defaults              two defaultActions of one scope, which mean DENY
   disable-is-permissive         DISABLE, which means PERMISSIVE
   foreign-trust-domains         a principal that begins with a star
+  permissive-for-nobody         PERMISSIVE, where no rule lets plaintext through
   misses-plaintext              a DENY rule by identity, where plaintext is let through
   cuts-watched-port             a port for scrapers or probes that policy cuts. What counts as one: a
                                 named port of a Workload called metrics, prometheus, prom, probe,

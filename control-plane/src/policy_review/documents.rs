@@ -82,8 +82,9 @@ pub struct Documents {
     loaded: Vec<(RawDocument, Loaded)>,
     /// Policy documents that don't.
     unloadable: Vec<RawDocument>,
-    /// There may be workloads that these documents name and that can't be told.
-    unknown_workloads: bool,
+    /// There may be workloads that these documents name and that can't be told: for what is wrong
+    /// here.
+    unknown_workloads: Option<Place>,
     errors: Vec<DocumentError>,
     /// By the name under which messages show a file.
     texts: BTreeMap<Arc<str>, Box<str>>,
@@ -138,8 +139,14 @@ impl Documents {
         let readable = || documents.iter().flat_map(|file| &file.readable);
         let of_policies = errors.len();
         let workloads = workloads(readable(), settings, &mut errors);
-        let unreadable = documents.iter().any(|file| !file.unreadable.is_empty());
-        let unknown_workloads = unreadable || errors.len() > of_policies;
+        let unreadable = documents.iter().flat_map(|file| &file.unreadable);
+        // where no document names a workload, none is missed
+        let unreadable = unreadable
+            .filter(|_| !workloads.is_empty())
+            .filter_map(|document| document.errors.iter().next());
+        let of_workloads = errors.get(of_policies..).unwrap_or_default();
+        let unknown_workloads = of_workloads.iter().chain(unreadable).next();
+        let unknown_workloads = unknown_workloads.map(|error| error.place.clone());
         let mut loaded = Vec::new();
         let mut unloadable = Vec::new();
         for document in readable().filter(|document| document.key.kind.is_policy()) {
@@ -233,8 +240,13 @@ impl Documents {
     /// Every workload of the documents; `None` if there are none, or some can't be told because
     /// their documents are wrong: whoever is not among them may be one of those.
     pub(super) fn all_workloads(&self) -> Option<&[ReviewedWorkload]> {
-        let known = !self.unknown_workloads && !self.workloads.is_empty();
+        let known = self.unknown_workloads.is_none() && !self.workloads.is_empty();
         known.then_some(&self.workloads)
+    }
+
+    /// Where it is said what keeps [`Self::all_workloads`] from being told, if there may be any.
+    pub(super) const fn unknown_workloads(&self) -> Option<&Place> {
+        self.unknown_workloads.as_ref()
     }
 
     /// In the order of their names.

@@ -44,9 +44,13 @@ pub enum Oddity {
     MatchesNobody,
     /// No workload of the documents has this identity, or is in this namespace.
     UnknownIdentity,
+    /// Nobody can prove this identity: mesh-lite issues none of this form, or of this trust domain.
+    UnprovableIdentity,
     /// A selector that no workload of the documents has the labels for.
     SelectsNothing,
-    /// A rule without `from` and `to`.
+    /// Whom documents name was not looked up: some of the workloads can't be told.
+    NotChecked,
+    /// A rule without `from` and `to`, or without `from` beside others that have it.
     MatchesEverybody,
     /// An ALLOW policy without rules.
     AllowsNobody,
@@ -62,6 +66,8 @@ pub enum Oddity {
     ForeignTrustDomains,
     /// A DENY rule that asks for identities, where plaintext has none and is let through.
     MissesPlaintext,
+    /// PERMISSIVE, where no rule lets plaintext through.
+    PermissiveForNobody,
     /// A port that somebody scrapes or probes, and policy would not let them.
     CutsWatchedPort,
     /// There are too many rules to compare each with each.
@@ -76,7 +82,9 @@ impl Oddity {
             Self::DeniedRule => "denied-rule",
             Self::MatchesNobody => "matches-nobody",
             Self::UnknownIdentity => "unknown-identity",
+            Self::UnprovableIdentity => "unprovable-identity",
             Self::SelectsNothing => "selects-nothing",
+            Self::NotChecked => "not-checked",
             Self::MatchesEverybody => "matches-everybody",
             Self::AllowsNobody => "allows-nobody",
             Self::NoRules => "no-rules",
@@ -85,6 +93,7 @@ impl Oddity {
             Self::DisableIsPermissive => "disable-is-permissive",
             Self::ForeignTrustDomains => "foreign-trust-domains",
             Self::MissesPlaintext => "misses-plaintext",
+            Self::PermissiveForNobody => "permissive-for-nobody",
             Self::CutsWatchedPort => "cuts-watched-port",
             Self::NotCompared => "not-compared",
         }
@@ -109,6 +118,7 @@ impl Documents {
         identities::look(self, &policies, &mut findings);
         scopes::look(self, &policies, &mut findings);
         plaintext::look(self, &policies, now, &mut findings);
+        plaintext::permissive_for_nobody(self, now, &mut findings);
         watched_ports::look(self, now, &mut findings);
         let mut findings = findings.0;
         findings.sort_by(|one, other| {

@@ -20,6 +20,8 @@ pub(super) fn look(
         for (index, rule) in policy.rules.iter().enumerate() {
             if rule.from.is_empty() && rule.to.is_empty() {
                 matches_everybody(document, policy, index, findings);
+            } else if rule.from.is_empty() && policy.action == PolicyAction::Allow {
+                lets_everybody_in(document, policy, index, findings);
             }
         }
         if policy.action == PolicyAction::Allow {
@@ -129,6 +131,41 @@ fn matches_everybody(
         }
         PolicyAction::Audit => {}
     }
+}
+
+/// Beside rules that say who: two list items may have been meant as one.
+fn lets_everybody_in(
+    document: &PolicyDocument<'_>,
+    policy: &Policy,
+    index: usize,
+    findings: &mut Findings,
+) {
+    if policy.rules.iter().all(|rule| rule.from.is_empty()) {
+        return;
+    }
+    let to = policy.rules.get(index).map_or(&[][..], |rule| &rule.to);
+    let ports: Vec<String> = to
+        .iter()
+        .flat_map(|operation| &operation.ports)
+        .map(ToString::to_string)
+        .collect();
+    let ports = match ports.len() {
+        0 => "the ports that it does not exclude".to_owned(),
+        1 => format!("port {}", ports.concat()),
+        _ => format!("the ports {}", ports.join(", ")),
+    };
+    let problem = format!(
+        "rules[{index}] has no from, and others of this policy have: it lets every caller in on \
+         {ports}, plaintext too where it is accepted"
+    );
+    let help = "if it is the `to` of the rule above, write it without the dash; else state from, or \
+                give it a policy of its own";
+    findings.warn(
+        Oddity::MatchesEverybody,
+        document.of_rule(index),
+        problem,
+        help,
+    );
 }
 
 /// Principals that do not begin with a trust domain reach into others, where somebody else says

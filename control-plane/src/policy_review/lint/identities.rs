@@ -17,8 +17,11 @@ pub(super) fn look(
     findings: &mut Findings,
 ) {
     let own = &documents.settings().trust_domain;
+    for document in policies {
+        unprovable(document, own, findings);
+    }
     let Some(workloads) = documents.all_workloads() else {
-        return;
+        return not_checked(documents, findings);
     };
     let known = Known::of(workloads);
     for document in policies {
@@ -43,6 +46,91 @@ pub(super) fn look(
             }
         }
     }
+}
+
+/// Whoever is named can't come: no certificate of this mesh has such an identity.
+fn unprovable(document: &PolicyDocument<'_>, own: &TrustDomain, findings: &mut Findings) {
+    let rules = document.policy().map_or(&[][..], |policy| &policy.rules);
+    let peers = rules.iter().enumerate().flat_map(|(rule, of_rule)| {
+        let peers = of_rule.from.iter().enumerate();
+        peers.map(move |(entry, peer)| (rule, entry, peer))
+    });
+    for (rule, entry, peer) in peers {
+        let mut tell = |field, value, (problem, help): (String, String)| {
+            let field = FieldRef {
+                rule,
+                entry,
+                field,
+                line: peer.line,
+            };
+            let place = document.of_value(field, value);
+            findings.warn(Oddity::UnprovableIdentity, place, problem, help);
+        };
+        for (field, principals) in [
+            (FieldName::Principals, &peer.principals),
+            (FieldName::NotPrincipals, &peer.not_principals),
+        ] {
+            for (value, principal) in principals.iter().enumerate() {
+                if let Pattern::Exact(id) = principal
+                    && let Some(words) = no_such_principal(id, own)
+                {
+                    tell(field, value, words);
+                }
+            }
+        }
+        for (value, domain) in peer.trust_domains.iter().enumerate() {
+            if let Pattern::Exact(name) = domain
+                && name != own
+            {
+                let help = format!("write {own}, the trust domain of this mesh");
+                tell(FieldName::TrustDomains, value, (foreign(name), help));
+            }
+        }
+    }
+}
+
+fn foreign(domain: &TrustDomain) -> String {
+    format!("no caller of another trust domain, as {domain}, can prove itself in this mesh yet")
+}
+
+/// What is wrong with it and how it is spelt, unless it is one that mesh-lite issues.
+fn no_such_principal(id: &WorkloadId, own: &TrustDomain) -> Option<(String, String)> {
+    let principal = id.principal();
+    let parts: Vec<&str> = principal.split('/').collect();
+    if let [namespace, account] = parts[..] {
+        let problem = format!("nobody has the identity {principal}: it is not a whole principal");
+        let help = format!("did you mean {own}/ns/{namespace}/sa/{account}?");
+        return Some((problem, help));
+    }
+    if id.trust_domain() != own {
+        let rest = principal.split_once('/').map_or("", |(_, rest)| rest);
+        let help = format!("if it is of this mesh, write {own}/{rest}");
+        return Some((foreign(id.trust_domain()), help));
+    }
+    if account(id).is_none() {
+        let problem =
+            format!("nobody has the identity {principal}: mesh-lite issues none of its form");
+        let help = format!("write {own}/ns/NAMESPACE/sa/SERVICE-ACCOUNT");
+        return Some((problem, help));
+    }
+    None
+}
+
+/// Silence about names would be taken for a check that was passed.
+fn not_checked(documents: &Documents, findings: &mut Findings) {
+    let Some(place) = documents.unknown_workloads() else {
+        return;
+    };
+    if documents.loaded().next().is_none() {
+        return;
+    }
+    findings.note(
+        Oddity::NotChecked,
+        place.clone(),
+        "whether the identities, namespaces and labels that policies name exist is not checked: \
+         because of this error not all workloads are known",
+        "correct the document, and lint again",
+    );
 }
 
 /// Whom the documents know.
@@ -109,6 +197,7 @@ fn unknown(
         |id: &WorkloadId| id.trust_domain() != own || known.principals.contains(id.principal());
     for (index, principal) in peer.principals.iter().enumerate() {
         if let Pattern::Exact(id) = principal
+            && account(id).is_some()
             && !is_known(id)
         {
             found.push((FieldName::Principals, index, Unknown::Principal(id.clone())));

@@ -3,11 +3,16 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr},
+    sync::Arc,
     time::SystemTime,
 };
 
-use mesh_lite_proto::authorization::{
-    Caller, Facts, PeerMatch, PolicyAction, PolicySnapshot, Rule, decide,
+use mesh_lite_proto::{
+    authorization::{
+        Caller, Facts, MutualTlsMode, PeerMatch, Policy, PolicyAction, PolicySnapshot, Rule,
+        decide, document::Loaded,
+    },
+    document::{Place, Position},
 };
 
 use super::{Documents, Findings, Oddity, PolicyDocument};
@@ -68,6 +73,60 @@ pub(super) fn look(
             }
         }
     }
+}
+
+/// PERMISSIVE lets plaintext come as far as policy: where that denies all of it, the port might as
+/// well be STRICT.
+pub(super) fn permissive_for_nobody(
+    documents: &Documents,
+    now: SystemTime,
+    findings: &mut Findings,
+) {
+    for (raw, loaded) in documents.loaded() {
+        let Loaded::PeerAuthentication(document) = loaded else {
+            continue;
+        };
+        let permissive = |(port, mode): (&u16, &MutualTlsMode)| {
+            (*mode == MutualTlsMode::Permissive).then_some(*port)
+        };
+        let mut ports: Vec<u16> = document.ports.iter().filter_map(permissive).collect();
+        if document.mode == Some(MutualTlsMode::Permissive) {
+            ports.push(SOME_PORT);
+        }
+        let snapshots: Vec<PolicySnapshot> = documents
+            .workloads()
+            .iter()
+            .filter(|one| one.meshed && documents.concerns(raw, &document.selector, one))
+            .map(|one| documents.snapshot_for(one, now))
+            .collect();
+        let comes_in = |port| {
+            let mut snapshots = snapshots.iter();
+            snapshots.any(|snapshot| may_take_plaintext(snapshot, port))
+        };
+        if ports.is_empty() || snapshots.is_empty() || ports.into_iter().any(comes_in) {
+            continue;
+        }
+        let at = Position {
+            line: raw.line,
+            column: 1,
+        };
+        findings.note(
+            Oddity::PermissiveForNobody,
+            Place::new(&raw.file, at),
+            "PERMISSIVE lets plaintext come, and policy denies all of it: no rule lets it in, and \
+             nothing allows by default",
+            "make it STRICT; or let plaintext in by a rule of ALLOW without principals, as one with \
+             ipBlocks",
+        );
+    }
+}
+
+/// Whether it is allowed, or a rule may allow some of it.
+fn may_take_plaintext(snapshot: &PolicySnapshot, port: u16) -> bool {
+    let may_match = |rule: &Rule| rule.from.is_empty() || !rule.from.iter().all(asks_for_identity);
+    let allows = |policy: &&Arc<Policy>| policy.action == PolicyAction::Allow && !policy.dry_run;
+    let mut allowing = snapshot.policies.iter().filter(allows);
+    allowing.any(|policy| policy.rules.iter().any(may_match)) || takes_plaintext(snapshot, port)
 }
 
 pub(super) fn asks_for_identity(peer: &PeerMatch) -> bool {

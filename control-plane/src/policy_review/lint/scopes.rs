@@ -5,7 +5,7 @@ use mesh_lite_proto::{
         DefaultAction,
         document::{Loaded, Selector},
     },
-    document::{Place, Position, RawDocument, nearest_name::nearest},
+    document::{DEFAULT_NAMESPACE, Place, Position, RawDocument, nearest_name::nearest},
 };
 
 use super::{Documents, Findings, Oddity, PolicyDocument};
@@ -71,6 +71,9 @@ fn selects_nothing(
             .collect();
         let help = match nearest(namespace, &names) {
             Some(name) => format!("did you mean {name}?"),
+            None if **namespace == *DEFAULT_NAMESPACE => {
+                "state metadata.namespace: a document without one is in `default`".to_owned()
+            }
             None => "correct metadata.namespace, or add the workload".to_owned(),
         };
         return findings.warn(Oddity::SelectsNothing, place, problem, help);

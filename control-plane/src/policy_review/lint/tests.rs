@@ -294,6 +294,91 @@ fn strangers_of_other_trust_domains_and_patterns_are_not_called_unknown() {
 }
 
 #[test]
+fn whom_nobody_can_prove_to_be_is_named_with_the_right_spelling() {
+    for (source, problem, help) in [
+        (
+            "principals: [shop/web]",
+            "nobody has the identity shop/web",
+            "did you mean cluster.local/ns/shop/sa/web?",
+        ),
+        (
+            "notPrincipals: [shop/web]",
+            "nobody has the identity shop/web",
+            "did you mean cluster.local/ns/shop/sa/web?",
+        ),
+        (
+            "principals: [other.org/ns/shop/sa/web]",
+            "no caller of another trust domain, as other.org,",
+            "if it is of this mesh, write cluster.local/ns/shop/sa/web",
+        ),
+        (
+            "principals: [cluster.local/shop/web]",
+            "mesh-lite issues none of its form",
+            "write cluster.local/ns/NAMESPACE/sa/SERVICE-ACCOUNT",
+        ),
+        (
+            "namespaces: [shop], trustDomains: [other.org]",
+            "no caller of another trust domain, as other.org,",
+            "write cluster.local, the trust domain of this mesh",
+        ),
+    ] {
+        let rule = format!("  - from:\n    - source: {{{source}}}");
+        for action in ["ALLOW", "DENY"] {
+            let policy = of_api("p", action, &rule);
+            for texts in [&[&*policy][..], &[WORKLOADS, &policy]] {
+                let found = only(texts, Oddity::UnprovableIdentity);
+                assert_eq!(found.severity, Severity::Warning);
+                assert!(found.problem.contains(problem), "{}", found.problem);
+                assert_eq!(found.help, help);
+                none(texts, Oddity::UnknownIdentity);
+            }
+        }
+    }
+    for source in [
+        "principals: [cluster.local/ns/shop/sa/web, \"*\", \"shop/*\"]",
+        "namespaces: [shop], trustDomains: [cluster.local]",
+    ] {
+        let rule = format!("  - from:\n    - source: {{{source}}}");
+        none(&[&of_api("p", "ALLOW", &rule)], Oddity::UnprovableIdentity);
+    }
+}
+
+#[test]
+fn a_rule_without_from_beside_others_that_have_it_lets_everybody_in() {
+    let typo = format!(
+        "{}\n  - to:\n    - operation: {{ports: [8080]}}",
+        principals("web")
+    );
+    let found = only(
+        &[WORKLOADS, &of_api("p", "ALLOW", &typo)],
+        Oddity::MatchesEverybody,
+    );
+    assert_eq!(found.severity, Severity::Warning);
+    let words = "rules[1] has no from, and others of this policy have: it lets every caller in on port 8080";
+    assert!(found.problem.starts_with(words), "{}", found.problem);
+    assert!(found.help.contains("without the dash"), "{}", found.help);
+    let meant = typo.replace("  - to:", "    to:");
+    let alone = "  - to:\n    - operation: {ports: [8080]}";
+    for (action, rules) in [("ALLOW", &*meant), ("ALLOW", alone), ("DENY", &typo)] {
+        none(
+            &[WORKLOADS, &of_api("p", action, rules)],
+            Oddity::MatchesEverybody,
+        );
+    }
+}
+
+#[test]
+fn a_policy_of_no_namespace_is_told_where_it_is() {
+    let nowhere = of_api("p", "ALLOW", &principals("web")).replace(", namespace: shop", "");
+    let found = only(&[WORKLOADS, &nowhere], Oddity::SelectsNothing);
+    assert!(
+        found.help.contains("without one is in `default`"),
+        "{}",
+        found.help
+    );
+}
+
+#[test]
 fn a_selector_that_selects_nobody_is_pointed_at_with_the_label_that_was_meant() {
     let wrong = of_api("p", "ALLOW", &principals("web")).replace("app: api", "app: apl");
     let found = only(&[WORKLOADS, &wrong], Oddity::SelectsNothing);
@@ -328,7 +413,9 @@ fn nobody_is_called_unknown_while_documents_of_workloads_are_wrong() {
     ] {
         let documents = documents(&[WORKLOADS, wrong, &stranger]);
         assert!(!documents.errors().is_empty());
-        assert_eq!(documents.findings(noon()), []);
+        let findings = documents.findings(noon());
+        let said: Vec<_> = findings.iter().map(|it| (it.oddity, it.severity)).collect();
+        assert_eq!(said, [(Oddity::NotChecked, Severity::Note)], "{wrong}");
     }
 }
 

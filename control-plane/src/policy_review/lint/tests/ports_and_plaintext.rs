@@ -238,6 +238,30 @@ fn a_deny_rule_is_not_told_of_where_plaintext_is_refused_denied_or_meant() {
 }
 
 #[test]
+fn permissive_that_lets_no_plaintext_through_is_noted() {
+    let web = of_api("p", "ALLOW", &principals("web"));
+    let found = only(&[WORKLOADS, PERMISSIVE, &web], Oddity::PermissiveForNobody);
+    assert_eq!(found.severity, Severity::Note);
+    only(&[WORKLOADS, PERMISSIVE], Oddity::PermissiveForNobody);
+    let by_address = of_api(
+        "q",
+        "ALLOW",
+        "  - from:\n    - source: {ipBlocks: [10.0.0.0/8]}",
+    );
+    let open = policy("d", "  defaultAction: ALLOW");
+    let strict = PERMISSIVE.replace("PERMISSIVE", "STRICT");
+    for documents in [
+        [WORKLOADS, PERMISSIVE, &by_address],
+        [WORKLOADS, PERMISSIVE, &open],
+        [WORKLOADS, &strict, &web],
+        // nobody knows which policies select whom it is for
+        ["", PERMISSIVE, &web],
+    ] {
+        none(&documents, Oddity::PermissiveForNobody);
+    }
+}
+
+#[test]
 fn a_deny_rule_of_one_port_is_judged_on_that_port() {
     let deny = |port: u16| {
         of_api(
