@@ -101,7 +101,7 @@ fn decision(verdict: Verdict) -> Decision {
 fn open_record(outcome: Outcome) -> OpenRecord {
     OpenRecord {
         at: at(1_000),
-        connection: ConnectionIds::of_new_run().next_id(),
+        connection: ConnectionId::from_u64(0x1000_0000),
         direction: Direction::Inbound,
         source: peer("10.0.0.1:4711", "web"),
         destination: Some(peer("10.0.0.2:8080", "api")),
@@ -123,7 +123,7 @@ fn through() -> Outcome {
 fn close_record() -> CloseRecord {
     CloseRecord {
         at: at(1_002),
-        connection: ConnectionIds::of_new_run().next_id(),
+        connection: ConnectionId::from_u64(0x1000_0000),
         direction: Direction::Inbound,
         bytes_sent: 70,
         bytes_received: 30,
@@ -444,7 +444,8 @@ fn a_log_that_is_written_again_says_how_many_lines_the_full_disk_refused() {
     assert!(log.flush(PATIENCE));
     let bytes = disk.memory.0.lock().unwrap().clone();
     let read = Recording::read("log", bytes.as_slice()).unwrap();
-    assert_eq!((read.forgotten, read.records.len()), (3, 0));
+    // three lines, and of what ended nobody knows how it began
+    assert_eq!((read.forgotten, read.records.len()), (4, 0));
     assert_eq!(dropped(&metrics), 3);
 }
 
