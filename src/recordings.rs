@@ -5,6 +5,9 @@ use std::{
     io::{self, BufRead, BufReader},
     net::SocketAddr,
     path::{Path, PathBuf},
+    sync::mpsc::{self, RecvTimeoutError},
+    thread,
+    time::Duration,
 };
 
 use mesh_lite_proto::{
@@ -16,6 +19,9 @@ use crate::{
     sidecar_pages::{self, NoPage, PageName},
     terminal::harmless,
 };
+
+/// Who waits longer than this for a pipe is told for which one.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Stands for standard input.
 const STDIN: &str = "-";
@@ -32,8 +38,8 @@ pub(crate) struct RecordingArgs {
         value_name = "ADDRESS"
     )]
     admin: Vec<SocketAddr>,
-    /// A saved page /decisions of a sidecar, or its access log; "-" is standard input. One file
-    /// for each sidecar; may be repeated.
+    /// A saved page /decisions of a sidecar, or its access log; a pipe is read to its end,
+    /// and "-" is standard input. One file for each sidecar; may be repeated.
     #[arg(long, value_name = "FILE")]
     records: Vec<PathBuf>,
 }
@@ -96,20 +102,42 @@ pub(crate) fn of_sidecar(admin: SocketAddr) -> Result<NamedRecording, NoRecordin
 }
 
 fn of_file(connection: Option<ConnectionId>, path: &Path) -> Result<NamedRecording, NoRecording> {
-    let (name, input): (_, Box<dyn BufRead>) = if is_stdin(path) {
-        ("standard input".to_owned(), Box::new(io::stdin().lock()))
+    let name = if is_stdin(path) {
+        "standard input".to_owned()
     } else {
-        let file = File::open(path).map_err(|error| NoRecording::Open {
-            path: path.to_owned(),
-            error,
-        })?;
-        let name = harmless(&path.display().to_string());
-        (name, Box::new(BufReader::new(file)))
+        harmless(&path.display().to_string())
     };
+    let recording = saying_what_is_waited_for(&name, || {
+        let input: Box<dyn BufRead> = if is_stdin(path) {
+            Box::new(io::stdin().lock())
+        } else {
+            let file = File::open(path).map_err(|error| NoRecording::Open {
+                path: path.to_owned(),
+                error,
+            })?;
+            Box::new(BufReader::new(file))
+        };
+        Ok::<_, NoRecording>(Recording::read_for(connection, &name, input)?)
+    })?;
     Ok(NamedRecording {
-        recording: Recording::read_for(connection, &name, input)?,
+        recording,
         name,
         admin: None,
+    })
+}
+
+/// A pipe into which nobody writes is waited for, from when it is opened, until somebody does.
+fn saying_what_is_waited_for<T>(name: &str, read: impl FnOnce() -> T) -> T {
+    let (reading, ended) = mpsc::channel::<()>();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            if ended.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+                eprintln!("mesh-lite: waiting for {name}");
+            }
+        });
+        let read = read();
+        drop(reading);
+        read
     })
 }
 

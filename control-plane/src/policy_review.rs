@@ -16,7 +16,10 @@ pub use self::{
     flips::{Flip, Then},
     lint::{Finding, Oddity},
     plan::{Plan, plan},
-    recorded::{JudgedBy, Judgement, NamedRecording, NoWorkload, Recorded, workloads_of},
+    recorded::{
+        JudgedBy, Judgement, NamedRecording, NoWorkload, Recorded, by_serial, eviction_of,
+        workloads_of,
+    },
     replay::{Replay, replay},
     strict_ready::{Gap, PermissiveOnly, Plaintext, StrictReadiness, strict_readiness},
     suggest::{Suggestion, Unsound, suggest, workloads_by_recording},

@@ -2,10 +2,9 @@
 
 use std::{net::IpAddr, time::SystemTime};
 
+use mesh_lite_control_plane::policy_review::{by_serial, eviction_of};
 use mesh_lite_proto::{
-    authorization::{
-        Caller, Considered, EvictionSubject, Facts, PolicySnapshot, SourceRef, Step, considered,
-    },
+    authorization::{Caller, Considered, Facts, PolicySnapshot, SourceRef, Step, considered},
     identity::WorkloadId,
 };
 
@@ -48,22 +47,12 @@ impl Judged {
             source: call.source.unwrap_or(ANYWHERE),
             port: call.port,
         };
-        let in_force = || {
-            let evictions = snapshot.evictions.iter();
-            evictions.filter(|eviction| eviction.until.is_none_or(|until| now < until))
-        };
-        let evicted = in_force().find(|eviction| match &eviction.subject {
-            EvictionSubject::Id(id) => call.caller.as_ref() == Some(id),
-            EvictionSubject::Serial(_) => false,
-        });
-        let certificates = in_force()
-            .filter(|eviction| matches!(eviction.subject, EvictionSubject::Serial(_)))
-            .count();
+        let evicted = eviction_of(snapshot, caller, now);
         Self {
             considered: considered(snapshot, &facts),
             evicted: evicted.map(|eviction| eviction.source.clone()),
             evicted_certificates: if call.caller.is_some() {
-                certificates
+                by_serial(snapshot, now).count()
             } else {
                 0
             },

@@ -1,5 +1,10 @@
 //! `policy replay`: the flips that it names are those that happen.
 
+use std::{
+    io::{BufRead, BufReader},
+    process::{Command, Stdio},
+};
+
 use mesh_lite_test_support::needs_namespaces;
 use serde_json::Value;
 
@@ -170,4 +175,28 @@ fn what_can_not_be_replayed_is_no_answer() {
         "{text}"
     );
     assert!(text.contains("errors in the documents"), "{text}");
+}
+
+#[test]
+fn a_pipe_into_which_nobody_writes_is_named() {
+    let mut tool = Command::new(env!("CARGO_BIN_EXE_mesh-lite"))
+        .args([
+            "policy",
+            "replay",
+            "--config-dir",
+            "tests",
+            "--records",
+            "-",
+        ])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut complaint = String::new();
+    let mut said = BufReader::new(tool.stderr.take().unwrap());
+    said.read_line(&mut complaint).unwrap();
+    assert_eq!(complaint, "mesh-lite: waiting for standard input\n");
+    drop(tool.stdin.take());
+    assert_eq!(tool.wait().unwrap().code(), Some(2));
 }

@@ -284,9 +284,7 @@ pub(super) fn judged_facts(record: &DecisionRecord) -> Option<Facts<'_>> {
 
 /// In the order in which a sidecar looks: evictions, then STRICT, then policy.
 pub(super) fn judge(snapshot: &PolicySnapshot, facts: &Facts<'_>, now: SystemTime) -> Judgement {
-    if let Caller::Authenticated(id) = facts.caller
-        && let Some(eviction) = eviction_of(snapshot, id, now)
-    {
+    if let Some(eviction) = eviction_of(snapshot, facts.caller, now) {
         return evicted(eviction);
     }
     let decision = decide(snapshot, facts);
@@ -305,15 +303,20 @@ pub(super) fn judge_peer(
     peer: &WorkloadId,
     now: SystemTime,
 ) -> Option<Judgement> {
-    eviction_of(snapshot, peer, now).map(evicted)
+    eviction_of(snapshot, Caller::Authenticated(peer), now).map(evicted)
 }
 
-/// By identity: records don't say with which certificate a caller came.
-fn eviction_of<'a>(
+/// The eviction that a sidecar finds before it asks policy. By identity: with which certificate a
+/// caller comes is not known here, see [`by_serial`].
+#[must_use]
+pub fn eviction_of<'a>(
     snapshot: &'a PolicySnapshot,
-    id: &WorkloadId,
+    caller: Caller<'_>,
     now: SystemTime,
 ) -> Option<&'a Eviction> {
+    let Caller::Authenticated(id) = caller else {
+        return None;
+    };
     in_force(snapshot, now).find(|eviction| match &eviction.subject {
         EvictionSubject::Id(evicted) => evicted == id,
         EvictionSubject::Serial(_) => false,
@@ -325,11 +328,8 @@ fn in_force(snapshot: &PolicySnapshot, now: SystemTime) -> impl Iterator<Item = 
     evictions.filter(move |eviction| eviction.until.is_none_or(|until| now < until))
 }
 
-/// Evictions of single certificates: whom they cut no record can tell.
-pub(super) fn by_serial(
-    snapshot: &PolicySnapshot,
-    now: SystemTime,
-) -> impl Iterator<Item = &SourceRef> {
+/// Evictions of single certificates: whom they cut can't be told without one.
+pub fn by_serial(snapshot: &PolicySnapshot, now: SystemTime) -> impl Iterator<Item = &SourceRef> {
     in_force(snapshot, now)
         .filter(|eviction| matches!(eviction.subject, EvictionSubject::Serial(_)))
         .map(|eviction| &eviction.source)

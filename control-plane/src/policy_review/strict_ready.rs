@@ -11,8 +11,8 @@ use mesh_lite_proto::{
     decision_record::{DecisionRecord, Direction, Outcome},
 };
 
-use self::gaps::Period;
 pub use self::gaps::Gap;
+use self::gaps::Period;
 use super::{
     Documents, Judgement, Recorded, ReviewedWorkload,
     recorded::{judge, judged_facts},
