@@ -36,25 +36,30 @@ mod recorded;
 mod wording;
 
 const EXAMPLES: &str = "\
-Examples of a connection that was made, by conn_id of the access log of either end:
-  mesh-lite explain 0692060890000003                     asks the sidecar of this pod or machine
+Examples of a connection that was made, by its conn_id in an access log:
+  mesh-lite explain 0692060890000003               asks this pod's sidecar
   mesh-lite explain 0692060890000003 --admin 127.0.0.1:15100
   mesh-lite explain 0692060890000003 --records access.log
-  mesh-lite explain 0692060890000003 --records access.log --config-dir documents
-      (and what these documents would say of it now)
+  mesh-lite explain 0692060890000003 --records access.log \\
+      --config-dir documents           what these documents would say of it now
 
   In Kubernetes, from outside:
-    kubectl -n shop port-forward pod/api-0 15000 & mesh-lite explain 0692060890000003
+    kubectl -n shop port-forward pod/api-0 15000 &
+    mesh-lite explain 0692060890000003
 
 Examples of a call that nobody has made yet:
-  mesh-lite explain --from shop/web --to shop/api --port 8080 --config-dir documents
-  mesh-lite explain --from cluster.local/ns/shop/sa/guest --to shop/api --port 8080 --admin 127.0.0.1:15000
-  mesh-lite explain --from plaintext --from-address 10.0.0.7 --to shop/api --port 8080 --config-dir documents
+  mesh-lite explain --from shop/web --to shop/api --port 8080 \\
+      --config-dir documents
+  mesh-lite explain --from cluster.local/ns/shop/sa/guest --to shop/api \\
+      --port 8080 --admin 127.0.0.1:15000
+  mesh-lite explain --from plaintext --from-address 10.0.0.7 --to shop/api \\
+      --port 8080 --config-dir documents
 
 PORT is the one dialled in the pod: of a service, its targetPort.
 
-Exit codes: 0 it was or would be allowed; 1 denied or refused; 2 there is no answer: wrong usage,
-an unknown connection or workload, documents or a sidecar that can't be read.";
+Exit codes: 0 it was or would be allowed; 1 denied or refused; 2 there is no
+answer: wrong usage, an unknown connection or workload, documents or a sidecar
+that can't be read.";
 
 /// Say why a connection was allowed or denied, or would be.
 #[derive(Debug, clap::Args)]

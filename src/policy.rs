@@ -16,8 +16,20 @@ mod test;
 pub(crate) use documents::DocumentArgs;
 pub(crate) use lint::count;
 
+const EXAMPLES: &str = "\
+Examples:
+  mesh-lite policy lint documents                 before anything else
+  mesh-lite policy test documents                 the tests that policies carry
+  mesh-lite policy plan --config-dir new          what would close, and open
+  mesh-lite policy replay --config-dir new --records api-1.jsonl
+  mesh-lite policy suggest --config-dir documents --records api-1.jsonl
+  mesh-lite policy schema > mesh-lite.json        for an editor
+
+Each tool's --help has more, and its exit codes.";
+
 /// What policy does, before it does it.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     #[command(subcommand)]
     tool: Tool,

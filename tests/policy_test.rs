@@ -66,9 +66,9 @@ fn tests_that_pass_are_told_one_by_one() {
     let said = test(TESTED, &[]);
     let expected = "\
 AuthorizationPolicy shop/api-from-web (p.yaml:1)
-  ok      tests[0]  cluster.local/ns/shop/sa/web from 192.0.2.1 -> port 8080: ALLOW
+  ok      tests[0]  cluster.local/ns/shop/sa/web -> port 8080: ALLOW
   ok      tests[1]  cluster.local/ns/shop/sa/web from 10.9.0.1 -> port 8080: DENY
-  ok      tests[2]  plaintext from 192.0.2.1 -> port 8080: DENY
+  ok      tests[2]  plaintext -> port 8080: DENY
 
 3 tests: 3 passed, 0 failed
 ";
@@ -87,7 +87,7 @@ fn a_test_that_fails_says_what_was_expected_what_came_and_why() {
     assert_eq!(said.code, Some(1));
     for part in [
         "  ok      tests[0]",
-        "  FAILED  tests[2]  plaintext from 192.0.2.1 -> port 8080: expected ALLOW, got DENY\n",
+        "  FAILED  tests[2]  plaintext -> port 8080: expected ALLOW, got DENY\n",
         "          p.yaml:12:5\n",
         "no ALLOW rule matches; nearest is shop/api-from-web (p.yaml:7): rules[0].from[0].source.principals",
         "a control plane does not load it while a test fails",
@@ -107,15 +107,20 @@ fn a_document_that_can_t_be_loaded_fails_the_run_though_the_tests_of_others_pass
     for part in [
         "error[unknown-field]",
         "princpals",
-        "3 tests: 3 passed, 0 failed; 1 error in documents",
+        "3 tests: 3 passed, 0 failed; 1 error in documents: tests of what can't be loaded are not run\n",
     ] {
         assert!(said.out.contains(part), "{part:?} is not in:\n{}", said.out);
     }
+    // as many errors as lint counts
+    let failing = TESTED.replace("8080, expect: ALLOW", "8080, expect: DENY");
+    let said = test(&format!("{failing}---\n{broken}"), &[]);
+    let words = "1 failed; 2 errors in documents, failing tests among them";
+    assert!(said.out.contains(words), "{}", said.out);
     // a test that can't be read is no test that passed
     let said = test(&TESTED.replace("expect: ALLOW", "expect: MAYBE"), &[]);
     assert_eq!(said.code, Some(1), "{}", said.out);
     assert!(
-        said.out.contains("MAYBE") && said.out.contains("no policy carries tests"),
+        said.out.contains("MAYBE") && said.out.contains("no test was run; 1 error in documents"),
         "{}",
         said.out
     );

@@ -19,7 +19,9 @@ use spiffe::TrustDomain;
 /// The same settings as the control plane's, by the same names: documents mean what they mean
 /// there.
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Documents")]
 pub(crate) struct DocumentArgs {
+    /// Trust domain of the mesh: principals of documents are read as of it.
     #[arg(long, env = "MESH_LITE_TRUST_DOMAIN", value_parser = parse_trust_domain, default_value = DEFAULT_TRUST_DOMAIN)]
     pub(crate) trust_domain: TrustDomain,
     /// Policy in this namespace is for the whole mesh.

@@ -18,35 +18,44 @@ use crate::terminal::{self, Paint};
 
 const EXAMPLES: &str = "\
 Examples:
-  mesh-lite policy lint documents                 the .yaml and .yml files of a directory
-  mesh-lite policy lint shop.yaml workloads.yaml  documents that are read together
+  mesh-lite policy lint documents             .yaml and .yml of a directory
+  mesh-lite policy lint shop.yaml pay.yaml    documents that are read together
   mesh-lite policy lint documents --output json | jq -r '.findings[].class'
 
-Errors come first: such a document is not loaded. Warnings and notes are about documents that load
-and probably do something else than is meant, or do nothing:
-  shadowed-rule, denied-rule    another rule makes this one unnecessary, or a DENY rule useless
-  matches-nobody                fields of one entry contradict each other
-  unknown-identity              named, and no Workload document has it (if there are any)
-  unprovable-identity           of a form that mesh-lite does not issue, or of another trust domain
-  not-checked                   a Workload document is wrong, so that names can't be looked up
-  selects-nothing               a selector that no Workload document has the labels for
-  matches-everybody             a rule without from and to, or without from beside others with it
-  allows-nobody, no-rules       a policy without rules
-  not-enforced                  a dry run, or AUDIT
-  several-defaults              two defaultActions of one scope, which mean DENY
-  disable-is-permissive         DISABLE, which means PERMISSIVE
-  foreign-trust-domains         a principal that begins with a star
-  permissive-for-nobody         PERMISSIVE, where no rule lets plaintext through
-  misses-plaintext              a DENY rule by identity, where plaintext is let through
-  cuts-watched-port             a port for scrapers or probes that policy cuts. What counts as one: a
-                                named port of a Workload called metrics, prometheus, prom, probe,
-                                health, healthz, livez or readyz (or with such a part, as http-metrics),
-                                and prometheus.io/port where prometheus.io/scrape is \"true\". A port
-                                that an ALLOW rule names is not told of if its callers come through
-What is said of rules is so for every caller; rules of which nothing is said may be odd as well.
+Errors come first: such a document is not loaded. Warnings and notes are about
+documents that load and probably do something else than is meant, or nothing:
+  shadowed-rule          another rule makes this one unnecessary
+  denied-rule            a DENY rule makes this ALLOW rule useless
+  matches-nobody         fields of one entry contradict each other
+  unknown-identity       named, and no Workload document has it (if any are)
+  unprovable-identity    of a form that mesh-lite does not issue, or of
+                         another trust domain
+  selects-nothing        a selector whose labels no Workload document has
+  not-checked            because a Workload document is wrong, names can't be
+                         looked up
+  matches-everybody      a rule without from and to, or without from beside
+                         others that have it
+  allows-nobody          an ALLOW policy without rules
+  no-rules               a policy of DENY or AUDIT without rules
+  not-enforced           a dry run, or AUDIT
+  several-defaults       two defaultActions of one scope, which mean DENY
+  disable-is-permissive  DISABLE, which means PERMISSIVE
+  foreign-trust-domains  a principal that begins with a star
+  permissive-for-nobody  PERMISSIVE, where no rule lets plaintext through
+  misses-plaintext       a DENY rule by identity, where plaintext is let
+                         through
+  cuts-watched-port      a port for scrapers or probes that policy cuts
+  not-compared           too many rules to compare each with each
+What is said of rules is so for every caller. Silence says nothing.
 
-Exit codes: 0 nothing, or notes only; 1 errors or warnings; 2 wrong usage, a path that can't be
-read, or a directory without .yaml and .yml files.";
+A port is watched if a Workload names it metrics, prometheus, prom, probe,
+probes, health, healthz, livez or readyz, or with such a part (http-metrics),
+and if prometheus.io/port says so where prometheus.io/scrape is \"true\". One
+that an ALLOW rule names is not told of if those whom it means come through.
+
+Exit codes: 0 nothing, or notes only; 1 errors or warnings; 2 wrong usage, a
+path that can't be read, or a directory without .yaml and .yml files. It is the
+same if the reader of the output goes away (lint ... | head).";
 
 /// Each is shown with its line to people up to here; `--output json` has all.
 const MAX_SHOWN: usize = 200;

@@ -1,6 +1,10 @@
 //! `mesh-lite policy test`: runs the tests that policies carry.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use mesh_lite_control_plane::policy_review::{Documents, PolicyTests};
 use mesh_lite_proto::{
@@ -27,11 +31,16 @@ A policy carries its tests beside its rules:
     tests:
     - {from: cluster.local/ns/shop/sa/web, port: 8080, expect: ALLOW}
     - {from: plaintext, sourceIp: 10.0.0.7, port: 8080, expect: DENY}
-They ask this policy alone, as enforced, in a PERMISSIVE scope: what no rule of it denies is allowed
-unless it is an ALLOW policy. A policy whose tests fail is not loaded by a control plane.
+They ask this policy alone, as enforced, in a PERMISSIVE scope: what no rule of
+it denies is allowed unless it is an ALLOW policy. A policy whose tests fail is
+not loaded by a control plane.
 
-Exit codes: 0 all of them pass, or there are none; 1 one fails, or a document can't be loaded;
-2 wrong usage, a path that can't be read, or a directory without .yaml and .yml files.";
+Exit codes: 0 all of them pass, or there are none; 1 one fails, or a document
+can't be loaded; 2 wrong usage, a path that can't be read, or a directory
+without .yaml and .yml files.";
+
+/// Stands for every address where a test names none: of TEST-NET-1, where nobody is.
+const ANYWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
 /// Run the tests that policies carry.
 #[derive(Debug, clap::Args)]
@@ -104,7 +113,10 @@ impl Report<'_> {
             text.push('\n');
         }
         let (all, failed) = (self.outcomes().count(), self.failed());
-        if all == 0 {
+        let errors = self.documents.errors().len();
+        if all == 0 && errors > 0 {
+            text.push_str("no test was run");
+        } else if all == 0 {
             text.push_str("no policy carries tests");
         } else {
             let passed = all.saturating_sub(failed);
@@ -114,9 +126,14 @@ impl Report<'_> {
             ));
         }
         if !self.errors.is_empty() {
-            let errors = count(self.errors.len(), "error");
+            let also = if errors > self.errors.len() {
+                ", failing tests among them"
+            } else {
+                ""
+            };
+            let errors = count(errors, "error");
             text.push_str(&format!(
-                "; {errors} in documents, whose tests were not all run"
+                "; {errors} in documents{also}: tests of what can't be loaded are not run"
             ));
         }
         text.push('\n');
@@ -145,10 +162,13 @@ fn caller(outcome: &TestOutcome) -> &str {
 }
 
 fn line(index: usize, outcome: &TestOutcome, paint: Paint) -> String {
+    let from = match outcome.source_ip {
+        ANYWHERE => String::new(),
+        address => format!(" from {address}"),
+    };
     let question = harmless(&format!(
-        "tests[{index}]  {} from {} -> port {}",
+        "tests[{index}]  {}{from} -> port {}",
         caller(outcome),
-        outcome.source_ip,
         outcome.port
     ));
     let (expected, got) = (outcome.expected, outcome.decision.verdict);
