@@ -24,6 +24,7 @@ const ONE: &str = "An edit that denies one";
 const NOTHING: &str = "An edit that changes nothing for anybody";
 const AFTERWARDS: &str = "Sidecars, after these edits";
 const ALL: &str = "An edit that denies everybody";
+const ALMOST: &str = "An edit that denies everybody, whom 300 rules nearly allow";
 const OTHERS: &str = "With policies of other workloads: an edit that denies one";
 /// An edit and all its work are over by then.
 const OVER: Duration = Duration::from_secs(2);
@@ -51,7 +52,14 @@ pub(crate) async fn measure(settings: &Settings, figures: &mut Figures) -> anyho
     bench
         .memory(figures, AFTERWARDS, "with all connections but guest's")
         .await?;
-    bench.deny_all(figures, settings.rounds_of_all).await?;
+    let (denied, allowed) = (edits::deny_everybody, edits::deny_nobody);
+    bench
+        .deny_all(figures, ALL, settings.rounds_of_all, (denied, allowed))
+        .await?;
+    let (denied, allowed) = (edits::allow_only_others, edits::allow_again);
+    bench
+        .deny_all(figures, ALMOST, settings.rounds_of_all, (denied, allowed))
+        .await?;
     if settings.policies > 0 {
         edits::of_others(&bench.mesh, settings.policies)?;
         let count = u32::try_from(settings.policies)?;
@@ -257,8 +265,14 @@ impl Bench {
         Ok(cpu / f64::from(self.rounds))
     }
 
-    /// Everybody is denied.
-    async fn deny_all(&mut self, figures: &mut Figures, rounds: u32) -> anyhow::Result<()> {
+    /// Everybody is denied, and allowed again.
+    async fn deny_all(
+        &mut self,
+        figures: &mut Figures,
+        section: &'static str,
+        rounds: u32,
+        (deny, allow): (fn(&LoopbackMesh), fn(&LoopbackMesh)),
+    ) -> anyhow::Result<()> {
         let guest_side = self.called("guest")?.application_side();
         for round in 1..=rounds {
             let mut all = std::mem::take(&mut self.webs);
@@ -267,12 +281,13 @@ impl Bench {
             let count = f64::from(u32::try_from(all.len())?);
             let watched = all.into_iter().map(crowd::watch).collect();
             let written = Instant::now();
-            edits::deny_everybody(&self.mesh);
+            deny(&self.mesh);
             let times = crowd::resets(watched, written).await?;
-            figures.add(ALL, format!("round {round}, connections cut"), count, "");
+            let name = format!("round {round}, connections cut");
+            figures.add(section, name, count, "");
             let name = format!("round {round}, from the document to the reset");
-            figures.add_times(ALL, &name, times)?;
-            edits::deny_nobody(&self.mesh);
+            figures.add_times(section, &name, times)?;
+            allow(&self.mesh);
             drop(crowd::call_until_allowed(guest_side).await?);
             self.open_webs().await?;
         }
