@@ -175,6 +175,12 @@ fn what_can_not_be_replayed_is_no_answer() {
         "{text}"
     );
     assert!(text.contains("errors in the documents"), "{text}");
+    // of a plan it comes first: all else rests on it
+    let (text, code) = mesh.said(&["policy", "plan", "--config-dir", &broken]);
+    assert_eq!(code, 1, "{text}");
+    let first = text.lines().next().unwrap();
+    assert!(first.ends_with("errors in the documents:"), "{text}");
+    assert!(text.contains("\nthis change closes "), "{text}");
 }
 
 #[test]
