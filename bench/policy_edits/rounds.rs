@@ -32,6 +32,8 @@ const OVER: Duration = Duration::from_secs(2);
 /// CPU seconds of a control plane in [`OVER`] that only holds its streams.
 const QUIET: f64 = 0.05;
 
+type Edit = fn(&LoopbackMesh);
+
 /// Everything that lives while edits are made.
 struct Bench {
     sidecars: Vec<Sidecar>,
@@ -52,13 +54,13 @@ pub(crate) async fn measure(settings: &Settings, figures: &mut Figures) -> anyho
     bench
         .memory(figures, AFTERWARDS, "with all connections but guest's")
         .await?;
-    let (denied, allowed) = (edits::deny_everybody, edits::deny_nobody);
+    let (deny, allow) = (edits::deny_everybody, edits::deny_nobody);
     bench
-        .deny_all(figures, ALL, settings.rounds_of_all, (denied, allowed))
+        .deny_all(figures, ALL, settings.rounds_of_all, (deny, allow))
         .await?;
-    let (denied, allowed) = (edits::allow_only_others, edits::allow_again);
+    let (deny, allow) = (edits::allow_only_others, edits::allow_again);
     bench
-        .deny_all(figures, ALMOST, settings.rounds_of_all, (denied, allowed))
+        .deny_all(figures, ALMOST, settings.rounds_of_all, (deny, allow))
         .await?;
     if settings.policies > 0 {
         edits::of_others(&bench.mesh, settings.policies)?;
@@ -271,7 +273,7 @@ impl Bench {
         figures: &mut Figures,
         section: &'static str,
         rounds: u32,
-        (deny, allow): (fn(&LoopbackMesh), fn(&LoopbackMesh)),
+        (deny, allow): (Edit, Edit),
     ) -> anyhow::Result<()> {
         let guest_side = self.called("guest")?.application_side();
         for round in 1..=rounds {
