@@ -13,7 +13,7 @@ use clap::ValueEnum;
 use mesh_lite_control_plane::{WorkloadName, policy_review::Documents};
 use mesh_lite_proto::{authorization::PolicySnapshot, decision_record::ConnectionId};
 use mesh_lite_proxy::clock;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use self::{
     caller::CallerName,
@@ -155,7 +155,7 @@ impl Args {
         };
         self.print(
             || wording::describe(&explanation, Paint::for_stdout()),
-            || json::explanation(&explanation),
+            || vec![json::explanation(&explanation)],
         )?;
         Ok(exit_code(explanation.judged.is_allowed()))
     }
@@ -233,20 +233,18 @@ impl Args {
             };
             format!("{several}{}", texts.join("\n"))
         };
-        self.print(text, || {
-            Value::Array(found.iter().map(json::recorded).collect())
-        })?;
+        self.print(text, || found.iter().map(json::recorded).collect())?;
         Ok(exit_code(found.iter().all(RecordedCall::is_let_through)))
     }
 
     fn print(
         &self,
         text: impl FnOnce() -> String,
-        json: impl FnOnce() -> Value,
+        answers: impl FnOnce() -> Vec<Value>,
     ) -> anyhow::Result<()> {
         match self.output {
             Output::Text => terminal::print(&text()),
-            Output::Json => terminal::print_line(&terminal::json(&json())),
+            Output::Json => terminal::print_line(&terminal::json(&json!({"answers": answers()}))),
         }
     }
 }

@@ -8,7 +8,12 @@ use mesh_lite_proto::{
 };
 use serde_json::{Value, json};
 
-use super::{Explanation, judged::Judged, recorded::RecordedCall, wording::wanted};
+use super::{
+    Explanation,
+    judged::Judged,
+    recorded::RecordedCall,
+    wording::{place, wanted},
+};
 
 pub(super) fn explanation(explanation: &Explanation) -> Value {
     let Explanation {
@@ -29,7 +34,8 @@ pub(super) fn explanation(explanation: &Explanation) -> Value {
             "address": call.source,
         },
         "destination": {"workload": call.destination, "port": call.port},
-        "policy": judged.policy().map(source),
+        "policy": judged.policy().map(document),
+        "policy_source": judged.policy().map(place),
         "rule": deciding(judged, decision.rule),
         "field": deciding(judged, decision.field).map(|field| json!({
             "path": field.to_string(),
@@ -41,7 +47,8 @@ pub(super) fn explanation(explanation: &Explanation) -> Value {
         "mutual_tls": considered.mode.as_str(),
         "default_action": considered.default_action.as_ref().map(|(action, at)| json!({
             "action": action.to_string(),
-            "source": source(at),
+            "policy": document(at),
+            "policy_source": place(at),
         })),
         "recorded": decision.recorded.iter().map(dry_run).collect::<Vec<_>>(),
         "recorded_more": decision.recorded_more,
@@ -60,13 +67,15 @@ const fn verdict(allowed: bool) -> &'static str {
     if allowed { "allow" } else { "deny" }
 }
 
-fn source(source: &SourceRef) -> Value {
-    json!({"document": &*source.document, "file": &*source.file, "line": source.line})
+/// `namespace/name`; where it stands is [`place`]: two fields, as the access log has them.
+fn document(source: &SourceRef) -> Value {
+    json!(&*source.document)
 }
 
 fn nearest(miss: &NearestMiss) -> Value {
     json!({
-        "policy": source(&miss.policy),
+        "policy": document(&miss.policy),
+        "policy_source": place(&miss.policy),
         "rule": miss.rule,
         "failed": miss.failed.iter().map(failed).collect::<Vec<_>>(),
     })
@@ -97,7 +106,8 @@ fn policy(policy: &ConsideredPolicy) -> Value {
         }),
     });
     json!({
-        "policy": source(&policy.source),
+        "policy": document(&policy.source),
+        "policy_source": place(&policy.source),
         "action": policy.action.as_str(),
         "dry_run": policy.dry_run,
         "enforced": policy.is_enforced(),
@@ -109,7 +119,8 @@ fn policy(policy: &ConsideredPolicy) -> Value {
 
 fn dry_run(recorded: &Recorded) -> Value {
     json!({
-        "policy": source(&recorded.policy),
+        "policy": document(&recorded.policy),
+        "policy_source": place(&recorded.policy),
         "rule": recorded.rule,
         "action": recorded.action.as_str(),
         "dry_run": recorded.dry_run,
@@ -129,7 +140,8 @@ pub(super) fn recorded(call: &RecordedCall) -> Value {
         "reason": call.reason(),
         "error": record.error.as_deref(),
         "step": record.step.map(Step::as_str),
-        "policy": record.policy.as_ref().map(source),
+        "policy": record.policy.as_ref().map(document),
+        "policy_source": record.policy.as_ref().map(place),
         "rule": record.rule,
         "caller": {
             "identity": record.source.identity.as_ref().map(ToString::to_string),
