@@ -84,9 +84,15 @@ pub(crate) struct Args {
     /// Its port, as it is dialled in the pod.
     #[arg(long, value_parser = port, requires = "from")]
     port: Option<u16>,
-    /// Answer by the documents in this directory, as a control plane would read them.
-    #[arg(long, env = "MESH_LITE_CONFIG_DIR", value_name = "DIRECTORY")]
-    config_dir: Option<PathBuf>,
+    /// Answer by the documents in this directory or file, as a control plane would read them;
+    /// may be repeated.
+    #[arg(
+        long,
+        env = "MESH_LITE_CONFIG_DIR",
+        value_delimiter = ',',
+        value_name = "PATH"
+    )]
+    config_dir: Vec<PathBuf>,
     #[command(flatten)]
     recordings: RecordingArgs,
     #[command(flatten)]
@@ -143,15 +149,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 impl Args {
     fn of_question(&self, question: &Question<'_>) -> anyhow::Result<ExitCode> {
         let now = clock::now();
-        let explanation = match &self.config_dir {
-            Some(_) => {
-                let (documents, what) = self.documents()?;
-                question.by_documents(documents, what, now)?
-            }
-            None => {
-                let (snapshot, what) = self.one_sidecar(question.to)?;
-                question.by_sidecar(&snapshot, what, now)?
-            }
+        let explanation = if self.config_dir.is_empty() {
+            let (snapshot, what) = self.one_sidecar(question.to)?;
+            question.by_sidecar(&snapshot, what, now)?
+        } else {
+            let (documents, what) = self.documents()?;
+            question.by_documents(documents, what, now)?
         };
         self.print(
             || wording::describe(&explanation, Paint::for_stdout()),
@@ -162,12 +165,17 @@ impl Args {
 
     /// The documents, and what they are in words.
     fn documents(&self) -> anyhow::Result<(Arc<Documents>, String)> {
-        let directory = self
-            .config_dir
-            .as_ref()
-            .context("no --config-dir is named")?;
-        let documents = self.documents.read_directory(directory)?;
-        let mut what = format!("the documents in {}", directory.display());
+        let paths = &self.config_dir;
+        let documents = match &paths[..] {
+            // files go by their names alone, as in the decisions of sidecars
+            [only] if only.is_dir() => self.documents.read_directory(only)?,
+            several => self.documents.read(several)?,
+        };
+        let names: Vec<String> = paths
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect();
+        let mut what = format!("the documents in {}", names.join(", "));
         let errors = documents.errors().len();
         if errors > 0 {
             what.push_str(&format!(
@@ -204,9 +212,9 @@ impl Args {
 
     fn of_connection(&self, id: ConnectionId) -> anyhow::Result<ExitCode> {
         let recordings = self.recordings.read_for(Some(id))?;
-        let documents = match self.config_dir {
-            Some(_) => Some(self.documents()?),
-            None => None,
+        let documents = match self.config_dir.is_empty() {
+            true => None,
+            false => Some(self.documents()?),
         };
         let now = clock::now();
         let mut found = Vec::new();

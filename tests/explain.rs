@@ -430,6 +430,30 @@ fn evictions_dry_runs_and_denials_are_told_of_in_their_order() {
 }
 
 #[test]
+fn documents_lie_in_several_directories_and_files() {
+    let whole = directory("policy.yaml", WEB_ONLY);
+    let apart = tempfile::tempdir().unwrap();
+    fs::rename(
+        whole.path().join("policy.yaml"),
+        apart.path().join("policy.yaml"),
+    )
+    .unwrap();
+    let policy = apart.path().join("policy.yaml").display().to_string();
+    ask(
+        whole.path(),
+        &["--from", "shop/web", "--config-dir", &policy],
+    )
+    .has(&["ALLOWED"]);
+    let said = ask(whole.path(), &["--from", "shop/web"]);
+    assert_eq!(
+        said.code,
+        Some(1),
+        "the policy lies elsewhere: {}",
+        said.out
+    );
+}
+
+#[test]
 fn an_answer_that_hangs_on_the_address_is_not_guessed() {
     let policy = WEB_ONLY.replace("{principals:", "{ipBlocks: [\"10.0.0.0/16\"], principals:");
     let directory = directory("policy.yaml", &policy);
