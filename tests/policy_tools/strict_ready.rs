@@ -66,6 +66,26 @@ fn strict_cuts_exactly_the_one_that_strict_ready_names_while_it_is_not_ready() {
         "shop/guest-1 (10.77.0.12, outside the mesh) → shop/api-1:8080   1 connection since ";
     assert!(said.contains(line), "{said}");
 
+    // the logs are whole, and say the same
+    let config = mesh.mesh.config_dir().display().to_string();
+    let logs = [mesh.access_log('a'), mesh.access_log('b')];
+    let [of_web, of_api] = &logs;
+    let arguments = [
+        "strict-ready",
+        "--config-dir",
+        &config,
+        "--since",
+        "1s",
+        "--records",
+        of_web,
+        "--records",
+        of_api,
+    ];
+    let (by_log, code) = mesh.told(&arguments);
+    assert_eq!(code, 1);
+    assert_eq!(by_log["plaintext"][0]["open"], json!(1), "{by_log}");
+    assert!(!by_log.to_string().contains("begins later"), "{by_log}");
+
     mesh.apply(&strict());
     is_cut(&mut guest);
     lives(&mut web);
