@@ -100,6 +100,7 @@ pub(crate) struct Args {
     /// text for people, json for programs.
     #[arg(
         long,
+        help_heading = "Output",
         env = "MESH_LITE_OUTPUT",
         value_enum,
         default_value_t = Output::Text,

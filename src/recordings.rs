@@ -28,6 +28,7 @@ const STDIN: &str = "-";
 
 /// Which recordings a tool looks at.
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Recordings")]
 pub(crate) struct RecordingArgs {
     /// Admin address of a running sidecar, which is on loopback; may be repeated. This pod's or
     /// machine's sidecar, if neither this nor --records is given.

@@ -55,6 +55,7 @@ pub(crate) struct OutputArgs {
     /// text for people, json for programs.
     #[arg(
         long,
+        help_heading = "Output",
         env = "MESH_LITE_OUTPUT",
         value_enum,
         default_value_t = Output::Text,

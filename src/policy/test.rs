@@ -52,7 +52,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     documents: DocumentArgs,
     /// text for people, json for programs.
-    #[arg(long, env = "MESH_LITE_OUTPUT", value_enum, default_value_t = Output::Text, value_name = "FORM")]
+    #[arg(long, help_heading = "Output", env = "MESH_LITE_OUTPUT", value_enum, default_value_t = Output::Text, value_name = "FORM")]
     output: Output,
 }
 
