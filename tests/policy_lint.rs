@@ -342,3 +342,24 @@ fn what_can_t_be_read_is_said_once_in_a_line_of_its_own() {
         assert_eq!(said.matches("(os error").count(), 1, "{tool:?}: {said}");
     }
 }
+
+#[test]
+fn a_link_out_of_the_directory_shows_nothing_of_where_it_leads() {
+    let elsewhere = files(&[("secret.txt", "PRIVATE KEY: {unknown\n")]);
+    let directory = files(&[("broken.txt", "PRIVATE KEY: {unknown\n")]);
+    let secret = elsewhere.path().join("secret.txt");
+    std::os::unix::fs::symlink(&secret, directory.path().join("out.yaml")).unwrap();
+    let (code, out, _) = lint(directory.path(), &["."]);
+    assert_eq!(code, Some(1), "{out}");
+    assert!(
+        out.contains("out.yaml") && !out.contains("PRIVATE"),
+        "{out}"
+    );
+    // as Kubernetes mounts a ConfigMap
+    std::os::unix::fs::symlink("broken.txt", directory.path().join("in.yaml")).unwrap();
+    let (_, out, _) = lint(directory.path(), &["."]);
+    assert_eq!(out.matches("PRIVATE").count(), 1, "{out}");
+    // whoever names it wants to see it
+    let (_, out, _) = lint(directory.path(), &["out.yaml"]);
+    assert!(out.contains("PRIVATE"), "{out}");
+}

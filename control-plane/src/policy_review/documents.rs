@@ -87,7 +87,8 @@ pub struct Documents {
     unknown_workloads: Option<Place>,
     errors: Vec<DocumentError>,
     /// By the name under which messages show a file.
-    texts: BTreeMap<Arc<str>, Box<str>>,
+    /// `None`: it is not to be shown.
+    texts: BTreeMap<Arc<str>, Option<Box<str>>>,
 }
 
 impl Documents {
@@ -101,7 +102,36 @@ impl Documents {
         for path in paths {
             read_path(path, &mut files)?;
         }
-        Ok(Self::of(&files, settings))
+        let mut documents = Self::of(&files, settings);
+        for directory in paths.iter().filter(|path| path.is_dir()) {
+            documents.hide_what_lies_elsewhere(directory, |name| {
+                let path = Path::new(name);
+                (path.parent() == Some(directory)).then(|| path.to_owned())
+            });
+        }
+        Ok(documents)
+    }
+
+    /// Forgets the text of files that are links out of the directory. Links inside of it are how
+    /// Kubernetes mounts a `ConfigMap`.
+    fn hide_what_lies_elsewhere(
+        &mut self,
+        directory: &Path,
+        in_directory: impl Fn(&str) -> Option<PathBuf>,
+    ) {
+        let home = directory.canonicalize();
+        for (name, text) in &mut self.texts {
+            let Some(path) = in_directory(name) else {
+                continue;
+            };
+            let inside = match (&home, path.canonicalize()) {
+                (Ok(home), Ok(target)) => target.starts_with(home),
+                _ => false,
+            };
+            if !inside {
+                *text = None;
+            }
+        }
     }
 
     /// Reads one directory as a control plane does: its files go by their names alone, as in the
@@ -117,7 +147,9 @@ impl Documents {
             Ok(bytes) => Ok((name, bytes)),
             Err(error) => Err(fail(directory.join(name), io::Error::other(error))),
         });
-        Ok(Self::of(&files.collect::<Result<_, _>>()?, settings))
+        let mut documents = Self::of(&files.collect::<Result<_, _>>()?, settings);
+        documents.hide_what_lies_elsewhere(directory, |name| Some(directory.join(name)));
+        Ok(documents)
     }
 
     /// As [`Self::read`], of files that are read already, by the names that messages shall show.
@@ -162,7 +194,7 @@ impl Documents {
             .iter()
             .map(|(name, bytes)| {
                 let text = String::from_utf8_lossy(bytes).into_owned();
-                (Arc::from(name.as_str()), text.into())
+                (Arc::from(name.as_str()), Some(text.into()))
             })
             .collect();
         Self {
@@ -269,10 +301,11 @@ impl Documents {
         self.workloads.get(place)
     }
 
-    /// The text of a file, under the name that messages show.
+    /// The text of a file, under the name that messages show; `None` if a link in a directory leads
+    /// to it from elsewhere: whoever made the link may not be who reads what we say.
     #[must_use]
     pub fn text(&self, file: &str) -> Option<&str> {
-        self.texts.get(file).map(|text| &**text)
+        self.texts.get(file)?.as_deref()
     }
 
     /// Names of the files.
