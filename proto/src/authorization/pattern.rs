@@ -191,8 +191,7 @@ pub fn parse_ip_block(text: &str) -> Result<IpNet, InvalidMatch> {
 /// # Errors
 /// If it is not a number from 1 to 65535.
 pub fn parse_port(text: &str) -> Result<u16, InvalidMatch> {
-    crate::document::fields::parse_port(text)
-        .ok_or_else(|| InvalidMatch::Port(text.to_owned()))
+    crate::document::fields::parse_port(text).ok_or_else(|| InvalidMatch::Port(text.to_owned()))
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
