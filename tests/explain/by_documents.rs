@@ -1,0 +1,171 @@
+//! Calls that nobody made, judged by documents.
+
+use std::{fs, path::Path};
+
+use mesh_lite_test_support::loopback_mesh::WEB_ONLY;
+
+use super::{Said, explain};
+
+const WORKLOADS: &str = "\
+apiVersion: mesh-lite.io/v1
+kind: Workload
+metadata: {name: web, namespace: shop}
+spec: {serviceAccount: web, addresses: [10.0.0.1, 10.9.0.1]}
+---
+apiVersion: mesh-lite.io/v1
+kind: Workload
+metadata: {name: api, namespace: shop}
+spec: {serviceAccount: api, addresses: [10.0.0.2], labels: {app: api}}
+---
+apiVersion: mesh-lite.io/v1
+kind: Workload
+metadata: {name: old, namespace: shop}
+spec: {serviceAccount: old, addresses: [10.0.0.3], meshed: false}
+---
+";
+
+/// A directory with the workloads and a policy.
+pub(super) fn directory(file: &str, policy: &str) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("workloads.yaml"), WORKLOADS).unwrap();
+    fs::write(directory.path().join(file), policy).unwrap();
+    directory
+}
+
+pub(super) fn ask(directory: &Path, more: &[&str]) -> Said {
+    let directory = directory.display().to_string();
+    let to = [
+        "--to",
+        "shop/api",
+        "--port",
+        "80",
+        "--config-dir",
+        &directory,
+    ];
+    explain(&[more, &to].concat())
+}
+
+#[test]
+fn evictions_dry_runs_and_denials_are_told_of_in_their_order() {
+    let policy = format!(
+        "{WEB_ONLY}---\napiVersion: mesh-lite.io/v1\nkind: AuthorizationPolicy\n\
+         metadata: {{name: trial, namespace: shop}}\n\
+         spec: {{action: DENY, dryRun: true, rules: [{{to: [{{operation: {{ports: [80]}}}}]}}]}}\n"
+    );
+    let directory = directory("policy.yaml", &policy);
+    let said = ask(directory.path(), &["--from", "shop/web"]);
+    said.has(&[
+        "ALLOWED",
+        "shop/trial (policy.yaml:14), rules[0]: would DENY this call if it were enforced",
+    ]);
+    let eviction = "apiVersion: mesh-lite.io/v1\nkind: Eviction\nmetadata: {name: out, namespace: mesh-lite-system}\n\
+                    spec: {spiffeId: spiffe://cluster.local/ns/shop/sa/web}\n";
+    fs::write(directory.path().join("evictions.yaml"), eviction).unwrap();
+    let said = ask(directory.path(), &["--from", "shop/web"]);
+    said.has(&[
+        "DENIED",
+        "the peer is evicted by mesh-lite-system/out (evictions.yaml:1)",
+        "not asked",
+    ]);
+    assert_eq!(said.code, Some(1));
+    assert!(!said.out.contains("matches, and decides"), "{}", said.out);
+}
+
+#[test]
+fn documents_lie_in_several_directories_and_files() {
+    let whole = directory("policy.yaml", WEB_ONLY);
+    let apart = tempfile::tempdir().unwrap();
+    fs::rename(
+        whole.path().join("policy.yaml"),
+        apart.path().join("policy.yaml"),
+    )
+    .unwrap();
+    let policy = apart.path().join("policy.yaml").display().to_string();
+    ask(
+        whole.path(),
+        &["--from", "shop/web", "--config-dir", &policy],
+    )
+    .has(&["ALLOWED"]);
+    let said = ask(whole.path(), &["--from", "shop/web"]);
+    assert_eq!(
+        said.code,
+        Some(1),
+        "the policy lies elsewhere: {}",
+        said.out
+    );
+}
+
+#[test]
+fn an_answer_that_hangs_on_the_address_is_not_guessed() {
+    let policy = WEB_ONLY.replace("{principals:", "{ipBlocks: [\"10.0.0.0/16\"], principals:");
+    let directory = directory("policy.yaml", &policy);
+    ask(directory.path(), &["--from", "shop/web"])
+        .refuses(&["several addresses", "--from-address"]);
+    ask(directory.path(), &["--from", "plaintext"]).refuses(&["--from-address"]);
+    let said = ask(
+        directory.path(),
+        &["--from", "shop/web", "--from-address", "10.0.0.1"],
+    );
+    assert_eq!(said.code, Some(0), "{}", said.out);
+    let said = ask(
+        directory.path(),
+        &["--from", "shop/web", "--from-address", "10.9.0.1"],
+    );
+    said.has(&["was        10.9.0.1", "should be  10.0.0.0/16"]);
+}
+
+#[test]
+fn what_can_t_be_answered_is_neither_yes_nor_no() {
+    let directory = directory("policy.yaml", WEB_ONLY);
+    let at = directory.path().display().to_string();
+    ask(directory.path(), &["--from", "shop/wbe"]).refuses(&["no Workload document", "shop/web"]);
+    let to = |to: &str, port: &str| {
+        explain(&[
+            "--from",
+            "shop/web",
+            "--to",
+            to,
+            "--port",
+            port,
+            "--config-dir",
+            &at,
+        ])
+    };
+    to("shop/apl", "80").refuses(&["no Workload document", "shop/api"]);
+    to("shop/old", "80").refuses(&["outside the mesh"]);
+    to("shop/api", "15006").refuses(&["one of the sidecar's own"]);
+    for wrong in ["0", "http", "65536", ""] {
+        to("shop/api", wrong).refuses(&["a number from 1 to 65535"]);
+    }
+    explain(&[
+        "--from",
+        "shop/web",
+        "--to",
+        "shop/api",
+        "--port",
+        "80",
+        "--config-dir",
+        "/nowhere",
+    ])
+    .refuses(&["/nowhere"]);
+    for usage in [
+        &["--from", "shop/web"][..],
+        &[],
+        &["0123456789abcdef", "--from", "shop/web"],
+    ] {
+        assert_eq!(explain(usage).code, Some(2), "{usage:?}");
+    }
+}
+
+#[test]
+fn a_document_that_can_t_be_loaded_denies_in_the_answer_too() {
+    let directory = directory("policy.yaml", &WEB_ONLY.replace("principals", "princpals"));
+    let said = ask(directory.path(), &["--from", "shop/web"]);
+    said.has(&[
+        "DENIED",
+        "can't be loaded",
+        "1 error in them",
+        "policy lint",
+    ]);
+    assert_eq!(said.code, Some(1));
+}

@@ -1,0 +1,167 @@
+//! Connections whose record lies in a file.
+
+use std::{fs, path::Path};
+
+use mesh_lite_test_support::loopback_mesh::WEB_ONLY;
+
+use super::{
+    by_documents::{ask, directory},
+    explain,
+};
+
+/// An access log of api with one open line; `more` is what was decided.
+fn log(directory: &Path, more: &str) -> String {
+    let line = format!(
+        "{{\"time\":\"2026-11-21T13:00:00.000Z\",\"event\":\"open\",\"conn_id\":\"0123456789abcdef\",\
+         \"src.addr\":\"10.0.0.3:4000\",\"dst.addr\":\"10.0.0.2:80\",{more}}}\n"
+    );
+    let log = directory.join("access.log");
+    fs::write(&log, line).unwrap();
+    log.display().to_string()
+}
+
+#[test]
+fn what_no_policy_decided_is_told_as_what_it_was() {
+    let directory = directory("policy.yaml", WEB_ONLY);
+    let documents = directory.path().display().to_string();
+    let ask = |more: &str| {
+        let log = log(directory.path(), more);
+        explain(&[
+            "0123456789abcdef",
+            "--records",
+            &log,
+            "--config-dir",
+            &documents,
+        ])
+    };
+    let refused = |reason: &str, error: &str| {
+        format!(
+            "\"direction\":\"inbound\",\"decision\":\"refuse\",\"reason\":\"{reason}\",\"error\":\"{error}\""
+        )
+    };
+    let said = ask(&refused(
+        "plaintext_to_strict",
+        "plaintext to port 80, which takes mutual TLS only",
+    ));
+    said.has(&[
+        "DENIED  plaintext from 10.0.0.3",
+        "plaintext_to_strict",
+        "takes mutual TLS only",
+        "now         the same, by",
+    ]);
+    assert_eq!(said.code, Some(1));
+    // policy was never asked: what it would say is nobody's business here
+    let said = ask(&refused("bad_header", "no such version"));
+    said.has(&["DENIED", "bad_header", "no such version"]);
+    assert!(!said.out.contains("considered"), "{}", said.out);
+    let outbound = |more: &str| format!("\"direction\":\"outbound\",{more}");
+    let said = ask(&outbound("\"decision\":\"unanswered\",\"error\":\"reset\""));
+    said.has(&["DENIED", "the other side's sidecar never answered", "reset"]);
+    assert_eq!(said.code, Some(1));
+    let said = ask(&outbound("\"decision\":\"pass\",\"plaintext\":\"outside\""));
+    said.has(&[
+        "ALLOWED",
+        "went out in plaintext, where nobody decides: outside",
+    ]);
+    assert_eq!(said.code, Some(0));
+    // now it would come to policy, which does not know it either
+    let permissive = "apiVersion: mesh-lite.io/v1\nkind: PeerAuthentication\nmetadata: {name: p, namespace: shop}\nspec: {mtls: {mode: PERMISSIVE}}\n";
+    fs::write(directory.path().join("peers.yaml"), permissive).unwrap();
+    let said = ask(&refused("plaintext_to_strict", "plaintext to port 80"));
+    said.has(&[
+        "policy has changed since: now it would be DENIED",
+        "no ALLOW rule matches",
+        "was        no identity (plaintext)",
+    ]);
+}
+
+#[test]
+fn an_evicted_caller_is_told_so_as_long_as_it_is_evicted() {
+    let directory = directory("policy.yaml", WEB_ONLY);
+    let documents = directory.path().display().to_string();
+    let log = log(
+        directory.path(),
+        "\"direction\":\"inbound\",\"src.identity\":\"spiffe://cluster.local/ns/shop/sa/web\",\
+         \"decision\":\"refuse\",\"reason\":\"evicted\",\"error\":\"the peer is evicted by m/out (e.yaml:1)\"",
+    );
+    let ask = || {
+        explain(&[
+            "0123456789abcdef",
+            "--records",
+            &log,
+            "--config-dir",
+            &documents,
+        ])
+    };
+    ask().has(&[
+        "DENIED",
+        "evicted by m/out",
+        "policy has changed since: now it would be ALLOWED",
+    ]);
+    let eviction = "apiVersion: mesh-lite.io/v1\nkind: Eviction\nmetadata: {name: out, namespace: mesh-lite-system}\n\
+                    spec: {spiffeId: spiffe://cluster.local/ns/shop/sa/web}\n";
+    fs::write(directory.path().join("e.yaml"), eviction).unwrap();
+    ask().has(&["DENIED", "now         the same, by"]);
+}
+
+#[test]
+fn an_id_that_several_sidecars_gave_is_told_of_once_for_each() {
+    let (one, other) = (
+        directory("policy.yaml", WEB_ONLY),
+        directory("policy.yaml", WEB_ONLY),
+    );
+    let deny = "\"direction\":\"inbound\",\"decision\":\"deny\",\"step\":\"default-action\",\"reason\":\"default\"";
+    let one = log(one.path(), deny);
+    let other = log(other.path(), deny);
+    let said = explain(&["0123456789abcdef", "--records", &one, "--records", &other]);
+    said.has(&[
+        "2 recordings have a connection 0123456789abcdef",
+        &one,
+        &other,
+    ]);
+    assert_eq!(said.out.matches("DENIED").count(), 2, "{}", said.out);
+    let alone = explain(&["0123456789abcdef", "--records", &one]);
+    assert!(!alone.out.contains("recordings have"), "{}", alone.out);
+}
+
+#[test]
+fn a_record_that_is_not_one_is_named_with_its_line() {
+    let directory = directory("policy.yaml", WEB_ONLY);
+    let log = log(directory.path(), "\"direction\":\"sideways\"");
+    explain(&["0123456789abcdef", "--records", &log]).refuses(&["access.log:1"]);
+}
+
+#[test]
+fn no_file_name_and_no_record_steers_the_terminal() {
+    let hostile = directory("p\u{1b}[2J\u{202e}.yaml", WEB_ONLY);
+    for form in ["text", "json"] {
+        let said = ask(hostile.path(), &["--from", "shop/old", "--output", form]);
+        assert_eq!(said.code, Some(1), "{}", said.err);
+        assert!(
+            !said.out.contains(['\u{1b}', '\u{202e}', '\u{9b}']),
+            "{:?}",
+            said.out
+        );
+    }
+    let record = "{\"time\":\"2026-11-21T13:00:00.000Z\",\"event\":\"open\",\"conn_id\":\"0123456789abcdef\",\
+        \"direction\":\"inbound\",\"src.addr\":\"10.0.0.1:1\",\"dst.addr\":\"10.0.0.2:80\",\"decision\":\"deny\",\
+        \"step\":\"deny-rule\",\"policy\":\"shop/p\",\"policy_source\":\"p\\u001b[2J.yaml:3\",\"rule\":0,\
+        \"reason\":\"denied by \\u001b]0;owned\\u0007 \\u202e\"}\n";
+    let log = hostile.path().join("access.log");
+    fs::write(&log, record).unwrap();
+    for form in ["text", "json"] {
+        let said = explain(&[
+            "0123456789abcdef",
+            "--records",
+            &log.display().to_string(),
+            "--output",
+            form,
+        ]);
+        assert_eq!(said.code, Some(1), "{}", said.err);
+        assert!(
+            !said.out.contains(['\u{1b}', '\u{7}', '\u{202e}']),
+            "{:?}",
+            said.out
+        );
+    }
+}
