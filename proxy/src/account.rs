@@ -260,6 +260,14 @@ fn words_for(broken: &Broken) -> Box<str> {
     match broken {
         Broken::Cut(CutReason::Policy(decision)) => decision.reason().into(),
         Broken::Cut(CutReason::Evicted(document)) => format!("evicted by {document}").into(),
+        Broken::Cut(CutReason::PlaintextToStrict) => {
+            "policy changed: this port takes mutual TLS only now (STRICT), and this is plaintext"
+                .into()
+        }
+        Broken::Cut(CutReason::TrustChanged) => {
+            "the root that the peer was proved by is no longer in the trust bundle".into()
+        }
+        Broken::Cut(CutReason::Draining) => "the sidecar ends".into(),
         other => other.to_string().into(),
     }
 }

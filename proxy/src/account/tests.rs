@@ -188,6 +188,29 @@ fn the_end_of_what_was_let_through_is_recorded_also_when_the_log_is_off() {
 }
 
 #[test]
+fn a_connection_that_is_cut_says_in_its_close_line_why() {
+    let cases = [
+        (CutReason::PlaintextToStrict, "mutual TLS only now (STRICT)"),
+        (CutReason::TrustChanged, "no longer in the trust bundle"),
+        (
+            CutReason::Evicted("a/b (e.yaml:1)".to_owned()),
+            "evicted by a/b (e.yaml:1)",
+        ),
+        (CutReason::Draining, "the sidecar ends"),
+    ];
+    for (reason, words) in cases {
+        let told = Told::new();
+        let meter = told.account.meter();
+        told.account.closed(&meter, Err(Broken::Cut(reason)));
+        assert!(told.log.flush(PATIENCE));
+        let log = String::from_utf8(told.memory.0.lock().unwrap().clone()).unwrap();
+        let line: Value = serde_json::from_str(&log).unwrap();
+        let error = line["error"].as_str().unwrap();
+        assert!(error.contains(words), "{error}");
+    }
+}
+
+#[test]
 fn what_goes_in_plaintext_names_nobody_though_another_endpoints_sidecar_was_tried_before() {
     let mut told = Told::new();
     let id = "spiffe://a.test/ns/shop/sa/web".parse().unwrap();
