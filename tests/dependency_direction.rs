@@ -1,4 +1,4 @@
-//! `proto` ← `proxy`, `control-plane` ← root, and one crypto provider.
+//! `proto` ← `proxy`, `control-plane`, `injector` ← root, and one crypto provider.
 
 #![allow(
     clippy::unwrap_used,
@@ -58,11 +58,13 @@ fn crates_depend_on_the_contract_and_not_on_each_other() {
     assert_eq!(of("mesh-lite-proto"), Vec::<&str>::new());
     assert_eq!(of("mesh-lite-proxy"), ["mesh-lite-proto"]);
     assert_eq!(of("mesh-lite-control-plane"), ["mesh-lite-proto"]);
+    assert_eq!(of("mesh-lite-injector"), ["mesh-lite-proto"]);
     assert_eq!(of("mesh-lite-test-support"), Vec::<&str>::new());
     assert_eq!(
         of("mesh-lite"),
         [
             "mesh-lite-control-plane",
+            "mesh-lite-injector",
             "mesh-lite-proto",
             "mesh-lite-proxy"
         ]

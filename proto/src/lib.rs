@@ -18,6 +18,7 @@ pub mod authorization;
 pub mod decision_record;
 pub mod document;
 pub mod identity;
+pub mod kubernetes;
 pub mod secret_discovery;
 pub mod sidecar;
 pub mod svid;

@@ -27,6 +27,7 @@ pub const UNCAPTURED_INBOUND_PORTS: [u16; 3] = [TUNNEL_PORT, METRICS_PORT, HEALT
 
 pub const CONTROL_PLANE_PORT: u16 = 15012;
 pub const CONTROL_PLANE_METRICS_PORT: u16 = 15014;
+pub const WEBHOOK_PORT: u16 = 15017;
 
 /// Capture exempts connections of this user; nobody else in a pod may have it.
 pub const SIDECAR_UID: u32 = 15008;

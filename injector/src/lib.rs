@@ -1,0 +1,7 @@
+//! The injector: AdmissionReview → decision → patch.
+//!
+//! ```text
+//! AdmissionReview ─▶ injection_decision ─▶ Inject ─▶ sidecar_container, probe_rewrite ─▶ pod_patch
+//!                                       ├▶ Skip(reason)      stamped, warned, counted
+//!                                       └▶ Refuse(reason)    said to whoever made the pod
+//! ```
