@@ -10,10 +10,12 @@
 //!   authorization                           who may connect: documents, and one pure decision
 //!   decision_record                         what a sidecar remembers of its decisions
 //!   tunnel                                  what two sidecars say inside TLS
-//!   sidecar                                 names and numbers
+//!   app_probes                              probes that go through the sidecar
+//!   sidecar, kubernetes                     names and numbers
 //!   wire                                    generated messages; only conversions touch them
 //! ```
 
+pub mod app_probes;
 pub mod authorization;
 pub mod decision_record;
 pub mod document;
