@@ -12,6 +12,7 @@
 //! tests run beside each other, and what a killed run left behind is removed by the next one.
 
 pub mod access_log;
+pub mod api_server;
 pub mod applications;
 pub mod certificates;
 pub mod credulous_tls;
@@ -27,6 +28,7 @@ pub mod process;
 pub mod requirements;
 pub mod wire_tap;
 
+pub use api_server::ApiServer;
 pub use eventually::{eventually, eventually_within, holds_for, pause};
 pub use loopback_mesh::LoopbackMesh;
 pub use mesh::{Mesh, MeshSettings, Sidecar};
