@@ -16,7 +16,7 @@ use mesh_lite_control_plane::{
     lifetime::Lifetime,
     outbound_rules::OutboundRules,
     run as serve,
-    settings::{LEAF_LIFETIME, Settings},
+    settings::{DocumentSource, LEAF_LIFETIME, Settings},
 };
 use mesh_lite_proto::{
     identity::parse_trust_domain,
@@ -29,16 +29,25 @@ use mesh_lite_proto::{
 use spiffe::TrustDomain;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::policy::documents::Shipped;
+
 const EXAMPLES: &str = "\
 Examples:
   mesh-lite root init --data-dir state
   mesh-lite control-plane --data-dir state --config-dir documents
   mesh-lite control-plane --data-dir state --config-dir documents --leaf-lifetime 1h \\
     --mesh-cidrs 10.0.0.0/8,fd00::/8 --outbound-unmeshed refuse --outbound-unmeshed legacy=allow
+  mesh-lite control-plane --kubernetes --data-dir /var/run/mesh-lite/authority
 
 The configuration directory holds .yaml files with documents of the kinds Workload, Service,
 AuthorizationPolicy, PeerAuthentication and Eviction; changes take effect within a second.
 What is wrong with them: http://127.0.0.1:15014/readyz
+
+With --kubernetes it reads Pods, Services, EndpointSlices, Nodes, ServiceCIDRs, Namespaces and the
+custom resources AuthorizationPolicy, PeerAuthentication and Eviction. It is ready, and opens its
+gRPC port, once it has read all of them; if the API server goes away later it serves what it knows.
+The annotation config.mesh-lite.io/outbound-unmeshed of a Namespace, refuse or allow, counts before
+--outbound-unmeshed.
 
 Exit codes: 0 ended by SIGTERM or SIGINT, 1 could not start or go on, 2 wrong usage.";
 
@@ -50,8 +59,24 @@ pub(crate) struct Args {
     #[arg(long, env = "MESH_LITE_DATA_DIR", value_name = "DIR")]
     data_dir: PathBuf,
     /// Documents of workloads, services and policy, watched for change.
-    #[arg(long, env = "MESH_LITE_CONFIG_DIR", value_name = "DIR")]
-    config_dir: PathBuf,
+    #[arg(
+        long,
+        env = "MESH_LITE_CONFIG_DIR",
+        value_name = "DIR",
+        required_unless_present = "kubernetes",
+        conflicts_with = "kubernetes"
+    )]
+    config_dir: Option<PathBuf>,
+    /// Take pods, services and policy from the API server of the cluster, instead of files. Pods
+    /// are attested by their service-account tokens; --data-dir is only read.
+    #[arg(long, env = "MESH_LITE_KUBERNETES")]
+    kubernetes: bool,
+    /// How to reach the API server. Without it: KUBECONFIG, or as a pod of the cluster.
+    #[arg(long, value_name = "FILE", requires = "kubernetes")]
+    kubeconfig: Option<PathBuf>,
+    /// What holds where no policy says anything.
+    #[arg(long, env = "MESH_LITE_SHIPPED", value_enum, default_value_t = Shipped::Strict)]
+    shipped: Shipped,
     #[arg(long, env = "MESH_LITE_TRUST_DOMAIN", value_parser = parse_trust_domain, default_value = DEFAULT_TRUST_DOMAIN)]
     trust_domain: TrustDomain,
     /// Namespace of the mesh's own workloads; policy in it is for the whole mesh, and only in it
@@ -156,7 +181,13 @@ impl Args {
         }
         Ok(Settings {
             data_dir: self.data_dir,
-            config_dir: self.config_dir,
+            documents: match self.config_dir {
+                Some(directory) => DocumentSource::Directory(directory),
+                None => DocumentSource::Kubernetes {
+                    kubeconfig: self.kubeconfig,
+                },
+            },
+            shipped: self.shipped.defaults(),
             trust_domain: self.trust_domain,
             mesh_namespace: self.mesh_namespace,
             istio_root_namespace: self.istio_root_namespace,

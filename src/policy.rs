@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
-mod documents;
+pub(crate) mod documents;
 mod lint;
 mod plan;
 mod replay;

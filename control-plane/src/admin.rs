@@ -37,6 +37,8 @@ const BACK_OFF: Duration = Duration::from_millis(100);
 pub(crate) struct Admin {
     pub(crate) metrics: Metrics,
     pub(crate) conditions: Conditions,
+    /// True once workloads are served.
+    pub(crate) serves: watch::Receiver<bool>,
     pub(crate) ending: watch::Receiver<Ending>,
 }
 
@@ -109,6 +111,13 @@ impl Admin {
                     .map(move |text| format!("{}: {text}\n", part.name()))
             })
             .collect();
+        if !*self.serves.borrow() {
+            let heading = "not serving yet: the objects of the cluster are being read\n".to_owned();
+            return text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                heading + &problems.concat(),
+            );
+        }
         if problems.is_empty() {
             return text(StatusCode::OK, "ok\n".to_owned());
         }

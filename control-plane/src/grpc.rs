@@ -65,7 +65,7 @@ pub(crate) struct Sources {
     pub(crate) issuance: Arc<Issuance>,
     pub(crate) workloads: watch::Receiver<Arc<WorkloadIndex>>,
     pub(crate) policies: watch::Receiver<PolicyIndex>,
-    pub(crate) outbound: Arc<OutboundRules>,
+    pub(crate) outbound: watch::Receiver<Arc<OutboundRules>>,
     /// Keys are made here for clients that bring no certificate request.
     pub(crate) allow_remote_keys: bool,
     pub(crate) metrics: Metrics,

@@ -5,7 +5,7 @@
 //!                                                     ├─▶ trust_bundle_publisher   ▲
 //!                                                     └─▶ serving_identity         │
 //! --config-dir ── directory_of_files ─┬▶ workload_index ── workload_attestation ───┘
-//!                                     └▶ policy_index
+//! --kubernetes ── source/kubernetes ──┴▶ policy_index
 //! grpc: wire ↔ domain, from the newest of these facts; admin: metrics and readiness
 //! ```
 //! Each fact has one writer and is published whole (`watch`); streams look at the newest.
@@ -14,6 +14,8 @@ mod admin;
 mod caller;
 mod certificate_authority;
 pub mod clock;
+mod cluster_objects;
+mod cluster;
 mod condition;
 mod directory_changes;
 mod gauges;
@@ -44,6 +46,7 @@ pub mod error {
             rotation::RotationError, svid_inspection::InspectionError,
             svid_template::TemplateError,
         },
+        cluster::ClusterError,
         root_commands::RootCommandError,
         serving_identity::ServingError,
         source::directory_of_files::DirectoryError,

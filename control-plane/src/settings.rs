@@ -6,7 +6,8 @@ use mesh_lite_proto::identity::WorkloadId;
 use spiffe::TrustDomain;
 
 use crate::{
-    outbound_rules::OutboundRules, serving_identity::control_plane_id, workload_index::is_name,
+    outbound_rules::OutboundRules, policy_index::ShippedDefaults,
+    serving_identity::control_plane_id, workload_index::is_name,
 };
 
 /// A day.
@@ -18,8 +19,11 @@ pub const SHORTEST_LEAF: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone)]
 pub struct Settings {
+    /// In a cluster a projected volume, which is read only.
     pub data_dir: PathBuf,
-    pub config_dir: PathBuf,
+    pub documents: DocumentSource,
+    /// What holds where no policy says anything.
+    pub shipped: ShippedDefaults,
     pub trust_domain: TrustDomain,
     pub mesh_namespace: String,
     /// Take Istio's documents as they are; those in this namespace are for the whole mesh.
@@ -30,6 +34,19 @@ pub struct Settings {
     pub outbound: OutboundRules,
     /// Make keys here for SDS clients that bring no certificate request.
     pub allow_remote_keys: bool,
+}
+
+/// Where workloads, services and policy come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DocumentSource {
+    /// Documents in the files of a directory.
+    Directory(PathBuf),
+    /// Objects of the cluster's API server; workloads are attested by their service-account
+    /// tokens.
+    Kubernetes {
+        /// `None`: as every client finds it, by KUBECONFIG or from within the cluster.
+        kubeconfig: Option<PathBuf>,
+    },
 }
 
 /// Settings that make sense together.
@@ -96,15 +113,18 @@ impl Settings {
     }
 
     fn missing_directories(&self) -> impl Iterator<Item = String> {
-        let needed = [
-            (
-                "--data-dir",
-                &self.data_dir,
-                "run `mesh-lite root init` with it",
-            ),
-            ("--config-dir", &self.config_dir, "create it"),
-        ];
-        let missing = needed.into_iter().filter(|(_, path, _)| !path.is_dir());
+        let (config_dir, remedy) = match &self.documents {
+            DocumentSource::Directory(path) => (Some(path), "run `mesh-lite root init` with it"),
+            DocumentSource::Kubernetes { .. } => {
+                let remedy =
+                    "mount the trust bundle and the issuing CA there, as `mesh-lite install` does";
+                (None, remedy)
+            }
+        };
+        let data_dir = ("--data-dir", &self.data_dir, remedy);
+        let config_dir = config_dir.map(|path| ("--config-dir", path, "create it"));
+        let needed = [Some(data_dir), config_dir].into_iter().flatten();
+        let missing = needed.filter(|(_, path, _)| !path.is_dir());
         missing.map(|(flag, path, remedy)| {
             format!(
                 "{flag} {}: there is no such directory; {remedy}",

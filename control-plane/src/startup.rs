@@ -1,6 +1,6 @@
 //! Puts the parts together, serves until told to end, and ends in order.
 
-use std::{fs::File, future::Future, io, net::SocketAddr, sync::Arc};
+use std::{fs::File, future::Future, io, net::SocketAddr, path::PathBuf, pin::pin, sync::Arc};
 
 use mesh_lite_proto::document::Dialect;
 use rustls::crypto::aws_lc_rs;
@@ -20,18 +20,20 @@ use crate::{
         rotation::{Rotation, RotationError, Trust},
     },
     clock::{self, Clock, readable},
+    cluster::{self, Cluster, ClusterError},
     condition::Conditions,
     gauges::keep_gauges,
     grpc::{self, Sources, connection::Ending, listener::Listener},
     issuance::Issuance,
     metrics::Metrics,
     open_files,
-    policy_index::{PolicyIndex, ShippedDefaults},
+    policy_index::PolicyIndex,
     serving_identity::{Served, ServingError, ServingIdentity},
-    settings::{Checked, InvalidSettings, Settings},
+    settings::{Checked, DocumentSource, InvalidSettings, Settings},
     source::{
         claimable_addresses::ClaimableAddresses,
         directory_of_files::{DirectoryError, DirectoryOfFiles, Published},
+        kubernetes::KubernetesObjects,
     },
     workload_attestation::join_token::JoinTokens,
     workload_index::WorkloadIndex,
@@ -73,20 +75,37 @@ pub async fn run_by_clock(
     }
     let data = DataDirectory::new(checked.settings.data_dir.clone());
     // held to the end: two control planes on one directory could redeem one token twice
-    let _lock: File = data.lock()?;
-    data.create()?;
-    let parts = Parts::load(checked, data, clock)?;
-    let routes = grpc::routes(parts.sources.clone()).await?;
-    let sockets = Sockets::open(&parts.settings).await?;
-    parts.announce(sockets.bound);
-    let addresses = sockets.bound;
+    let _lock: Option<File> = match &checked.settings.documents {
+        DocumentSource::Directory(_) => Some(own(&data)?),
+        // read only, and what replicas share is in the API server
+        DocumentSource::Kubernetes { .. } => None,
+    };
+    let parts = Parts::load(checked, data, clock).await?;
+    let settings = parts.settings.clone();
+    let (admin, admin_address) = listen(settings.admin_listen, "--admin-listen").await?;
 
     let (end, ending) = watch::channel(Ending::NotYet);
+    let serves = watch::Sender::new(false);
     // dropped, it ends its tasks
     let mut tasks = JoinSet::new();
-    let listener = parts.start(&mut tasks, sockets, routes, ending);
+    let mut started = parts.start(&mut tasks, admin, &serves, ending);
+    let mut shutdown = pin!(shutdown);
+    tokio::select! {
+        () = &mut shutdown => return Ok(()),
+        ended = tasks.join_next() => return Err(RunError::ended("a background task", ended)),
+        // its sender gone is a task that ended
+        Ok(_) = started.known.wait_for(|known| *known) => {}
+    }
+    let routes = grpc::routes(started.sources.clone()).await?;
+    let (grpc, grpc_address) = listen(settings.listen, "--listen").await?;
+    let addresses = Bound {
+        grpc: grpc_address,
+        admin: admin_address,
+    };
+    started.announce(&settings, addresses);
     let mut serving = JoinSet::new();
-    serving.spawn(listener.run());
+    serving.spawn(started.listener(grpc, routes).run());
+    serves.send_replace(true);
     bound(addresses);
     tokio::select! {
         () = shutdown => {}
@@ -101,21 +120,34 @@ pub async fn run_by_clock(
     }
 }
 
+/// Makes the directory ours, for as long as the answer is held.
+fn own(data: &DataDirectory) -> Result<File, KeyStoreError> {
+    let lock = data.lock()?;
+    data.create()?;
+    Ok(lock)
+}
+
 /// All that is read and made before a listener opens.
 struct Parts {
     settings: Settings,
     data: DataDirectory,
     rotation: Rotation,
     trust: watch::Sender<Arc<Trust>>,
-    directory: DirectoryOfFiles,
+    documents: Documents,
     identity: ServingIdentity,
     served: Served,
     sources: Sources,
     conditions: Conditions,
 }
 
+/// Where workloads, services and policy come from.
+enum Documents {
+    Directory(Box<DirectoryOfFiles>),
+    Kubernetes(Box<KubernetesObjects>, Cluster),
+}
+
 impl Parts {
-    fn load(checked: Checked, data: DataDirectory, clock: Clock) -> Result<Self, RunError> {
+    async fn load(checked: Checked, data: DataDirectory, clock: Clock) -> Result<Self, RunError> {
         let Checked {
             settings, own_id, ..
         } = checked;
@@ -123,17 +155,40 @@ impl Parts {
         let found = authority_watch::read(&data, &settings.trust_domain)?;
         let rotation = Rotation::start(found, settings.leaf_lifetime, clock())?;
         let (trust, trust_seen) = watch::channel(rotation.trust());
-        let authority = CertificateAuthority::new(trust_seen, settings.leaf_lifetime);
+        let authority = CertificateAuthority::new(trust_seen.clone(), settings.leaf_lifetime);
 
         let published = nothing_yet(&settings, &conditions, clock);
         let workloads = published.workloads.subscribe();
         let policies = published.policies.subscribe();
-        let (config, trust_domain) = (settings.config_dir.clone(), settings.trust_domain.clone());
-        let claimable = ClaimableAddresses::new(&settings.mesh_namespace, &settings.outbound);
-        let dialect = Dialect::of_setting(settings.istio_root_namespace.as_deref());
-        let mut directory =
-            DirectoryOfFiles::new(config, trust_domain, dialect, claimable, published);
-        directory.read()?;
+        let (documents, outbound) = match &settings.documents {
+            DocumentSource::Directory(directory) => {
+                let directory = read_directory(directory.clone(), &settings, published)?;
+                let outbound = watch::Sender::new(Arc::new(settings.outbound.clone())).subscribe();
+                (Documents::Directory(Box::new(directory)), outbound)
+            }
+            DocumentSource::Kubernetes { kubeconfig } => {
+                let client = cluster::connect(kubeconfig.as_deref()).await?;
+                let outbound = settings.outbound.clone();
+                let objects = KubernetesObjects::new(client.clone(), outbound, published);
+                let outbound = objects.outbound();
+                let cluster = Cluster {
+                    client,
+                    trust_domain: settings.trust_domain.clone(),
+                    mesh_namespace: settings.mesh_namespace.as_str().into(),
+                    trust: trust_seen,
+                    authority: authority.clone(),
+                    workloads: workloads.clone(),
+                    policies: policies.clone(),
+                    namespaces: objects.namespaces(),
+                    known: objects.known(),
+                    leads: watch::Sender::new(false).subscribe(),
+                    conditions: conditions.clone(),
+                    metrics: metrics.clone(),
+                    clock,
+                };
+                (Documents::Kubernetes(Box::new(objects), cluster), outbound)
+            }
+        };
 
         let identity = ServingIdentity {
             id: own_id,
@@ -155,7 +210,7 @@ impl Parts {
             issuance: Arc::new(issuance),
             workloads,
             policies,
-            outbound: Arc::new(settings.outbound.clone()),
+            outbound,
             allow_remote_keys: settings.allow_remote_keys,
             metrics,
             clock,
@@ -165,7 +220,7 @@ impl Parts {
             data,
             rotation,
             trust,
-            directory,
+            documents,
             identity,
             served,
             sources,
@@ -173,38 +228,14 @@ impl Parts {
         })
     }
 
-    fn announce(&self, bound: Bound) {
-        let trust = self.rotation.trust();
-        let facts = trust.authority.facts();
-        tracing::info!(
-            trust_domain = %self.settings.trust_domain,
-            issuing_ca = facts.key_id,
-            issuing_ca_until = %readable(facts.not_after),
-            roots = trust.bundle.authorities().len(),
-            root = root_facts(&trust).map(|root| root.key_id),
-            root_until = root_facts(&trust).map(|root| readable(root.not_after)),
-            leaf_lifetime = ?self.settings.leaf_lifetime,
-            "certificates"
-        );
-        authority_watch::warn_of_unusual(&trust);
-        tracing::info!(
-            grpc = %bound.grpc,
-            admin = %bound.admin,
-            config_dir = %self.settings.config_dir.display(),
-            data_dir = %self.settings.data_dir.display(),
-            workloads = self.sources.workloads.borrow().workloads().count(),
-            "control plane serves"
-        );
-    }
-
-    /// Starts everything but the listener, which ends differently.
+    /// Starts everything but the gRPC listener, which opens once there is something to say.
     fn start(
         self,
         tasks: &mut JoinSet<()>,
-        sockets: Sockets,
-        routes: Routes,
+        admin: TcpListener,
+        serves: &watch::Sender<bool>,
         ending: watch::Receiver<Ending>,
-    ) -> Listener {
+    ) -> Started {
         let (metrics, conditions) = (self.sources.metrics.clone(), self.conditions);
         let (tls, tls_seen) = watch::channel(Arc::clone(&self.served.config));
         tasks.spawn(keep_gauges(
@@ -222,25 +253,98 @@ impl Parts {
             conditions.clone(),
             self.sources.clock,
         ));
-        tasks.spawn(self.directory.follow());
+        let known = match self.documents {
+            Documents::Directory(directory) => {
+                tasks.spawn(directory.follow());
+                watch::Sender::new(true).subscribe()
+            }
+            Documents::Kubernetes(objects, cluster) => {
+                tasks.spawn(objects.follow());
+                cluster.start(tasks);
+                cluster.known
+            }
+        };
         tasks.spawn(self.identity.keep(self.served, tls));
-        let admin = Admin {
-            metrics: metrics.clone(),
+        let serve_admin = Admin {
+            metrics,
             conditions,
+            serves: serves.subscribe(),
             ending: ending.clone(),
         };
-        tasks.spawn(admin.run(sockets.admin));
-        Listener {
-            socket: sockets.grpc,
+        tasks.spawn(serve_admin.run(admin));
+        Started {
+            sources: self.sources,
             tls: tls_seen,
+            known,
+            ending,
+        }
+    }
+}
+
+/// What the gRPC listener is made of.
+struct Started {
+    sources: Sources,
+    tls: watch::Receiver<Arc<rustls::ServerConfig>>,
+    /// True once there is something to say.
+    known: watch::Receiver<bool>,
+    ending: watch::Receiver<Ending>,
+}
+
+impl Started {
+    fn announce(&self, settings: &Settings, bound: Bound) {
+        let trust = self.sources.authority.trust();
+        let facts = trust.authority.facts();
+        tracing::info!(
+            trust_domain = %settings.trust_domain,
+            issuing_ca = facts.key_id,
+            issuing_ca_until = %readable(facts.not_after),
+            roots = trust.bundle.authorities().len(),
+            root = root_facts(&trust).map(|root| root.key_id),
+            root_until = root_facts(&trust).map(|root| readable(root.not_after)),
+            leaf_lifetime = ?settings.leaf_lifetime,
+            "certificates"
+        );
+        authority_watch::warn_of_unusual(&trust);
+        let config_dir = match &settings.documents {
+            DocumentSource::Directory(directory) => Some(directory.display()),
+            DocumentSource::Kubernetes { .. } => None,
+        };
+        tracing::info!(
+            grpc = %bound.grpc,
+            admin = %bound.admin,
+            config_dir = config_dir.map(tracing::field::display),
+            data_dir = %settings.data_dir.display(),
+            workloads = self.sources.workloads.borrow().workloads().count(),
+            "control plane serves"
+        );
+    }
+
+    fn listener(self, socket: TcpListener, routes: Routes) -> Listener {
+        Listener {
+            socket,
+            tls: self.tls,
             trust: self.sources.authority.watch(),
             clock: self.sources.clock,
             routes,
-            metrics,
-            ending,
+            metrics: self.sources.metrics,
+            ending: self.ending,
             max_connections: open_files::max_connections(open_files::raise()),
         }
     }
+}
+
+fn read_directory(
+    directory: PathBuf,
+    settings: &Settings,
+    published: Published,
+) -> Result<DirectoryOfFiles, DirectoryError> {
+    let claimable = ClaimableAddresses::new(&settings.mesh_namespace, &settings.outbound);
+    let dialect = Dialect::of_setting(settings.istio_root_namespace.as_deref());
+    let trust_domain = settings.trust_domain.clone();
+    let mut directory =
+        DirectoryOfFiles::new(directory, trust_domain, dialect, claimable, published);
+    directory.read()?;
+    Ok(directory)
 }
 
 /// The facts before the first document was read. Revisions begin at the time, so that they also
@@ -250,30 +354,12 @@ fn nothing_yet(settings: &Settings, conditions: &Conditions, clock: Clock) -> Pu
     let policies = PolicyIndex::new(
         settings.trust_domain.clone(),
         &settings.mesh_namespace,
-        ShippedDefaults::STRICT,
+        settings.shipped,
     );
     Published {
         workloads: watch::Sender::new(Arc::new(workloads)),
         policies: watch::Sender::new(policies),
         conditions: conditions.clone(),
-    }
-}
-
-struct Sockets {
-    grpc: TcpListener,
-    admin: TcpListener,
-    bound: Bound,
-}
-
-impl Sockets {
-    async fn open(settings: &Settings) -> Result<Self, RunError> {
-        let (grpc, grpc_address) = listen(settings.listen, "--listen").await?;
-        let (admin, admin_address) = listen(settings.admin_listen, "--admin-listen").await?;
-        let bound = Bound {
-            grpc: grpc_address,
-            admin: admin_address,
-        };
-        Ok(Self { grpc, admin, bound })
     }
 }
 
@@ -307,6 +393,8 @@ pub enum RunError {
     Authority(#[from] RotationError),
     #[error(transparent)]
     Documents(#[from] DirectoryError),
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
     #[error(transparent)]
     Serving(#[from] ServingError),
     #[error("gRPC reflection can't be set up: {0}")]

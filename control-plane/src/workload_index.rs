@@ -84,6 +84,8 @@ pub(crate) struct Workload {
     pub(crate) ports: BTreeMap<String, u16>,
     /// `None`: a workload without a sidecar.
     pub(crate) tunnel_port: Option<u16>,
+    /// Of a pod: another one of the same name has another. `None`: a Workload document.
+    pub(crate) uid: Option<Box<str>>,
 }
 
 /// A service as its document states it.

@@ -13,6 +13,9 @@ pub const STATUS_ANNOTATION: &str = "mesh-lite.io/status";
 pub const VERSION_ANNOTATION: &str = "mesh-lite.io/version";
 /// Settings of one pod, or of all pods of a namespace.
 pub const CONFIG_ANNOTATION_PREFIX: &str = "config.mesh-lite.io/";
+/// On a Namespace only, `refuse` or `allow`: plaintext from its meshed pods to workloads inside the
+/// mesh's networks that have no sidecar.
+pub const OUTBOUND_UNMESHED_ANNOTATION: &str = "config.mesh-lite.io/outbound-unmeshed";
 
 /// A pod whose spec has it is meshed.
 pub const PROXY_CONTAINER: &str = "mesh-lite-proxy";

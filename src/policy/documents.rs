@@ -52,11 +52,20 @@ pub(crate) struct DocumentArgs {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Shipped {
+pub(crate) enum Shipped {
     /// STRICT, and DENY by default: `--config-dir`, `demo`, `install --strict`.
     Strict,
     /// PERMISSIVE: `install`.
     Permissive,
+}
+
+impl Shipped {
+    pub(crate) const fn defaults(self) -> ShippedDefaults {
+        match self {
+            Self::Strict => ShippedDefaults::STRICT,
+            Self::Permissive => ShippedDefaults::PERMISSIVE,
+        }
+    }
 }
 
 impl DocumentArgs {
@@ -65,10 +74,7 @@ impl DocumentArgs {
             trust_domain: self.trust_domain.clone(),
             mesh_namespace: self.mesh_namespace.clone(),
             dialect: Dialect::of_setting(self.istio_root_namespace.as_deref()),
-            shipped: match self.shipped {
-                Shipped::Strict => ShippedDefaults::STRICT,
-                Shipped::Permissive => ShippedDefaults::PERMISSIVE,
-            },
+            shipped: self.shipped.defaults(),
             outbound: OutboundRules {
                 mesh_cidrs: self.mesh_cidrs.clone(),
                 external_cidrs: self.external_cidrs.clone(),

@@ -8,6 +8,7 @@ fn admin() -> (Admin, watch::Sender<Ending>) {
         Admin {
             metrics: Metrics::new(),
             conditions: Conditions::new(),
+            serves: watch::Sender::new(true).subscribe(),
             ending,
         },
         end,
@@ -64,4 +65,16 @@ async fn is_not_ready_while_it_ends() {
         admin.answer(&Method::GET, "/healthz").status(),
         StatusCode::OK
     );
+}
+
+#[tokio::test]
+async fn is_not_ready_before_it_serves() {
+    let (mut admin, _end) = admin();
+    admin.serves = watch::Sender::new(false).subscribe();
+    let problem = vec!["no answer".to_owned()];
+    admin.conditions.set(Part::Documents, problem);
+    let answer = admin.answer(&Method::GET, "/readyz");
+    assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+    let text = body(answer).await;
+    assert!(text.contains("documents: no answer"), "{text}");
 }

@@ -126,6 +126,7 @@ async fn served(trust: Arc<Trust>, peer: Option<Peer>) -> Served {
         labels: std::collections::BTreeMap::new(),
         ports: std::collections::BTreeMap::new(),
         tunnel_port: None,
+        uid: None,
     };
     let index = WorkloadIndex::default().successor(vec![web], Vec::new());
     let (workloads, workloads_seen) = watch::channel(Arc::new(index));
@@ -142,7 +143,7 @@ async fn served(trust: Arc<Trust>, peer: Option<Peer>) -> Served {
         issuance: Arc::new(issuance),
         workloads: workloads_seen,
         policies: policies_seen,
-        outbound: Arc::default(),
+        outbound: watch::Sender::default().subscribe(),
         allow_remote_keys: false,
         metrics: Metrics::new(),
         clock: now,

@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     caller::Peer, certificate_authority::rotation::Trust, metrics::StreamKind,
-    policy_index::PolicyIndex, workload_index::WorkloadIndex,
+    outbound_rules::OutboundRules, policy_index::PolicyIndex, workload_index::WorkloadIndex,
 };
 
 const KIND: StreamKind = StreamKind::Directory;
@@ -58,14 +58,13 @@ impl WorkloadDirectory for Directory {
         let caller = caller_of(&request)?;
         let peer = peer_of(&caller)?;
         check_still_trusted(&peer, &self.sources)?;
-        let settings = self
-            .sources
-            .outbound
-            .settings_for(peer.leaf.id.namespace().unwrap_or_default());
+        let mut outbound = self.sources.outbound.clone();
+        let settings = settings_of(&peer, &outbound.borrow_and_update());
         let workloads = self.sources.workloads.clone();
         let index = Arc::clone(&workloads.borrow());
         let conversation = DirectoryConversation {
             peer,
+            outbound,
             settings,
             index,
             workloads,
@@ -96,6 +95,7 @@ impl WorkloadDirectory for Directory {
 
 struct DirectoryConversation {
     peer: Arc<Peer>,
+    outbound: watch::Receiver<Arc<OutboundRules>>,
     settings: MeshSettings,
     /// What the answers sent so far were taken from.
     index: Arc<WorkloadIndex>,
@@ -145,8 +145,19 @@ impl DirectoryConversation {
         Ok(())
     }
 
+    /// What is answered of a name that nobody has rests on the settings too.
+    fn take_settings(&mut self) {
+        let settings = settings_of(&self.peer, &self.outbound.borrow_and_update());
+        if settings != self.settings {
+            self.settings = settings;
+            self.settings_sent = false;
+            self.to_answer.extend(self.sent.keys().cloned());
+        }
+    }
+
     /// Moves on to the newest index; the names it changed are to be answered again.
     fn catch_up(&mut self) {
+        self.take_settings();
         let newest = Arc::clone(&self.workloads.borrow());
         if newest.revision() == self.index.revision() {
             return;
@@ -229,6 +240,7 @@ impl Conversation for DirectoryConversation {
             tokio::select! {
                 () = wait_for_change(&mut self.workloads) => {}
                 () = wait_for_change(&mut self.policies) => {}
+                () = wait_for_change(&mut self.outbound) => {}
                 () = wait_for_change(&mut self.trust) => {}
             }
         }
@@ -239,6 +251,10 @@ impl Conversation for DirectoryConversation {
         time::sleep_until(at).await;
         self.look_again_at = None;
     }
+}
+
+fn settings_of(peer: &Peer, outbound: &OutboundRules) -> MeshSettings {
+    outbound.settings_for(peer.leaf.id.namespace().unwrap_or_default())
 }
 
 fn parse(name: &wire::DirectoryName) -> Result<Name, Status> {

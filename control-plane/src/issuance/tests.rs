@@ -68,6 +68,7 @@ pub(super) fn fixture(count: usize) -> Fixture {
         labels: BTreeMap::new(),
         ports: BTreeMap::new(),
         tunnel_port: None,
+        uid: None,
     });
     let index = WorkloadIndex::default().successor(documents.collect(), Vec::new());
     let (workloads, workloads_seen) = watch::channel(Arc::new(index));

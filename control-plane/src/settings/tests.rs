@@ -7,7 +7,8 @@ use super::*;
 fn settings(directory: &TempDir) -> Settings {
     Settings {
         data_dir: directory.path().to_owned(),
-        config_dir: directory.path().to_owned(),
+        documents: DocumentSource::Directory(directory.path().to_owned()),
+        shipped: ShippedDefaults::STRICT,
         trust_domain: TrustDomain::new("mesh.test").unwrap(),
         mesh_namespace: "mesh-lite-system".to_owned(),
         istio_root_namespace: None,
@@ -65,7 +66,7 @@ fn says_everything_that_is_wrong_at_once() {
     let directory = TempDir::new().unwrap();
     let mut wrong = settings(&directory);
     wrong.data_dir = directory.path().join("nowhere");
-    wrong.config_dir = directory.path().join("nowhere-else");
+    wrong.documents = DocumentSource::Directory(directory.path().join("nowhere-else"));
     wrong.mesh_namespace = "No Name".to_owned();
     wrong.istio_root_namespace = Some("istio_system".to_owned());
     wrong.admin_listen = wrong.listen;

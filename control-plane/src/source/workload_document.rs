@@ -135,6 +135,7 @@ impl Reader<'_> {
             labels,
             ports,
             tunnel_port,
+            uid: None,
         })
     }
 

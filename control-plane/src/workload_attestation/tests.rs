@@ -19,6 +19,7 @@ fn index() -> WorkloadIndex {
         labels: BTreeMap::new(),
         ports: BTreeMap::new(),
         tunnel_port: None,
+        uid: None,
     };
     WorkloadIndex::default().successor(vec![web], Vec::new())
 }

@@ -15,6 +15,7 @@ fn workload(name: &str, addresses: &[&str]) -> Workload {
         labels: BTreeMap::from([("app".to_owned(), "api".to_owned())]),
         ports: BTreeMap::from([("http".to_owned(), 8080)]),
         tunnel_port: Some(15008),
+        uid: None,
         name,
     }
 }

@@ -16,7 +16,8 @@ use mesh_lite_control_plane::{
         renew_root,
     },
     run_by_clock,
-    settings::Settings,
+    policy_index::ShippedDefaults,
+    settings::{DocumentSource, Settings},
 };
 use mesh_lite_proto::trust_bundle::TrustBundle;
 use spiffe::TrustDomain;
@@ -119,7 +120,8 @@ impl Directories {
     pub(crate) fn settings(&self) -> Settings {
         Settings {
             data_dir: self.data.clone(),
-            config_dir: self.config.clone(),
+            documents: DocumentSource::Directory(self.config.clone()),
+            shipped: ShippedDefaults::STRICT,
             trust_domain: trust_domain(),
             mesh_namespace: "mesh-lite-system".to_owned(),
             istio_root_namespace: None,
