@@ -11,6 +11,8 @@ mod patch;
 mod selector;
 mod serve;
 mod store;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, VecDeque};
 use std::fs;
