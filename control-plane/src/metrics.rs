@@ -100,6 +100,7 @@ pub(crate) struct Metrics {
 #[derive(Default)]
 struct Series {
     issuances: Family<Outcome, Counter>,
+    token_reviews: Family<Outcome, Counter>,
     connections: Gauge,
     handshakes: Family<Outcome, Counter>,
     streams: Family<ByStream, Gauge>,
@@ -120,6 +121,11 @@ impl Series {
             "issuances",
             "Certificates asked for, by outcome",
             self.issuances.clone(),
+        );
+        registry.register(
+            "token_reviews",
+            "Service-account tokens that were judged anew, by outcome",
+            self.token_reviews.clone(),
         );
         registry.register(
             "connections",
@@ -201,6 +207,14 @@ impl Metrics {
     pub(crate) fn issuance(&self, outcome: &'static str) {
         self.series
             .issuances
+            .get_or_create(&Outcome { outcome })
+            .inc();
+    }
+
+    /// `outcome` is a word of ours.
+    pub(crate) fn token_review(&self, outcome: &'static str) {
+        self.series
+            .token_reviews
             .get_or_create(&Outcome { outcome })
             .inc();
     }

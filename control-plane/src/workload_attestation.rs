@@ -12,6 +12,7 @@ use crate::{
 };
 
 pub(crate) mod join_token;
+pub(crate) mod service_account_token;
 
 /// A workload that proved who it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
