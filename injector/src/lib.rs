@@ -5,3 +5,9 @@
 //!                                       ├▶ Skip(reason)      stamped, warned, counted
 //!                                       └▶ Refuse(reason)    said to whoever made the pod
 //! ```
+
+pub mod clock;
+pub mod installation;
+pub mod probe_rewrite;
+mod registration;
+mod serving_certificate;
