@@ -14,8 +14,8 @@ mod admin;
 mod caller;
 mod certificate_authority;
 pub mod clock;
-mod cluster_objects;
 mod cluster;
+mod cluster_objects;
 mod condition;
 mod directory_changes;
 mod gauges;
@@ -47,6 +47,7 @@ pub mod error {
             svid_template::TemplateError,
         },
         cluster::ClusterError,
+        cluster_objects::ObjectError,
         root_commands::RootCommandError,
         serving_identity::ServingError,
         source::directory_of_files::DirectoryError,

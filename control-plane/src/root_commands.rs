@@ -14,14 +14,17 @@ use crate::{
         key_store::{DataDirectory, KeyStoreError, RootDirectory},
         root::{Root, RootError},
     },
+    cluster::ClusterError,
     lifetime::Lifetime,
     workload_attestation::join_token::{JoinToken, JoinTokenError, JoinTokens, TokenUse},
     workload_index::WorkloadName,
 };
 
+mod cluster;
 mod import;
 
 pub use crate::certificate_authority::root_mode::{InvalidRootMode, RootMode};
+pub use cluster::{ClusterReport, MeshInCluster, When, init_cluster_root, renew_cluster_root};
 pub use import::{Import, ImportReport, import_authority};
 
 /// Ten years: a root is replaced by a rotation, not by its end.
@@ -218,6 +221,10 @@ impl Terms {
             Some(mode) => mode,
             None => data.as_its_owner(|| data.read_root_mode())?,
         };
+        Self::of(mode, lifetime)
+    }
+
+    fn of(mode: RootMode, lifetime: Option<Duration>) -> Result<Self, RootCommandError> {
         let lifetime = lifetime.unwrap_or_else(|| mode.issuing_lifetime());
         let longest = mode.longest_issuing_lifetime();
         if lifetime > longest {
@@ -309,6 +316,29 @@ pub enum RootCommandError {
     },
     #[error(transparent)]
     Authority(#[from] InvalidAuthority),
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    #[error("--mesh-namespace {0:?}: use 1 to 63 lower-case letters, digits, dashes and dots")]
+    Namespace(String),
+    #[error(
+        "there is no root in {0}: run `mesh-lite root init --kubernetes` first; if its key is kept offline, bring it and \
+         name its directory with --root-dir"
+    )]
+    NoRoot(String),
+    #[error(
+        "{0} is missing, and the root that would belong into it is not within reach: bring the root and name its directory \
+         with --root-dir, or make the ConfigMap with `kubectl create configmap --from-file=trust-bundle.pem`"
+    )]
+    NoBundle(String),
+    #[error(
+        "{bundle} is there, but neither {root} nor an issuing CA: nothing is made, because a second root would part this mesh. \
+         Bring back the root or the issuing CA; for a new mesh delete the ConfigMap"
+    )]
+    BundleWithoutRoot { bundle: String, root: String },
+    #[error(
+        "{0} holds tls.crt: another program (cert-manager) keeps this issuing CA and renews it, and nothing is signed here"
+    )]
+    PluggedIn(String),
     #[error(
         "in root mode {mode} an issuing CA lives {longest} at most, not {lifetime}: lower --issuing-lifetime{}",
         match mode {

@@ -108,7 +108,8 @@ pub fn pem(label: &str, der: &[u8]) -> String {
     text
 }
 
-fn base64(bytes: &[u8], text: &mut String) {
+/// Standard base64 with padding, appended.
+pub fn base64(bytes: &[u8], text: &mut String) {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     for group in bytes.chunks(3) {
         let byte = |index: usize| u32::from(group.get(index).copied().unwrap_or_default());

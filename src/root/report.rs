@@ -4,7 +4,7 @@ use std::{fmt::Write as _, time::SystemTime};
 
 use mesh_lite_control_plane::{
     clock,
-    root_commands::{ImportReport, Places, RootMode, RootReport},
+    root_commands::{ClusterReport, ImportReport, Places, RootMode, RootReport},
 };
 use serde_json::json;
 
@@ -83,6 +83,72 @@ fn next_steps(report: &RootReport, places: &Places) -> String {
         );
     }
     text
+}
+
+pub(super) fn print_cluster(report: &ClusterReport, as_json: bool) {
+    let issuing_until = clock::readable(report.issuing_until);
+    let root_until = report.root_until.map(clock::readable);
+    if as_json {
+        let text = json!({
+            "trustDomain": report.trust_domain.to_string(),
+            "root": { "place": report.root, "until": root_until, "mode": report.mode.to_string(), "made": report.root_made },
+            "issuingCa": {
+                "place": report.issuing_authority,
+                "keyId": report.issuing_key_id,
+                "until": issuing_until,
+                "renewalDue": clock::readable(report.renewal_due),
+                "warnsFrom": clock::readable(report.warns_from),
+                "pluggedIn": report.plugged_in,
+                "made": report.issuing_made,
+            },
+            "trustBundle": { "place": report.trust_bundle, "roots": report.roots, "written": report.bundle_written },
+        });
+        println!("{text}");
+        return;
+    }
+    let was = |made: bool| if made { "made now" } else { "was there" };
+    println!("trust domain   {}", report.trust_domain);
+    match (&report.root, root_until) {
+        (Some(root), Some(until)) => {
+            println!(
+                "root           {root} until {until}, {}",
+                was(report.root_made)
+            );
+        }
+        _ => println!("root           not within reach"),
+    }
+    println!(
+        "issuing CA     {} until {issuing_until}, {}",
+        report.issuing_authority,
+        was(report.issuing_made)
+    );
+    println!("               key id {}", report.issuing_key_id);
+    println!(
+        "trust bundle   {}, {} root(s), {}",
+        report.trust_bundle,
+        report.roots,
+        if report.bundle_written {
+            "written now"
+        } else {
+            "as it was"
+        }
+    );
+    println!("\n{}", cluster_next_steps(report));
+}
+
+fn cluster_next_steps(report: &ClusterReport) -> String {
+    let (due, warns) = (
+        clock::readable(report.renewal_due),
+        clock::readable(report.warns_from),
+    );
+    match (report.plugged_in, report.mode) {
+        (true, _) => "Another program keeps the issuing CA: nothing is signed here.".to_owned(),
+        (false, RootMode::Kept) => format!("The CronJob signs the next issuing CA from {due} on."),
+        (false, RootMode::Offline) => format!(
+            "Root mode offline: between {due} and {warns} bring the root and run\n  \
+             mesh-lite root renew --kubernetes --root-dir DIRECTORY_OF_THE_ROOT"
+        ),
+    }
 }
 
 pub(super) fn print_import(report: &ImportReport, as_json: bool) {

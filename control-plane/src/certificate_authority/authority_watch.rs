@@ -8,8 +8,9 @@ use tokio::sync::watch;
 use super::{
     expiry_warnings::expiry_warnings,
     key_store::{DataDirectory, KeyStoreError},
+    plugged_in::DepartingRoots,
     root_mode::RootMode,
-    rotation::{Found, Rotation, RotationError, Step, Trust},
+    rotation::{Found, Rotation, RotationError, SETTLE_IN_CLUSTER, Step, Trust},
 };
 use crate::{
     clock::{Clock, readable},
@@ -21,10 +22,7 @@ pub(crate) fn read(
     data: &DataDirectory,
     trust_domain: &TrustDomain,
 ) -> Result<Found, KeyStoreError> {
-    Ok(Found {
-        bundle: data.read_trust_bundle(trust_domain)?,
-        authority: data.read_issuing_authority(trust_domain)?,
-    })
+    data.read_found(trust_domain).map(|(found, _)| found)
 }
 
 /// Runs until nobody listens any more.
@@ -36,12 +34,19 @@ pub(crate) async fn run(
     conditions: Conditions,
     clock: Clock,
 ) {
-    let changes = DirectoryChanges::watch(&[data.path().to_owned(), data.issuing()]);
+    let mut watched = vec![data.path().to_owned()];
+    if data.is_mounted_volume() {
+        rotation.settle_for(SETTLE_IN_CLUSTER);
+    } else {
+        watched.push(data.issuing());
+    }
+    let changes = DirectoryChanges::watch(&watched);
+    let mut departing = DepartingRoots::default();
     let mut waiting_until = None;
     loop {
         let now = clock();
         let mut problems = Vec::new();
-        match look(&data, &trust_domain, &mut rotation, now) {
+        match look(&data, &trust_domain, &mut rotation, &mut departing, now) {
             Ok(step) => {
                 report(&step, &rotation, &mut waiting_until);
                 if step != Step::Unchanged {
@@ -84,9 +89,15 @@ fn look(
     data: &DataDirectory,
     trust_domain: &TrustDomain,
     rotation: &mut Rotation,
+    departing: &mut DepartingRoots,
     now: SystemTime,
 ) -> Result<Step, LookError> {
-    Ok(rotation.look(read(data, trust_domain)?, now)?)
+    let (mut found, plugged_in) = data.read_found(trust_domain)?;
+    let trust = rotation.trust();
+    let active = trust.authority.root_in(&trust.bundle).ok();
+    let lifetime = rotation.leaf_lifetime();
+    found.bundle = departing.complete(found.bundle, plugged_in, active, lifetime, now);
+    Ok(rotation.look(found, now)?)
 }
 
 fn report(step: &Step, rotation: &Rotation, waiting_until: &mut Option<SystemTime>) {

@@ -13,7 +13,9 @@
 //!     root.pem             0600  certificate and key
 //! ```
 //!
-//! Every file is written beside its place, synced, and renamed into it.
+//! Every file is written beside its place, synced, and renamed into it. In a cluster the directory
+//! is a mounted volume, read only (`mounted_volume`); `issuing/` may hold `tls.crt`, `tls.key` and
+//! `ca.crt` instead of `issuing-ca.pem` there (`plugged_in`).
 
 use std::{
     fs, io,
@@ -35,10 +37,14 @@ use super::{
         MAX_FILE, PRIVATE_FILE, PUBLIC_FILE, beside, create_private_directory, read, read_named,
         replace, sync_parent,
     },
+    mounted_volume::{newest, read_one_version},
+    plugged_in::{CERTIFICATE, PluggedIn},
     random::NoRandomNumbers,
     root::{NewIssuingAuthority, Root, RootError},
     root_mode::{InvalidRootMode, RootMode},
+    rotation::Found,
 };
+use crate::cluster_objects::ObjectError;
 
 /// Where a control plane keeps its state.
 #[derive(Debug, Clone)]
@@ -131,6 +137,63 @@ impl DataDirectory {
         replace(&self.issuing_authority(), text.as_bytes(), PRIVATE_FILE)
     }
 
+    /// What the control plane serves by, and the roots in it that come with a plugged-in CA.
+    pub(crate) fn read_found(
+        &self,
+        trust_domain: &TrustDomain,
+    ) -> Result<(Found, Vec<CertificateDer<'static>>), KeyStoreError> {
+        read_one_version(&self.0, |version| {
+            let data = Self(version.to_owned());
+            let Some(plugged_in) = data.read_plugged_in(trust_domain)? else {
+                let found = Found {
+                    bundle: data.read_trust_bundle(trust_domain)?,
+                    authority: data.read_issuing_authority(trust_domain)?,
+                };
+                return Ok((found, Vec::new()));
+            };
+            let bundle = data.bundle_with(&plugged_in.roots, trust_domain)?;
+            let authority = plugged_in.authority;
+            Ok((Found { bundle, authority }, plugged_in.roots))
+        })
+    }
+
+    /// Whether the kubelet keeps it.
+    pub(crate) fn is_mounted_volume(&self) -> bool {
+        newest(&self.0).is_ok_and(|version| version != self.0)
+    }
+
+    fn read_plugged_in(
+        &self,
+        trust_domain: &TrustDomain,
+    ) -> Result<Option<PluggedIn>, KeyStoreError> {
+        let plugged_in = PluggedIn::read(&self.issuing(), trust_domain)?;
+        let ours = self.issuing_authority();
+        if plugged_in.is_some() && fs::symlink_metadata(&ours).is_ok() {
+            return Err(KeyStoreError::TwoAuthorities {
+                ours,
+                theirs: self.issuing().join(CERTIFICATE),
+            });
+        }
+        Ok(plugged_in)
+    }
+
+    /// `ca.crt` alone will do: whoever plugs a CA in may have no other roots to name.
+    fn bundle_with(
+        &self,
+        roots: &[CertificateDer<'static>],
+        trust_domain: &TrustDomain,
+    ) -> Result<TrustBundle, KeyStoreError> {
+        let path = self.trust_bundle();
+        let mut all = match self.read_trust_bundle(trust_domain) {
+            Ok(bundle) => bundle.authorities().to_vec(),
+            Err(error) if error.is_not_found() && !roots.is_empty() => Vec::new(),
+            Err(error) => return Err(error),
+        };
+        all.extend(roots.iter().cloned());
+        TrustBundle::new(trust_domain.clone(), all)
+            .map_err(|error| KeyStoreError::TrustBundle { path, error })
+    }
+
     pub(crate) fn read_issuing_authority(
         &self,
         trust_domain: &TrustDomain,
@@ -148,8 +211,17 @@ impl DataDirectory {
 
     /// Kept, if nothing was written: the mode of every mesh that was made without a word on it.
     pub(crate) fn read_root_mode(&self) -> Result<RootMode, KeyStoreError> {
+        if let Ok(version) = newest(&self.0)
+            && version != self.0
+        {
+            return Self(version).read_root_mode();
+        }
         let path = self.root_mode();
         let text = match read(&path) {
+            // another program renews it, as a person would
+            Err(error) if error.is_not_found() && self.issuing().join(CERTIFICATE).exists() => {
+                return Ok(RootMode::Offline);
+            }
             Ok(text) => text,
             Err(error) if error.is_not_found() => return Ok(RootMode::default()),
             Err(error) => return Err(error),
@@ -237,7 +309,7 @@ fn is_occupied(error: &io::Error) -> bool {
 
 /// The whole is as long as it gets from the beginning: a buffer that was outgrown would leave the
 /// key behind in memory.
-fn authority_file(
+pub(crate) fn authority_file(
     certificate: &CertificateDer<'_>,
     key: &KeyPair,
     intermediates: &[CertificateDer<'_>],
@@ -263,7 +335,7 @@ pub(crate) struct AuthorityFile {
 }
 
 impl AuthorityFile {
-    fn parse(path: &Path, text: &[u8]) -> Result<Self, KeyStoreError> {
+    pub(crate) fn parse(path: &Path, text: &[u8]) -> Result<Self, KeyStoreError> {
         let (certificate, intermediates) = parse_chain(path, text)?;
         Ok(Self {
             certificate,
@@ -311,6 +383,13 @@ pub enum KeyStoreError {
         "{0} is a link, or something else than a plain file, and is not read: put the file itself there"
     )]
     NotAPlainFile(PathBuf),
+    #[error(
+        "{ours} and {theirs} are both there, and only one can be the issuing CA: take issuing-ca.pem away if another program \
+         (cert-manager) keeps the CA, or tls.crt if `mesh-lite root` does"
+    )]
+    TwoAuthorities { ours: PathBuf, theirs: PathBuf },
+    #[error(transparent)]
+    Cluster(#[from] ObjectError),
     #[error("{path} holds no readable {what} in PEM")]
     NotPem { path: PathBuf, what: &'static str },
     #[error("{path}: {error}")]
@@ -354,7 +433,7 @@ impl KeyStoreError {
         }
     }
 
-    fn not_pem(path: &Path, what: &'static str) -> Self {
+    pub(crate) fn not_pem(path: &Path, what: &'static str) -> Self {
         Self::NotPem {
             path: path.to_owned(),
             what,

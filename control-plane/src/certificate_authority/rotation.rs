@@ -20,6 +20,9 @@ use super::{
 /// A client that lost its stream may take this long to come back (Envoy's cap is 30 s) and hear
 /// of a new root.
 pub(crate) const SETTLE: Duration = Duration::from_secs(35);
+/// In a cluster each replica learns of a new root from its own kubelet, which looks at volumes every
+/// 60 to 90 s: none may sign under it before the last one can have told its sidecars.
+pub(crate) const SETTLE_IN_CLUSTER: Duration = SETTLE.saturating_add(Duration::from_secs(90));
 /// An issuing CA that lives less than twice as long as its leaves would cut them short for most
 /// of its life.
 const MIN_LIFETIMES: u32 = 2;
@@ -54,6 +57,7 @@ pub(crate) enum Step {
 pub(crate) struct Rotation {
     trust: Arc<Trust>,
     leaf_lifetime: Duration,
+    settle: Duration,
     /// When each root that came while we ran was announced.
     announced: Vec<(CertificateDer<'static>, SystemTime)>,
 }
@@ -75,8 +79,18 @@ impl Rotation {
         Ok(Self {
             trust,
             leaf_lifetime,
+            settle: SETTLE,
             announced: Vec::new(),
         })
+    }
+
+    /// How long a root is announced before anything is signed under it.
+    pub(crate) fn settle_for(&mut self, settle: Duration) {
+        self.settle = settle;
+    }
+
+    pub(crate) fn leaf_lifetime(&self) -> Duration {
+        self.leaf_lifetime
     }
 
     pub(crate) fn trust(&self) -> Arc<Trust> {
@@ -137,7 +151,7 @@ impl Rotation {
             .iter()
             .find(|(announced, _)| announced == root);
         announced
-            .and_then(|(_, since)| since.checked_add(SETTLE))
+            .and_then(|(_, since)| since.checked_add(self.settle))
             .unwrap_or(now)
     }
 
