@@ -17,6 +17,7 @@ pub mod applications;
 pub mod certificates;
 pub mod credulous_tls;
 pub mod envoy;
+pub mod envtest;
 pub mod eventually;
 pub mod leftovers;
 pub mod loopback_mesh;
