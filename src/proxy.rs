@@ -13,6 +13,7 @@ use std::{
 use anyhow::Context;
 use clap::ValueEnum;
 use mesh_lite_proto::{
+    app_probes::AppProbes,
     identity::parse_trust_domain,
     sidecar::{
         ADMIN_PORT, DEFAULT_MESH_NAMESPACE, DEFAULT_TRUST_DOMAIN, HEALTH_PORT,
@@ -123,6 +124,16 @@ pub(crate) struct Args {
         value_name = "SECONDS"
     )]
     shutdown_grace_period: u64,
+    /// The application's probes that the kubelet asks this sidecar for: a table in JSON, as the
+    /// injector writes it.
+    #[arg(
+        long,
+        env = "MESH_LITE_PROBES",
+        hide_env_values = true,
+        default_value = "",
+        value_name = "JSON"
+    )]
+    probes: AppProbes,
     // last: what follows a flattened group is shown under its heading
     #[command(flatten)]
     listeners: Listeners,
@@ -321,6 +332,7 @@ impl Args {
                 data_dir: self.data_dir,
             },
             capture,
+            app_probes: self.probes,
             addresses: self.listeners.into_addresses(),
             workload_socket: self.workload_socket.into_config(),
             access_log: self.access_log,

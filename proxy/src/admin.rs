@@ -2,7 +2,7 @@
 //!
 //! | port | address | paths |
 //! |---|---|---|
-//! | 15021 | the pod's | `/healthz`, `/readyz` |
+//! | 15021 | the pod's | `/healthz`, `/readyz`, `/app-probes/…` |
 //! | 15020 | the pod's | `/metrics` |
 //! | 15000 | loopback, nothing else | `/` (this table), `/identity`, `/policy`, `/policy/snapshot`, `/decisions`, `/connections`, `/control-plane`, `/readyz`, `/metrics` |
 //!
@@ -11,6 +11,7 @@
 use std::{collections::BTreeMap, fmt, fmt::Write as _, sync::Arc};
 
 use bytes::Bytes;
+use http::StatusCode;
 use serde::Serialize;
 
 mod large_page;
@@ -22,7 +23,7 @@ pub use server::{AdminServer, BindError};
 /// What a page answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
-    ok: bool,
+    status: StatusCode,
     content_type: &'static str,
     body: Bytes,
 }
@@ -30,7 +31,7 @@ pub struct Page {
 impl Page {
     pub fn text(body: String) -> Self {
         Self {
-            ok: true,
+            status: StatusCode::OK,
             content_type: "text/plain; charset=utf-8",
             body: body.into(),
         }
@@ -49,7 +50,7 @@ impl Page {
     fn of_json(written: serde_json::Result<String>) -> Self {
         match written {
             Ok(body) => Self {
-                ok: true,
+                status: StatusCode::OK,
                 content_type: "application/json",
                 body: (body + "\n").into(),
             },
@@ -60,7 +61,7 @@ impl Page {
     /// As JSON, one value a line.
     pub fn json_lines(body: String) -> Self {
         Self {
-            ok: true,
+            status: StatusCode::OK,
             content_type: "application/x-ndjson",
             body: body.into(),
         }
@@ -68,7 +69,7 @@ impl Page {
 
     pub fn metrics(body: String) -> Self {
         Self {
-            ok: true,
+            status: StatusCode::OK,
             content_type: crate::metrics::CONTENT_TYPE,
             body: body.into(),
         }
@@ -77,7 +78,12 @@ impl Page {
     /// The same, with status 503.
     #[must_use]
     pub fn failed(self) -> Self {
-        Self { ok: false, ..self }
+        self.with_status(StatusCode::SERVICE_UNAVAILABLE)
+    }
+
+    #[must_use]
+    pub fn with_status(self, status: StatusCode) -> Self {
+        Self { status, ..self }
     }
 }
 

@@ -9,12 +9,14 @@
 //!
 //!   identity    key and CSR ─▶ issued leaf ─▶ renewed in time; kept in the state file
 //!      └─────── workload_socket    SDS for the workload's own clients, if asked for
+//!   app_probes  the kubelet's probes of the application, which has to be reached under STRICT
 //!   readiness, drain, admin, metrics, access_log, decisions     what operators hold on to
 //! ```
 
 pub mod access_log;
 pub mod account;
 pub mod admin;
+pub mod app_probes;
 pub mod authorization;
 mod back_off;
 pub mod capture;

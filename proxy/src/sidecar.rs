@@ -8,7 +8,7 @@
 
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
-use mesh_lite_proto::authorization::PolicySnapshot;
+use mesh_lite_proto::{app_probes::AppProbes, authorization::PolicySnapshot};
 use tokio::{
     runtime::{Builder, Runtime},
     sync::watch,
@@ -17,6 +17,7 @@ use tokio::{
 use crate::{
     access_log::{AccessLog, AccessLogError, ConnectionIds, Target},
     admin::{AdminServer, BindError},
+    app_probes::{AppProber, Listening},
     authorization::enforcement::Enforcement,
     clock,
     control::{self, ControlConfig},
@@ -54,6 +55,8 @@ const FLUSH: Duration = Duration::from_millis(1500);
 pub struct SidecarConfig {
     pub control: ControlConfig,
     pub capture: Capture,
+    /// Of the application, asked for on the health port.
+    pub app_probes: AppProbes,
     pub addresses: Addresses,
     pub access_log: Target,
     pub metrics_prefix: MetricsPrefix,
@@ -166,11 +169,13 @@ async fn serve(
     let SidecarConfig {
         addresses,
         capture,
+        app_probes,
         patience,
         workload_socket,
         ..
     } = config;
-    serve_admin(&addresses, &shown).await?;
+    let prober = app_prober(&app_probes, &capture, &handles);
+    serve_admin(&addresses, &shown, prober.as_ref()).await?;
     let workload_socket =
         open_workload_socket(workload_socket.as_ref(), &handles, &path.metrics).await?;
     listeners::open(&addresses, &capture, &path, &handles, data, &readiness)?;
@@ -220,7 +225,24 @@ async fn open_workload_socket(
         .map(Some)
 }
 
-async fn serve_admin(addresses: &Addresses, shown: &pages::Shown) -> Result<(), SidecarError> {
+fn app_prober(
+    probes: &AppProbes,
+    capture: &Capture,
+    handles: &control::ControlHandles,
+) -> Option<Arc<AppProber>> {
+    let listening = match capture {
+        Capture::Transparent { .. } => Listening::OnThePod,
+        Capture::Explicit { .. } => Listening::OnLoopback,
+    };
+    let prober = || AppProber::new(probes, listening, handles.directory.clone());
+    (!probes.is_empty()).then(prober).map(Arc::new)
+}
+
+async fn serve_admin(
+    addresses: &Addresses,
+    shown: &pages::Shown,
+    prober: Option<&Arc<AppProber>>,
+) -> Result<(), SidecarError> {
     let metrics = &shown.metrics;
     let mut servers =
         vec![AdminServer::bind_loopback(addresses.admin, shown.admin_pages(), metrics).await?];
@@ -228,7 +250,11 @@ async fn serve_admin(addresses: &Addresses, shown: &pages::Shown) -> Result<(), 
         servers.push(AdminServer::bind(address, shown.metrics_pages(), metrics).await?);
     }
     for address in addresses.health.resolved() {
-        servers.push(AdminServer::bind(address, shown.health_pages(), metrics).await?);
+        let server = AdminServer::bind(address, shown.health_pages(), metrics).await?;
+        servers.push(match prober {
+            Some(prober) => server.with_app_probes(prober),
+            None => server,
+        });
     }
     for server in servers {
         tokio::spawn(server.serve());

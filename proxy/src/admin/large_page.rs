@@ -4,6 +4,7 @@
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
+use http::StatusCode;
 use tokio::{
     sync::{Mutex, OwnedSemaphorePermit, Semaphore},
     task::spawn_blocking,
@@ -26,7 +27,7 @@ pub struct LargePage {
 
 struct Made {
     begun: Instant,
-    ok: bool,
+    status: StatusCode,
     content_type: &'static str,
     /// Not kept when nobody reads it: it may be as large as everything else in this process.
     body: Weak<Body>,
@@ -103,7 +104,7 @@ impl Made {
         });
         let made = Self {
             begun,
-            ok: page.ok,
+            status: page.status,
             content_type: page.content_type,
             body: Arc::downgrade(&body),
         };
@@ -117,7 +118,7 @@ impl Made {
 
     fn read(&self, body: Arc<Body>) -> Page {
         Page {
-            ok: self.ok,
+            status: self.status,
             content_type: self.content_type,
             body: Bytes::from_owner(Reading(body)),
         }

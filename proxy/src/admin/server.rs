@@ -1,7 +1,13 @@
 //! A small HTTP/1.1 server for pages that only read: one GET a connection, every size and every
 //! wait bounded.
 
-use std::{collections::VecDeque, convert::Infallible, io, net::SocketAddr, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{
@@ -21,8 +27,13 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+use mesh_lite_proto::app_probes::PATH_PREFIX;
+
 use super::{Page, Pages};
-use crate::metrics::Metrics;
+use crate::{
+    app_probes::{AppProber, Asked, NotAsked},
+    metrics::Metrics,
+};
 
 /// A request line and headers of a probe, of Prometheus or of curl take a few hundred bytes.
 const MAX_HEADER_BYTES: usize = 8 * 1024;
@@ -30,8 +41,8 @@ const MAX_HEADERS: usize = 32;
 /// A connection, from accept to its last byte. Prometheus gives up after 10 s by default.
 const CONNECTION_TIME: Duration = Duration::from_secs(10);
 const HEADER_TIME: Duration = Duration::from_secs(3);
-/// Open at a time. One more ends the oldest: somebody who holds all of them open can thus not
-/// keep a probe, which takes milliseconds, from being answered.
+/// Open at a time. One more ends the oldest of the address that has most: somebody who holds all
+/// of them open can thus not keep a probe of somebody else from being answered.
 const MAX_CONNECTIONS: usize = 32;
 /// After an accept that failed for want of files or memory: at once it would fail again.
 const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
@@ -43,6 +54,15 @@ pub struct AdminServer {
     pages: Pages,
     metrics: Metrics,
     loopback_only: bool,
+    app_probes: Option<Arc<AppProber>>,
+}
+
+/// What an answer depends on.
+struct Served {
+    pages: Pages,
+    loopback_only: bool,
+    app_probes: Option<Arc<AppProber>>,
+    asked: Asked,
 }
 
 impl AdminServer {
@@ -63,7 +83,17 @@ impl AdminServer {
             pages,
             metrics: metrics.clone(),
             loopback_only: false,
+            app_probes: None,
         })
+    }
+
+    /// Also answers probes of the application.
+    #[must_use]
+    pub fn with_app_probes(self, prober: &Arc<AppProber>) -> Self {
+        Self {
+            app_probes: Some(Arc::clone(prober)),
+            ..self
+        }
     }
 
     /// For what only people with a shell in the pod, or the right to forward its ports, may
@@ -95,10 +125,10 @@ impl AdminServer {
     /// Serves until the future is dropped, and with it every connection.
     pub async fn serve(self) {
         let mut tasks = JoinSet::new();
-        let mut open: VecDeque<AbortHandle> = VecDeque::new();
+        let mut open: VecDeque<(IpAddr, AbortHandle)> = VecDeque::new();
         loop {
-            let stream = match self.listener.accept().await {
-                Ok((stream, _)) => stream,
+            let (stream, by) = match self.listener.accept().await {
+                Ok(accepted) => accepted,
                 Err(error) => {
                     self.metrics.accept_failed(&error);
                     tracing::debug!(%error, "accepting on an admin listener failed");
@@ -107,23 +137,47 @@ impl AdminServer {
                 }
             };
             while tasks.try_join_next().is_some() {}
-            open.retain(|connection| !connection.is_finished());
-            if open.len() >= MAX_CONNECTIONS
-                && let Some(oldest) = open.pop_front()
-            {
-                oldest.abort();
+            open.retain(|(_, connection)| !connection.is_finished());
+            if open.len() >= MAX_CONNECTIONS {
+                end_one(&mut open);
             }
-            let connection = serve_one(stream, self.pages.clone(), self.loopback_only);
-            open.push_back(tasks.spawn(connection));
+            if let Ok(at) = stream.local_addr() {
+                let served = self.served(Asked { at, by });
+                open.push_back((by.ip(), tasks.spawn(serve_one(stream, served))));
+            }
+        }
+    }
+
+    fn served(&self, asked: Asked) -> Served {
+        Served {
+            pages: self.pages.clone(),
+            loopback_only: self.loopback_only,
+            app_probes: self.app_probes.clone(),
+            asked,
         }
     }
 }
 
-async fn serve_one(stream: TcpStream, pages: Pages, loopback_only: bool) {
-    let pages = &pages;
-    let answer_one = service_fn(|request: Request<Incoming>| async move {
-        Ok::<_, Infallible>(answer(&request, pages, loopback_only).await)
-    });
+/// Ends the oldest connection of the address that has most.
+fn end_one(open: &mut VecDeque<(IpAddr, AbortHandle)>) {
+    let mut counts: HashMap<IpAddr, usize> = HashMap::new();
+    for (by, _) in open.iter() {
+        *counts.entry(*by).or_default() += 1;
+    }
+    let most = counts.values().copied().max();
+    let oldest = open
+        .iter()
+        .position(|(by, _)| counts.get(by).copied() == most);
+    if let Some((_, connection)) = oldest.and_then(|oldest| open.remove(oldest)) {
+        connection.abort();
+    }
+}
+
+async fn serve_one(stream: TcpStream, served: Served) {
+    let longest = served.app_probes.as_ref().map(|prober| prober.longest());
+    let served = &served;
+    let answer_one =
+        service_fn(|request: Request<Incoming>| async move { answer(&request, served).await });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .keep_alive(false)
@@ -131,18 +185,19 @@ async fn serve_one(stream: TcpStream, pages: Pages, loopback_only: bool) {
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_HEADER_BYTES)
         .serve_connection(TokioIo::new(stream), answer_one);
-    match timeout(CONNECTION_TIME, connection).await {
+    match timeout(CONNECTION_TIME + longest.unwrap_or_default(), connection).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!(%error, "a request to the admin pages failed"),
         Err(_) => tracing::debug!("a request to the admin pages took too long"),
     }
 }
 
+/// # Errors
+/// Where no answer must be given: the connection ends without one.
 async fn answer(
     request: &Request<Incoming>,
-    pages: &Pages,
-    loopback_only: bool,
-) -> Response<Full<Bytes>> {
+    served: &Served,
+) -> Result<Response<Full<Bytes>>, NotAsked> {
     if request.method() != Method::GET {
         let mut response = plain(
             StatusCode::METHOD_NOT_ALLOWED,
@@ -151,27 +206,48 @@ async fn answer(
         response
             .headers_mut()
             .insert(ALLOW, HeaderValue::from_static("GET"));
-        return response;
+        return Ok(response);
     }
     if !request.body().is_end_stream() {
-        return plain(
+        return Ok(plain(
             StatusCode::PAYLOAD_TOO_LARGE,
             "a request here has no body\n",
-        );
+        ));
     }
-    if loopback_only && !host_is_loopback(request) {
-        return plain(
+    if served.loopback_only && !host_is_loopback(request) {
+        return Ok(plain(
             StatusCode::FORBIDDEN,
             "ask for localhost, 127.0.0.1 or [::1]\n",
-        );
+        ));
     }
-    match pages.at(request.uri().path()).await {
+    let path = request.uri().path();
+    if let Some(prober) = &served.app_probes
+        && path.starts_with(PATH_PREFIX)
+    {
+        return probed(prober, path, served.asked).await.map(shown);
+    }
+    Ok(match served.pages.at(path).await {
         Some(page) => shown(page),
         None => plain(
             StatusCode::NOT_FOUND,
             "no such page; / lists them where there are more\n",
         ),
-    }
+    })
+}
+
+/// What the application answers to one of its probes.
+async fn probed(prober: &AppProber, path: &str, asked: Asked) -> Result<Page, NotAsked> {
+    let (status, words) = match prober.ask(path, asked).await {
+        Ok(outcome) => (outcome.status, outcome.words),
+        Err(failed @ NotAsked::HookFailed(_)) => {
+            tracing::warn!(hook = path, by = %asked.by, "a hook failed: {failed}");
+            return Err(failed);
+        }
+        Err(not @ NotAsked::Unknown) => (StatusCode::NOT_FOUND, not.to_string()),
+        Err(not @ NotAsked::NotThePodsNode(..)) => (StatusCode::FORBIDDEN, not.to_string()),
+        Err(not @ NotAsked::Busy) => (StatusCode::SERVICE_UNAVAILABLE, not.to_string()),
+    };
+    Ok(Page::text(words + "\n").with_status(status))
 }
 
 fn host_is_loopback(request: &Request<Incoming>) -> bool {
@@ -192,18 +268,13 @@ fn host_is_loopback(request: &Request<Incoming>) -> bool {
         .trim_end_matches(']');
     name == "localhost"
         || name
-            .parse::<std::net::IpAddr>()
+            .parse::<IpAddr>()
             .is_ok_and(|ip| ip.to_canonical().is_loopback())
 }
 
 fn shown(page: Page) -> Response<Full<Bytes>> {
-    let status = if page.ok {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
     let mut response = Response::new(Full::new(page.body));
-    *response.status_mut() = status;
+    *response.status_mut() = page.status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(page.content_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
