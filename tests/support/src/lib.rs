@@ -19,6 +19,7 @@ pub mod credulous_tls;
 pub mod envoy;
 pub mod envtest;
 pub mod eventually;
+pub mod kubelet;
 pub mod leftovers;
 pub mod loopback_mesh;
 pub mod mesh;
@@ -27,6 +28,7 @@ pub mod network;
 pub mod peer_certificates;
 pub mod process;
 pub mod requirements;
+pub mod service_account_token;
 pub mod wire_tap;
 
 pub use api_server::ApiServer;
