@@ -19,6 +19,7 @@ use crate::{
     metrics::Metrics,
     policy_index::PolicyIndex,
     source::kubernetes::namespaces::Namespaces,
+    workload_attestation::service_account_token::ServiceAccountTokens,
     workload_index::WorkloadIndex,
 };
 
@@ -29,6 +30,8 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub(crate) struct Cluster {
     pub(crate) client: Client,
+    /// What attests pods.
+    pub(crate) tokens: ServiceAccountTokens,
     pub(crate) trust_domain: TrustDomain,
     pub(crate) mesh_namespace: Arc<str>,
     /// Issuing CA and trust bundle; announced roots are in the bundle.
@@ -50,7 +53,9 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Starts what runs in a cluster beside the reading of its objects. None of these tasks ends.
     // each part adds its line: `tasks.spawn(csr_signer::run(self.clone()));`
-    pub(crate) fn start(&self, _tasks: &mut JoinSet<()>) {}
+    pub(crate) fn start(&self, tasks: &mut JoinSet<()>) {
+        tasks.spawn(self.tokens.clone().keep_signing_keys());
+    }
 }
 
 /// # Errors

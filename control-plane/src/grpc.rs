@@ -34,7 +34,7 @@ use crate::{
     metrics::Metrics,
     outbound_rules::OutboundRules,
     policy_index::PolicyIndex,
-    workload_attestation::NotAttested,
+    workload_attestation::{Attestation, NotAttested},
     workload_index::WorkloadIndex,
 };
 
@@ -48,6 +48,7 @@ mod places;
 mod request_body;
 mod strangers;
 mod stream_opens;
+mod stream_proof;
 
 mod authorization_policies;
 mod secret_discovery;
@@ -61,6 +62,7 @@ const MAX_QUESTION: usize = 64 * 1024;
 /// All that the services answer from.
 #[derive(Clone)]
 pub(crate) struct Sources {
+    pub(crate) attestation: Attestation,
     pub(crate) authority: CertificateAuthority,
     pub(crate) issuance: Arc<Issuance>,
     pub(crate) workloads: watch::Receiver<Arc<WorkloadIndex>>,

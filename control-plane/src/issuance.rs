@@ -21,11 +21,13 @@ use crate::{
     certificate_authority::{
         CertificateAuthority, IssuedSvid,
         certificate_request::{CertificateRequest, KeyPrint, PublicKey},
+        svid_template::MAX_COMMON_NAME,
     },
     policy_index::PolicyIndex,
     workload_attestation::{
-        Attested, by_name, by_svid,
+        Attested, by_name, by_pod, by_svid,
         join_token::{Claim, JoinToken, JoinTokenError, JoinTokens, StreamToken},
+        service_account_token::PodProof,
     },
     workload_index::WorkloadIndex,
 };
@@ -48,6 +50,8 @@ pub(crate) enum Credential {
     JoinToken(JoinToken),
     /// The peer of its connection, whose chain was verified at the handshake.
     Svid(Arc<Peer>),
+    /// A service-account token that was reviewed.
+    Pod(PodProof),
 }
 
 /// What proves a caller more than once: for as long as its stream lives.
@@ -55,6 +59,7 @@ pub(crate) enum Credential {
 pub(crate) enum StandingProof {
     StreamToken(StreamToken),
     Svid(Arc<Peer>),
+    Pod(PodProof),
 }
 
 /// What a caller asks for.
@@ -123,6 +128,7 @@ impl Issuance {
         match credential {
             Credential::JoinToken(token) => self.first(token, &request, asked.address, now),
             Credential::Svid(peer) => self.renew(peer, &request, asked.address, now),
+            Credential::Pod(proof) => self.certify(proof, &request, asked.address, now),
         }
     }
 
@@ -146,6 +152,7 @@ impl Issuance {
         let proof = match proof {
             StandingProof::StreamToken(token) => Proof::StreamToken(token.short_print()),
             StandingProof::Svid(peer) => Proof::Svid(peer.leaf.serial.clone()),
+            StandingProof::Pod(proof) => Proof::of_pod(proof),
         };
         let asking = Asking {
             address,
@@ -170,6 +177,10 @@ impl Issuance {
             StandingProof::Svid(peer) => {
                 let attested = by_svid(peer, &self.authority.trust().bundle, &index, now)?;
                 (attested, Some(&peer.leaf))
+            }
+            StandingProof::Pod(proof) => {
+                let attested = by_pod(proof, &self.authority.trust().bundle)?;
+                (attested, proof.peer.as_ref().map(|peer| &peer.leaf))
             }
         };
         self.check_evicted(&attested, leaf, now)?;
@@ -258,6 +269,36 @@ impl Issuance {
         })
     }
 
+    /// A pod's certificate, the first or a later one: its token proves it each time, and its X509-SVID
+    /// alone would not.
+    fn certify(
+        &self,
+        proof: &PodProof,
+        request: &CertificateRequest,
+        address: SocketAddr,
+        now: SystemTime,
+    ) -> Result<Granted, Refusal> {
+        let attested = by_pod(proof, &self.authority.trust().bundle)?;
+        check_uris(&attested, request)?;
+        let peer = proof.peer.as_ref();
+        self.check_evicted(&attested, peer.map(|peer| &peer.leaf), now)?;
+        if peer.is_some_and(|peer| peer.key == request.key_print) {
+            return Err(Refusal::KeyUsedBefore);
+        }
+        let since_start = self.started.elapsed();
+        self.admission()
+            .renewal(&attested.workload, request.key_print, since_start)?;
+        let asking = Asking {
+            address,
+            workload: &attested.workload,
+            proof: &Proof::of_pod(proof),
+        };
+        let issued = self.sign(&attested, &request.public_key, false, &asking, now)?;
+        Ok(Granted {
+            chain_pem: issued.chain_pem(),
+        })
+    }
+
     /// A poisoned lock means a panic in here; what it guards is whole all the same.
     fn admission(&self) -> MutexGuard<'_, Admission> {
         self.admission
@@ -278,6 +319,9 @@ impl Issuance {
         let name = match asking.proof {
             Proof::StreamToken(_) => None,
             Proof::JoinToken(_) | Proof::Svid(_) => Some(attested.workload.name.clone()),
+            // for people: nothing is found by it
+            Proof::Pod(_) => Some(attested.workload.name.clone())
+                .filter(|name| name.chars().count() <= MAX_COMMON_NAME),
         };
         let issued = self
             .authority

@@ -35,7 +35,9 @@ use crate::{
         directory_of_files::{DirectoryError, DirectoryOfFiles, Published},
         kubernetes::KubernetesObjects,
     },
-    workload_attestation::join_token::JoinTokens,
+    workload_attestation::{
+        Attestation, join_token::JoinTokens, service_account_token::ServiceAccountTokens,
+    },
     workload_index::WorkloadIndex,
 };
 
@@ -160,18 +162,21 @@ impl Parts {
         let published = nothing_yet(&settings, &conditions, clock);
         let workloads = published.workloads.subscribe();
         let policies = published.policies.subscribe();
-        let (documents, outbound) = match &settings.documents {
+        let (documents, outbound, attestation) = match &settings.documents {
             DocumentSource::Directory(directory) => {
                 let directory = read_directory(directory.clone(), &settings, published)?;
                 let outbound = watch::Sender::new(Arc::new(settings.outbound.clone())).subscribe();
-                (Documents::Directory(Box::new(directory)), outbound)
+                let documents = Documents::Directory(Box::new(directory));
+                (documents, outbound, Attestation::JoinTokens)
             }
             DocumentSource::Kubernetes { kubeconfig } => {
                 let client = cluster::connect(kubeconfig.as_deref()).await?;
                 let outbound = settings.outbound.clone();
                 let objects = KubernetesObjects::new(client.clone(), outbound, published);
                 let outbound = objects.outbound();
+                let (trust_domain, counts) = (settings.trust_domain.clone(), metrics.clone());
                 let cluster = Cluster {
+                    tokens: ServiceAccountTokens::new(client.clone(), trust_domain, counts, clock),
                     client,
                     trust_domain: settings.trust_domain.clone(),
                     mesh_namespace: settings.mesh_namespace.as_str().into(),
@@ -186,7 +191,9 @@ impl Parts {
                     metrics: metrics.clone(),
                     clock,
                 };
-                (Documents::Kubernetes(Box::new(objects), cluster), outbound)
+                let attestation = Attestation::ServiceAccountTokens(cluster.tokens.clone());
+                let documents = Documents::Kubernetes(Box::new(objects), cluster);
+                (documents, outbound, attestation)
             }
         };
 
@@ -206,6 +213,7 @@ impl Parts {
             policies.clone(),
         );
         let sources = Sources {
+            attestation,
             authority,
             issuance: Arc::new(issuance),
             workloads,

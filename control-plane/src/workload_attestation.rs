@@ -1,9 +1,12 @@
-//! Who is asking for a certificate. The answer comes from the credential alone: a join token the
-//! first time, the current X509-SVID after that. Nothing in the request widens it.
+//! Who is asking for a certificate. The answer comes from the credential alone: in a cluster the
+//! pod's service-account token each time, elsewhere a join token the first time and the current
+//! X509-SVID after that. Nothing in the request widens it.
 
 use std::time::SystemTime;
 
 use mesh_lite_proto::{identity::WorkloadId, svid::LeafFacts, trust_bundle::TrustBundle};
+
+use service_account_token::{PodProof, ServiceAccountTokens};
 
 use crate::{
     caller::Peer,
@@ -19,6 +22,35 @@ pub(crate) mod service_account_token;
 pub(crate) struct Attested {
     pub(crate) id: WorkloadId,
     pub(crate) workload: WorkloadName,
+}
+
+/// What callers prove themselves by: one way in a cluster, another elsewhere, never both.
+#[derive(Clone)]
+pub(crate) enum Attestation {
+    JoinTokens,
+    ServiceAccountTokens(ServiceAccountTokens),
+}
+
+/// By a pod's service-account token, which was reviewed. A certificate on the same connection must
+/// be the same workload's, and still be trusted: it proves nothing here, but whoever shows
+/// another's has stolen one of the two. The pod need not be in the index yet.
+pub(crate) fn by_pod(proof: &PodProof, bundle: &TrustBundle) -> Result<Attested, NotAttested> {
+    let pod = &proof.pod;
+    if let Some(peer) = &proof.peer {
+        if peer.leaf.id != pod.id {
+            return Err(NotAttested::OtherThanToken {
+                token: pod.id.clone(),
+                svid: peer.leaf.id.clone(),
+            });
+        }
+        if !peer.is_trusted_in(bundle) {
+            return Err(NotAttested::RootDropped(peer.leaf.id.clone()));
+        }
+    }
+    Ok(Attested {
+        id: pod.id.clone(),
+        workload: pod.workload.clone(),
+    })
 }
 
 /// By a join token: the token names the document, the document the identity.
@@ -94,7 +126,8 @@ pub(crate) enum NotAttested {
     Expired { at: String, now: String },
     #[error(
         "the root that vouched for {0} when this connection was opened is no longer in the trust bundle: \
-         connect again, with a certificate of a current root or with a new join token, made by `mesh-lite token create`"
+         connect again, with a certificate of a current root, or with a token alone (outside Kubernetes a new join \
+         token, made by `mesh-lite token create`)"
     )]
     RootDropped(WorkloadId),
     #[error(
@@ -103,6 +136,10 @@ pub(crate) enum NotAttested {
          request with a join token, made by `mesh-lite token create NAMESPACE/NAME`"
     )]
     NoWorkloadName(WorkloadId),
+    #[error(
+        "the X509-SVID of this connection is of {svid}, and the service-account token of {token}: show the two of one pod"
+    )]
+    OtherThanToken { token: WorkloadId, svid: WorkloadId },
     #[error(
         "the Workload document {workload} is {document} now, not {svid}: ask with a new join token, made by `mesh-lite token create {workload}`"
     )]

@@ -17,17 +17,16 @@ use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    Sources, caller_of, check_still_trusted,
+    Sources, caller_of,
     conversation::{Conversation, Responses, start, wait_for_change},
-    peer_of,
+    credential::bearer_token,
+    stream_proof::StreamProof,
 };
 use crate::{
-    caller::Peer,
     certificate_authority::rotation::Trust,
     clock::unix_millis,
     metrics::StreamKind,
     policy_index::{PolicyIndex, Selected},
-    workload_attestation::by_document,
     workload_index::WorkloadIndex,
 };
 
@@ -58,10 +57,9 @@ impl AuthorizationPolicies for Policies {
         request: Request<Streaming<wire::PolicyRequest>>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         let caller = caller_of(&request)?;
-        let peer = peer_of(&caller)?;
-        check_still_trusted(&peer, &self.sources)?;
+        let proof = StreamProof::of(&caller, bearer_token(&request)?, &self.sources).await?;
         let conversation = PolicyConversation {
-            peer,
+            proof,
             workloads: self.sources.workloads.clone(),
             policies: self.sources.policies.clone(),
             trust: self.sources.authority.watch(),
@@ -81,7 +79,7 @@ impl AuthorizationPolicies for Policies {
 }
 
 struct PolicyConversation {
-    peer: Arc<Peer>,
+    proof: StreamProof,
     workloads: watch::Receiver<Arc<WorkloadIndex>>,
     policies: watch::Receiver<PolicyIndex>,
     trust: watch::Receiver<Arc<Trust>>,
@@ -93,27 +91,26 @@ struct PolicyConversation {
 }
 
 impl PolicyConversation {
-    /// The snapshot of this workload, without a number.
-    fn current(&self) -> Result<PolicySnapshot, Status> {
+    /// The snapshot of this workload, without a number. `None` while the workload is a pod that is
+    /// not known here yet, or no longer: its labels decide what it gets.
+    fn current(&self) -> Result<Option<PolicySnapshot>, Status> {
         let workloads = self.workloads.borrow();
-        let attested = by_document(&self.peer.leaf, &workloads)
-            .map_err(|not| Status::permission_denied(not.to_string()))?;
-        let workload = workloads
-            .workload(&attested.workload)
-            .ok_or_else(|| Status::permission_denied("the Workload document is gone"))?;
+        let Some(workload) = self.proof.workload_in(&workloads)? else {
+            return Ok(None);
+        };
         let selected = Selected {
             namespace: &workload.name.namespace,
             labels: &workload.labels,
         };
         let now = (self.sources.clock)();
-        Ok(self.policies.borrow().snapshot_for(selected, now))
+        Ok(Some(self.policies.borrow().snapshot_for(selected, now)))
     }
 
     fn rejected(&self, nack: &wire::Nack) {
         self.sources.metrics.rejected(KIND);
         let reason: String = nack.reason.chars().take(MAX_REASON).collect();
         tracing::warn!(
-            peer.id = %self.peer.leaf.id,
+            peer.id = %self.proof.id(),
             revision = nack.revision,
             reason = ?reason,
             "policies rejected: the workload keeps the last good ones"
@@ -132,7 +129,7 @@ impl Conversation for PolicyConversation {
     type Response = wire::PolicySnapshot;
 
     fn receive(&mut self, request: wire::PolicyRequest) -> Result<(), Status> {
-        let id = &self.peer.leaf.id;
+        let id = self.proof.id();
         match request.request {
             Some(Kind::Hello(hello)) if !self.greeted => {
                 self.greeted = true;
@@ -162,14 +159,16 @@ impl Conversation for PolicyConversation {
     }
 
     fn check(&mut self) -> Result<(), Status> {
-        check_still_trusted(&self.peer, &self.sources)
+        self.proof.check()
     }
 
     fn owed(&mut self) -> Result<Option<wire::PolicySnapshot>, Status> {
         if !self.greeted {
             return Ok(None);
         }
-        let mut current = self.current()?;
+        let Some(mut current) = self.current()? else {
+            return Ok(None);
+        };
         // numbers differ at every send; content decides
         current.revision = self.sent.as_ref().map_or(0, |sent| sent.revision);
         if self.sent.as_ref() == Some(&current) {
@@ -189,6 +188,7 @@ impl Conversation for PolicyConversation {
             () = wait_for_change(&mut self.workloads) => {}
             () = wait_for_change(&mut self.policies) => {}
             () = wait_for_change(&mut self.trust) => {}
+            () = self.proof.changed() => {}
         }
     }
 }

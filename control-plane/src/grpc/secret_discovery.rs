@@ -11,7 +11,7 @@ use mesh_lite_proto::{
     sidecar::CSR_METADATA_KEY,
     wire::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse},
 };
-use tonic::{Request, Status};
+use tonic::{Request, Status, metadata::MetadataValue};
 
 use super::{
     Sources, caller_of,
@@ -25,7 +25,11 @@ use crate::{
         queue::{IssuanceQueue, NotIssued},
     },
     trust_bundle_publisher::PublicSecrets,
+    workload_attestation::service_account_token::NotReviewed,
 };
+
+/// A line of waiting requests is done by then.
+const RETRY_AFTER_SECONDS: &str = "5";
 
 pub(super) struct SecretDiscovery {
     sources: Sources,
@@ -62,7 +66,10 @@ impl SecretSources for SecretDiscovery {
 
     async fn open(&self, opening: Request<()>) -> Result<CallerSecrets, Status> {
         let caller = caller_of(&opening)?;
-        let shown = async { standing_proof(&caller, bearer_token(&opening)?, &self.queue).await };
+        let shown = async {
+            let bearer = bearer_token(&opening)?;
+            standing_proof(&caller, bearer, &self.sources, &self.queue).await
+        };
         let proof = shown
             .await
             .map_err(|reason| self.opens.refuse(caller.address.ip(), reason))?;
@@ -72,14 +79,14 @@ impl SecretSources for SecretDiscovery {
 
     async fn fetch(&self, request: Request<DiscoveryRequest>) -> Result<DiscoveryResponse, Status> {
         let caller = caller_of(&request)?;
-        let token = bearer_token(&request)?;
+        let bearer = bearer_token(&request)?;
         let message = request.into_inner();
         let csr = message
             .node
             .as_ref()
             .and_then(|node| node_metadata(node, CSR_METADATA_KEY));
         let Some(csr) = csr.map(ToOwned::to_owned) else {
-            let proof = standing_proof(&caller, token, &self.queue).await?;
+            let proof = standing_proof(&caller, bearer, &self.sources, &self.queue).await?;
             identity_of(&proof, &self.sources)?;
             return self.public_secrets(&message);
         };
@@ -89,9 +96,10 @@ impl SecretSources for SecretDiscovery {
             request_pem: csr.into_bytes(),
             id: named_id(&name),
         };
+        let credential = credential(&caller, bearer, &self.sources, &self.queue).await?;
         let granted = self
             .queue
-            .issue(credential(&caller, token)?, asked)
+            .issue(credential, asked)
             .await
             .map_err(|error| not_issued(&error))?;
         let secret = VersionedSecret::new(chain_secret(&name, &granted.chain_pem));
@@ -119,9 +127,27 @@ fn named_id(name: &str) -> Option<String> {
 pub(super) fn not_issued(error: &NotIssued) -> Status {
     match error {
         NotIssued::Refused(refusal) => status_of(refusal),
-        NotIssued::Busy(busy) => Status::unavailable(busy.to_string()),
+        NotIssued::NotReviewed(not) => not_reviewed(not),
+        NotIssued::Busy(busy) => come_back(busy.to_string()),
         NotIssued::Failed => Status::internal(error.to_string()),
     }
+}
+
+/// For a token that is not good, or that nobody can judge now.
+pub(super) fn not_reviewed(not: &NotReviewed) -> Status {
+    if not.is_refusal() {
+        Status::unauthenticated(not.to_string())
+    } else {
+        come_back(not.to_string())
+    }
+}
+
+/// It is nobody's fault, and will pass.
+fn come_back(text: String) -> Status {
+    let mut status = Status::unavailable(text);
+    let seconds = MetadataValue::from_static(RETRY_AFTER_SECONDS);
+    status.metadata_mut().insert("retry-after", seconds);
+    status
 }
 
 pub(super) fn status_of(refusal: &Refusal) -> Status {

@@ -23,6 +23,7 @@ use super::{
     Sources, check_still_trusted,
     conversation::wait_for_change,
     secret_discovery::{not_issued, status_of},
+    stream_proof::StreamProof,
 };
 use crate::{
     caller::{Caller, Standing},
@@ -36,6 +37,7 @@ use crate::{
     policy_index::PolicyIndex,
     remote_keys::{MadeHere, RemoteSvid},
     trust_bundle_publisher::PublicSecrets,
+    workload_attestation::join_token::StreamToken,
     workload_index::WorkloadIndex,
 };
 
@@ -46,7 +48,7 @@ const LOOK_AT_TOKEN_EVERY: Duration = Duration::from_secs(10);
 
 /// Bundles for every caller, and its own X509-SVID if keys are made here.
 pub(super) struct CallerSecrets {
-    proof: StandingProof,
+    proof: StreamProof,
     /// Fixed when the stream opened (SDS-S24).
     id: WorkloadId,
     caller: Caller,
@@ -58,6 +60,7 @@ pub(super) struct CallerSecrets {
     sources: Sources,
     queue: IssuanceQueue,
     look_at_token_at: Instant,
+    stream_token: Option<StreamToken>,
     /// Why the token is no longer good, once that was seen.
     token_ended: Option<Status>,
     told_rejections: ToldRejections,
@@ -75,7 +78,7 @@ pub(super) fn identity_of(proof: &StandingProof, sources: &Sources) -> Result<Wo
             check_still_trusted(peer, sources)?;
             Ok(peer.leaf.id.clone())
         }
-        StandingProof::StreamToken(_) => {
+        StandingProof::StreamToken(_) | StandingProof::Pod(_) => {
             let now = (sources.clock)();
             let attested = sources.issuance.entitled(proof, now);
             Ok(attested.map_err(|refusal| status_of(&refusal))?.id)
@@ -96,10 +99,15 @@ impl CallerSecrets {
             let standing = Standing::Workload(token.workload.clone());
             caller.proved.send_replace(standing);
         }
+        let stream_token = match &proof {
+            StandingProof::StreamToken(token) => Some(token.clone()),
+            StandingProof::Svid(_) | StandingProof::Pod(_) => None,
+        };
+        let proof = StreamProof::new(proof, id.clone(), &caller, sources);
         let svid = sources.allow_remote_keys.then(|| {
             let maker = MadeHere {
                 queue: queue.clone(),
-                proof: proof.clone(),
+                proof: proof.shown().clone(),
                 address: caller.address,
             };
             let (clock, metrics) = (sources.clock, sources.metrics.clone());
@@ -115,6 +123,7 @@ impl CallerSecrets {
             svid,
             sources: sources.clone(),
             queue: queue.clone(),
+            stream_token,
             look_at_token_at: Instant::now() + LOOK_AT_TOKEN_EVERY,
             token_ended: None,
             told_rejections: ToldRejections::default(),
@@ -131,22 +140,22 @@ impl CallerSecrets {
     /// exists.
     fn needs_document(&self) -> bool {
         let wants_svid = self.svid.as_ref().is_some_and(RemoteSvid::is_wanted);
-        wants_svid || matches!(self.proof, StandingProof::StreamToken(_))
+        wants_svid || matches!(self.proof.shown(), StandingProof::StreamToken(_))
     }
 
     /// When the proof ends, if the stream ends with it (SDS-S27). Bundles go on being told to a
     /// sidecar whose leaf is over: it renews on the same connection.
     fn ends_at(&self) -> Option<SystemTime> {
-        match &self.proof {
+        match self.proof.shown() {
             StandingProof::StreamToken(token) => Some(token.expires),
             StandingProof::Svid(peer) if self.needs_document() => Some(peer.leaf.not_after),
-            StandingProof::Svid(_) => None,
+            StandingProof::Svid(_) | StandingProof::Pod(_) => None,
         }
     }
 
     fn check_document(&self) -> Result<(), Status> {
         let now = (self.sources.clock)();
-        let attested = self.sources.issuance.entitled(&self.proof, now);
+        let attested = self.sources.issuance.entitled(self.proof.shown(), now);
         let found = attested.map_err(|refusal| status_of(&refusal))?.id;
         if found == self.id {
             return Ok(());
@@ -198,9 +207,7 @@ impl SecretSource for CallerSecrets {
         if let Some(ended) = &self.token_ended {
             return Err(ended.clone());
         }
-        if let StandingProof::Svid(peer) = &self.proof {
-            check_still_trusted(peer, &self.sources)?;
-        }
+        self.proof.check()?;
         if self.needs_document() {
             self.check_document()?;
         }
@@ -227,7 +234,8 @@ impl SecretSource for CallerSecrets {
                     None => std::future::pending().await,
                 }
             } => {}
-            ended = look_at_token(&self.proof, &self.queue, self.look_at_token_at) => {
+            () = self.proof.changed() => {}
+            ended = look_at_token(self.stream_token.as_ref(), &self.queue, self.look_at_token_at) => {
                 self.look_at_token_at = Instant::now() + LOOK_AT_TOKEN_EVERY;
                 self.token_ended = ended;
             }
@@ -266,11 +274,11 @@ impl SecretSource for CallerSecrets {
 /// When the time has come, why a token is no longer good. One that can't be looked at now (a full
 /// queue, a disk that fails) is looked at again later: no key is made for it meanwhile.
 async fn look_at_token(
-    proof: &StandingProof,
+    token: Option<&StreamToken>,
     queue: &IssuanceQueue,
     at: Instant,
 ) -> Option<Status> {
-    let StandingProof::StreamToken(token) = proof else {
+    let Some(token) = token else {
         return std::future::pending().await;
     };
     time::sleep_until(at).await;

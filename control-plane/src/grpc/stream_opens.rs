@@ -106,6 +106,7 @@ impl StreamOpens {
         let opener = match proof {
             StandingProof::Svid(peer) => Proved::Key(peer.key),
             StandingProof::StreamToken(token) => Proved::Token(token.print),
+            StandingProof::Pod(proof) => Proved::Token(proof.token.print()),
         };
         let taken = lock(&self.proved).take(opener, Instant::now(), self.began.elapsed());
         if taken.unwrap_or(true) {

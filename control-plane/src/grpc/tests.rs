@@ -51,7 +51,7 @@ use crate::{
     },
     clock::from_unix_seconds,
     policy_index::ShippedDefaults,
-    workload_attestation::join_token::JoinTokens,
+    workload_attestation::{Attestation, join_token::JoinTokens},
     workload_index::Workload,
 };
 
@@ -127,6 +127,7 @@ async fn served(trust: Arc<Trust>, peer: Option<Peer>) -> Served {
         ports: std::collections::BTreeMap::new(),
         tunnel_port: None,
         uid: None,
+        node: None,
     };
     let index = WorkloadIndex::default().successor(vec![web], Vec::new());
     let (workloads, workloads_seen) = watch::channel(Arc::new(index));
@@ -139,6 +140,7 @@ async fn served(trust: Arc<Trust>, peer: Option<Peer>) -> Served {
         policies_seen.clone(),
     );
     let sources = Sources {
+        attestation: Attestation::JoinTokens,
         authority,
         issuance: Arc::new(issuance),
         workloads: workloads_seen,

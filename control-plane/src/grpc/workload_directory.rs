@@ -7,6 +7,7 @@ use std::{
 };
 
 use mesh_lite_proto::{
+    identity::WorkloadId,
     secret_discovery::request_rate::RequestRate,
     sidecar::{MAX_DIRECTORY_NAMES, MAX_NEW_NAMES_PER_SECOND},
     wire::mesh_lite::v1 as wire,
@@ -20,13 +21,14 @@ use tokio::{
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    Sources, caller_of, check_still_trusted,
+    Sources, caller_of,
     conversation::{Conversation, Responses, start, wait_for_change},
-    peer_of,
+    credential::bearer_token,
+    stream_proof::StreamProof,
 };
 use crate::{
-    caller::Peer, certificate_authority::rotation::Trust, metrics::StreamKind,
-    outbound_rules::OutboundRules, policy_index::PolicyIndex, workload_index::WorkloadIndex,
+    certificate_authority::rotation::Trust, metrics::StreamKind, outbound_rules::OutboundRules,
+    policy_index::PolicyIndex, workload_index::WorkloadIndex,
 };
 
 const KIND: StreamKind = StreamKind::Directory;
@@ -56,21 +58,19 @@ impl WorkloadDirectory for Directory {
         request: Request<Streaming<wire::DirectoryRequest>>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         let caller = caller_of(&request)?;
-        let peer = peer_of(&caller)?;
-        check_still_trusted(&peer, &self.sources)?;
+        let proof = StreamProof::of(&caller, bearer_token(&request)?, &self.sources).await?;
         let mut outbound = self.sources.outbound.clone();
-        let settings = settings_of(&peer, &outbound.borrow_and_update());
+        let settings = settings_of(proof.id(), &outbound.borrow_and_update());
         let workloads = self.sources.workloads.clone();
         let index = Arc::clone(&workloads.borrow());
         let conversation = DirectoryConversation {
-            peer,
+            proof,
             outbound,
             settings,
             index,
             workloads,
             policies: self.sources.policies.clone(),
             trust: self.sources.authority.watch(),
-            sources: self.sources.clone(),
             greeted: false,
             settings_sent: false,
             sent: HashMap::new(),
@@ -94,7 +94,7 @@ impl WorkloadDirectory for Directory {
 }
 
 struct DirectoryConversation {
-    peer: Arc<Peer>,
+    proof: StreamProof,
     outbound: watch::Receiver<Arc<OutboundRules>>,
     settings: MeshSettings,
     /// What the answers sent so far were taken from.
@@ -102,7 +102,6 @@ struct DirectoryConversation {
     workloads: watch::Receiver<Arc<WorkloadIndex>>,
     policies: watch::Receiver<PolicyIndex>,
     trust: watch::Receiver<Arc<Trust>>,
-    sources: Sources,
     greeted: bool,
     settings_sent: bool,
     /// Every name asked for, and the answer last sent.
@@ -147,7 +146,7 @@ impl DirectoryConversation {
 
     /// What is answered of a name that nobody has rests on the settings too.
     fn take_settings(&mut self) {
-        let settings = settings_of(&self.peer, &self.outbound.borrow_and_update());
+        let settings = settings_of(self.proof.id(), &self.outbound.borrow_and_update());
         if settings != self.settings {
             self.settings = settings;
             self.settings_sent = false;
@@ -206,7 +205,7 @@ impl Conversation for DirectoryConversation {
     fn receive(&mut self, request: wire::DirectoryRequest) -> Result<(), Status> {
         if !self.greeted {
             self.greeted = true;
-            let id = &self.peer.leaf.id;
+            let id = self.proof.id();
             tracing::debug!(peer.id = %id, schema = request.schema, "the directory is watched");
         }
         self.forget(&request.forget)?;
@@ -214,7 +213,7 @@ impl Conversation for DirectoryConversation {
     }
 
     fn check(&mut self) -> Result<(), Status> {
-        check_still_trusted(&self.peer, &self.sources)
+        self.proof.check()
     }
 
     fn owed(&mut self) -> Result<Option<wire::DirectoryResponse>, Status> {
@@ -242,6 +241,7 @@ impl Conversation for DirectoryConversation {
                 () = wait_for_change(&mut self.policies) => {}
                 () = wait_for_change(&mut self.outbound) => {}
                 () = wait_for_change(&mut self.trust) => {}
+                () = self.proof.changed() => {}
             }
         }
         let at = *self.look_again_at.get_or_insert_with(|| {
@@ -253,8 +253,8 @@ impl Conversation for DirectoryConversation {
     }
 }
 
-fn settings_of(peer: &Peer, outbound: &OutboundRules) -> MeshSettings {
-    outbound.settings_for(peer.leaf.id.namespace().unwrap_or_default())
+fn settings_of(id: &WorkloadId, outbound: &OutboundRules) -> MeshSettings {
+    outbound.settings_for(id.namespace().unwrap_or_default())
 }
 
 fn parse(name: &wire::DirectoryName) -> Result<Name, Status> {

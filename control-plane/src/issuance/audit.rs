@@ -6,8 +6,10 @@ use std::net::SocketAddr;
 use mesh_lite_proto::svid::{LeafFacts, Serial};
 
 use crate::{
-    certificate_authority::key_kind::KeyKind, clock::readable,
-    workload_attestation::join_token::JoinToken, workload_index::WorkloadName,
+    certificate_authority::key_kind::KeyKind,
+    clock::readable,
+    workload_attestation::{join_token::JoinToken, service_account_token::PodProof},
+    workload_index::WorkloadName,
 };
 
 /// Where the lines go: a log filter can give them a place of their own.
@@ -21,6 +23,8 @@ pub(crate) enum Proof {
     /// As above, of a reusable one.
     StreamToken(String),
     Svid(Serial),
+    /// The uid of the pod whose service-account token it was.
+    Pod(String),
 }
 
 impl Proof {
@@ -28,17 +32,22 @@ impl Proof {
         Self::JoinToken(token.short_print())
     }
 
+    pub(super) fn of_pod(proof: &PodProof) -> Self {
+        Self::Pod(proof.pod.uid.to_string())
+    }
+
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::JoinToken(_) => "join token",
             Self::StreamToken(_) => "reusable token",
             Self::Svid(_) => "X509-SVID",
+            Self::Pod(_) => "service-account token",
         }
     }
 
     fn which(&self) -> String {
         match self {
-            Self::JoinToken(print) | Self::StreamToken(print) => print.clone(),
+            Self::JoinToken(text) | Self::StreamToken(text) | Self::Pod(text) => text.clone(),
             Self::Svid(serial) => serial.to_string(),
         }
     }

@@ -9,10 +9,14 @@ use super::{
     turns::{NoTurn, Turn, Turns, Urgency},
 };
 use crate::{
+    caller::Peer,
     certificate_authority::{IssueError, IssuedSvid, certificate_request::PublicKey},
     clock::Clock,
     metrics::Metrics,
-    workload_attestation::join_token::{JoinToken, StreamToken},
+    workload_attestation::{
+        join_token::{JoinToken, StreamToken},
+        service_account_token::NotReviewed,
+    },
 };
 
 /// Issuances at one time. One costs a signature and, with a join token, a synced write; more at
@@ -67,6 +71,7 @@ impl IssuanceQueue {
                 Urgency::First
             }
             Credential::Svid(_) => Urgency::Renewal,
+            Credential::Pod(proof) => urgency_of(proof.peer.as_deref()),
         };
         self.in_turn(urgency, move |issuance, now| {
             issuance.issue(&credential, &asked, now)
@@ -137,6 +142,14 @@ impl IssuanceQueue {
         Ok(done.await.map_err(|_| NotIssued::Failed)??)
     }
 
+    /// A certificate was asked for with a token that is not good, or that nobody can judge now.
+    pub(crate) fn not_reviewed(&self, error: NotReviewed, address: SocketAddr) -> NotIssued {
+        let error = NotIssued::from(error);
+        self.metrics.issuance(error.outcome());
+        tracing::warn!(client.addr = %address, %error, "no certificate issued");
+        error
+    }
+
     fn count<T>(&self, issued: Result<T, NotIssued>, address: SocketAddr) -> Result<T, NotIssued> {
         match &issued {
             Ok(_) => self.metrics.issuance("granted"),
@@ -154,10 +167,20 @@ impl IssuanceQueue {
     }
 }
 
+/// Of a pod. Its word has to do for it: whoever lies is served before others once.
+pub(crate) fn urgency_of(peer: Option<&Peer>) -> Urgency {
+    match peer {
+        Some(_) => Urgency::Renewal,
+        None => Urgency::First,
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NotIssued {
     #[error(transparent)]
     Refused(#[from] Refusal),
+    #[error(transparent)]
+    NotReviewed(#[from] NotReviewed),
     #[error(transparent)]
     Busy(#[from] NoTurn),
     #[error("issuing failed, a defect; the control plane's log says where")]
@@ -176,6 +199,8 @@ impl NotIssued {
     fn outcome(&self) -> &'static str {
         match self {
             Self::Refused(refusal) => refusal.outcome(),
+            Self::NotReviewed(error) if error.is_refusal() => "bad_token",
+            Self::NotReviewed(error) => error.outcome(),
             Self::Busy(_) => "busy",
             Self::Failed => "failed",
         }

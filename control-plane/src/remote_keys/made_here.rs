@@ -40,7 +40,7 @@ impl Maker for MadeHere {
 fn urgency_of(proof: &StandingProof, urgency: Urgency) -> Urgency {
     match proof {
         StandingProof::Svid(_) => Urgency::Renewal,
-        StandingProof::StreamToken(_) => urgency,
+        StandingProof::StreamToken(_) | StandingProof::Pod(_) => urgency,
     }
 }
 

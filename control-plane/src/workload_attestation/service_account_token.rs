@@ -26,6 +26,7 @@ use tokio::{
 use zeroize::Zeroizing;
 
 use crate::{
+    caller::Peer,
     certificate_authority::certificate_request::KeyPrint,
     clock::Clock,
     issuance::turns::{Turns, Urgency},
@@ -112,6 +113,15 @@ pub(crate) struct AttestedPod {
     pub(crate) uid: Arc<str>,
     /// When to ask again.
     pub(crate) until: Instant,
+}
+
+/// A pod's token, and what was said of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PodProof {
+    pub(crate) pod: AttestedPod,
+    pub(crate) token: Arc<ServiceAccountToken>,
+    /// Of the connection, if it showed a certificate too.
+    pub(crate) peer: Option<Arc<Peer>>,
 }
 
 /// Judges tokens. Cheap to clone: all clones are one.

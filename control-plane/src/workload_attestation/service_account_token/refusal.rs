@@ -52,7 +52,9 @@ pub(crate) enum NotReviewed {
     Unreachable(String),
     #[error("the API server does not review tokens for the control plane: {0}")]
     Failed(String),
-    #[error("too many service-account tokens are to be reviewed at once: try again in a few seconds")]
+    #[error(
+        "too many service-account tokens are to be reviewed at once: try again in a few seconds"
+    )]
     Busy,
     #[error("reviewing the token failed, a defect; the control plane's log says where")]
     Defect,

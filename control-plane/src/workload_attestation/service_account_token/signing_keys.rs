@@ -103,7 +103,9 @@ impl SigningKeys {
             .ok_or_else(|| NotReviewed::Unreachable(why.to_owned()))?;
         let claims = keys
             .claims_of(token)
-            .ok_or_else(|| NotReviewed::NotSigned { why: why.to_owned() })?;
+            .ok_or_else(|| NotReviewed::NotSigned {
+                why: why.to_owned(),
+            })?;
         claims.into_pod(now)
     }
 

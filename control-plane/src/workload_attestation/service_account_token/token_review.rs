@@ -154,7 +154,9 @@ fn failure(error: kube::Error) -> ReviewFailure {
         kube::Error::Api(status) => {
             let said = words(&status.message);
             match status.code {
-                500..=599 => ReviewFailure::Unreachable(format!("it answers {}: {said}", status.code)),
+                500..=599 => {
+                    ReviewFailure::Unreachable(format!("it answers {}: {said}", status.code))
+                }
                 401 | 403 => ReviewFailure::Failed(format!(
                     "{said}. It needs the right to create tokenreviews.authentication.k8s.io, which `mesh-lite install` gives it"
                 )),
