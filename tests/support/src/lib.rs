@@ -29,6 +29,7 @@ pub mod peer_certificates;
 pub mod process;
 pub mod requirements;
 pub mod service_account_token;
+pub mod service_account_token;
 pub mod wire_tap;
 
 pub use api_server::ApiServer;
