@@ -4,13 +4,16 @@
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Command, CommandFactory, FromArgMatches, Parser, Subcommand, builder::Resettable};
 
 mod control_plane;
 mod demo;
 mod explain;
 mod identity;
+mod injector;
+mod install;
 mod logging;
+mod mesh_settings;
 mod policy;
 mod private_memory;
 mod proxy;
@@ -68,12 +71,18 @@ enum Role {
     Policy(policy::Args),
     /// Say who still speaks plaintext to whom, and whether STRICT would cut anybody.
     StrictReady(strict_ready::Args),
+    /// Print the manifests that put the mesh into a cluster.
+    Install(install::Args),
+    /// The mutating webhook: adds the sidecar to pods.
+    Injector(Box<injector::Args>),
     /// Print the version.
     Version,
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments =
+        Arguments::from_arg_matches(&without_empty_settings(Arguments::command()).get_matches())
+            .unwrap_or_else(|error| error.exit());
     // kube and tonic would look for a process-wide provider; ours is passed explicitly, and this
     // makes sure that nothing ever finds another one.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -81,6 +90,23 @@ fn main() -> ExitCode {
         eprintln!("mesh-lite: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+/// A variable that is set to nothing sets nothing: manifests leave such ones behind.
+fn without_empty_settings(command: Command) -> Command {
+    let is_empty = |arg: &clap::Arg| {
+        let variable = arg.get_env().and_then(std::env::var_os);
+        variable.is_some_and(|value| value.is_empty())
+    };
+    command
+        .mut_args(|arg| {
+            if is_empty(&arg) {
+                arg.env(Resettable::Reset)
+            } else {
+                arg
+            }
+        })
+        .mut_subcommands(without_empty_settings)
 }
 
 fn run(role: Role) -> anyhow::Result<ExitCode> {
@@ -98,6 +124,8 @@ fn run(role: Role) -> anyhow::Result<ExitCode> {
         Role::Explain(args) => explain::run(&args),
         Role::Policy(args) => policy::run(&args),
         Role::StrictReady(args) => strict_ready::run(&args),
+        Role::Install(args) => install::run(args),
+        Role::Injector(args) => injector::run(*args),
         Role::Version => {
             println!("mesh-lite {}", env!("CARGO_PKG_VERSION"));
             Ok(ExitCode::SUCCESS)
@@ -112,6 +140,7 @@ impl Role {
             Self::Demo(_)
             | Self::ControlPlane(_)
             | Self::Proxy(_)
+            | Self::Injector(_)
             | Self::Root(_)
             | Self::Token(_) => true,
             Self::Redirect(_)
@@ -119,6 +148,7 @@ impl Role {
             | Self::Explain(_)
             | Self::Policy(_)
             | Self::StrictReady(_)
+            | Self::Install(_)
             | Self::Version => false,
         }
     }

@@ -6,8 +6,22 @@
 //!                                       └▶ Refuse(reason)    said to whoever made the pod
 //! ```
 
+pub mod admission_review;
+pub mod annotations;
 pub mod clock;
+mod injection;
+pub mod injection_decision;
 pub mod installation;
+pub mod mesh_settings;
+mod metrics;
+pub mod namespace_facts;
+mod namespaces;
+mod pod_patch;
+mod pod_shape;
+mod pod_volumes;
 pub mod probe_rewrite;
+mod redirect_container;
 mod registration;
 mod serving_certificate;
+mod sidecar_container;
+pub mod webhook;

@@ -1,0 +1,175 @@
+//! The API server's connections: TLS 1.3, HTTP/1.1, one POST after the other.
+
+use std::{convert::Infallible, io, pin::pin, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::ServerConfig;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::JoinSet,
+    time,
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+
+use super::{
+    Ending, LAST_ANSWERS,
+    places::{Place, Places},
+    review::Reviews,
+};
+use crate::{metrics::Metrics, serving_certificate::keeper::Serving};
+
+/// A handshake is two messages; the API server waits three seconds for everything.
+const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
+/// The API server keeps a connection for 90 s after an answer and must be the one who closes it:
+/// its next call on a closed one would fail. It also bounds how long the head of a request may
+/// take, which costs no more than a connection that says nothing.
+const IDLE: Duration = Duration::from_secs(120);
+/// From the head of a request to its answer: the API server has given up by then.
+const REQUEST_DEADLINE: Duration = Duration::from_secs(5);
+/// The API server sends less than 1 KB of headers.
+const MAX_HEAD: usize = 16 * 1024;
+const BACK_OFF: Duration = Duration::from_millis(100);
+const PATH: &str = "/inject";
+
+#[derive(Clone)]
+pub(super) struct Listener {
+    pub(super) serving: watch::Receiver<Serving>,
+    pub(super) reviews: Arc<Reviews>,
+    pub(super) metrics: Metrics,
+    pub(super) ending: watch::Receiver<Ending>,
+}
+
+impl Listener {
+    /// Accepts until the end, and then answers what was asked.
+    pub(super) async fn run(mut self, socket: TcpListener) {
+        let places = Places::default();
+        let mut connections = JoinSet::new();
+        loop {
+            let accepted = tokio::select! {
+                _ = self.ending.wait_for(|ending| *ending == Ending::Now) => break,
+                // those that ended, so that they are forgotten
+                Some(_) = connections.join_next() => continue,
+                accepted = socket.accept() => accepted,
+            };
+            let (stream, from) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    time::sleep(BACK_OFF).await;
+                    continue;
+                }
+            };
+            match places.take(from.ip()) {
+                Some(place) => {
+                    connections.spawn(self.clone().serve(stream, place));
+                }
+                // closed at once: a flood must not keep others from being accepted
+                None => self.metrics.handshake("no_place"),
+            }
+        }
+        drop(socket);
+        while connections.join_next().await.is_some() {}
+    }
+
+    async fn serve(mut self, stream: TcpStream, place: Place) {
+        let tls = self.serving.borrow().tls.clone();
+        let Some(tls) = tls else {
+            return self.metrics.handshake("no_certificate");
+        };
+        let stream = match handshake(tls, stream).await {
+            Ok(stream) => stream,
+            Err(outcome) => return self.metrics.handshake(outcome),
+        };
+        self.metrics.handshake("ok");
+        let open = self.metrics.connection();
+        let service = service_fn(|request| {
+            let listener = self.clone();
+            async move { Ok::<_, Infallible>(listener.answer(request).await) }
+        });
+        let mut connection = pin!(
+            http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(IDLE)
+                .max_buf_size(MAX_HEAD)
+                // head and body in one write: two cost 48 ms per pod
+                .writev(false)
+                .serve_connection(TokioIo::new(stream), service)
+        );
+        let mut ending = self.ending.clone();
+        // an error is a client that went away or speaks no HTTP, and the connection's end
+        tokio::select! {
+            _ = connection.as_mut() => return,
+            _ = ending.wait_for(|ending| *ending == Ending::Now) => {}
+        }
+        connection.as_mut().graceful_shutdown();
+        let _ = time::timeout(LAST_ANSWERS, connection).await;
+        drop((open, place));
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let mut response = match time::timeout(REQUEST_DEADLINE, self.route(request)).await {
+            Ok(response) => response,
+            Err(_) => said(
+                StatusCode::REQUEST_TIMEOUT,
+                "the request was not here whole within 5 s\n",
+            ),
+        };
+        if *self.ending.borrow() != Ending::NotYet || response.status() != StatusCode::OK {
+            // another replica next time; and whoever sends what we do not take starts anew
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(header::CONNECTION, close);
+        }
+        response
+    }
+
+    /// By the path alone: the API server adds `?timeout=3s`.
+    async fn route(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        if request.uri().path() != PATH {
+            return said(StatusCode::NOT_FOUND, "there is POST /inject\n");
+        }
+        if request.method() != Method::POST {
+            return said(StatusCode::METHOD_NOT_ALLOWED, "only POST\n");
+        }
+        match self.reviews.answer(request.into_body()).await {
+            Ok(review) => {
+                let mut response = Response::new(Full::new(review));
+                let json = HeaderValue::from_static("application/json");
+                response.headers_mut().insert(header::CONTENT_TYPE, json);
+                response
+            }
+            Err(error) => said(error.status(), &format!("{error}\n")),
+        }
+    }
+}
+
+async fn handshake(
+    tls: Arc<ServerConfig>,
+    stream: TcpStream,
+) -> Result<TlsStream<TcpStream>, &'static str> {
+    let accepting = async {
+        stream.set_nodelay(true)?;
+        TlsAcceptor::from(tls).accept(stream).await
+    };
+    match time::timeout(HANDSHAKE_DEADLINE, accepting).await {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Err("closed"),
+        Ok(Err(error)) => {
+            tracing::debug!(error = %error.to_string().escape_debug(), "a TLS handshake failed");
+            Err("tls")
+        }
+        Err(_) => Err("deadline"),
+    }
+}
+
+fn said(status: StatusCode, text: &str) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::copy_from_slice(text.as_bytes())));
+    *response.status_mut() = status;
+    let kind = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
+}
