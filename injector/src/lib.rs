@@ -25,3 +25,4 @@ mod registration;
 mod serving_certificate;
 mod sidecar_container;
 pub mod webhook;
+pub mod workload_files;

@@ -1,6 +1,9 @@
 //! Names and numbers that every role must know.
 
-use std::time::Duration;
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
 
 /// Where captured outbound connections arrive, on loopback only.
 pub const OUTBOUND_PORT: u16 = 15001;
@@ -24,6 +27,14 @@ pub const OWN_PORTS: [u16; 6] = [
 ];
 /// Inbound ports that capture leaves alone: they have listeners of their own on the pod's address.
 pub const UNCAPTURED_INBOUND_PORTS: [u16; 3] = [TUNNEL_PORT, METRICS_PORT, HEALTH_PORT];
+
+/// Addresses that no network routes (TEST-NET-1 and the documentation prefix): a connection to
+/// one of them can arrive somewhere only if it was captured.
+pub const UNROUTED_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+pub const UNROUTED_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+/// Ports or subnets that capture leaves out are typed by a person; a list beyond this is a mistake
+/// that would cost every connection a walk through it.
+pub const MAX_EXCLUSIONS: usize = 256;
 
 pub const CONTROL_PLANE_PORT: u16 = 15012;
 pub const CONTROL_PLANE_METRICS_PORT: u16 = 15014;

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::{self, Write as _};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use mesh_lite_proto::sidecar::{
@@ -12,14 +12,7 @@ use mesh_lite_proto::sidecar::{
     UNCAPTURED_INBOUND_PORTS,
 };
 
-/// Addresses that no network routes (TEST-NET-1 and the documentation prefix): a connection to
-/// one of them can arrive somewhere only if it was captured.
-pub const UNROUTED_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
-pub const UNROUTED_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
-
-/// Exclusions are typed by a person; a list beyond this is a mistake that would cost every
-/// connection a walk through it.
-pub const MAX_EXCLUSIONS: usize = 256;
+pub use mesh_lite_proto::sidecar::{MAX_EXCLUSIONS, UNROUTED_V4, UNROUTED_V6};
 
 /// iptables' multiport match takes no more ports than this in one rule.
 const MULTIPORT: usize = 15;
