@@ -1,9 +1,9 @@
 //! The sidecar's data directory: one sidecar's, and writable, before anything depends on it.
 
 use std::{
-    fs::{File, OpenOptions, TryLockError},
+    fs::{DirBuilder, File, OpenOptions, TryLockError},
     io,
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -36,6 +36,9 @@ pub enum DataDirectoryError {
 }
 
 impl DataDirectory {
+    /// Makes it, for this user alone, if only its parent is there: a memory volume of a pod is
+    /// everybody's who mounts it.
+    ///
     /// # Errors
     /// If this user can't write there, or another sidecar does.
     pub fn claim(path: &Path) -> Result<Self, DataDirectoryError> {
@@ -44,6 +47,12 @@ impl DataDirectory {
             uid: rustix::process::geteuid().as_raw(),
             source,
         };
+        match DirBuilder::new().mode(0o700).create(path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(not_writable(error));
+            }
+            _ => {}
+        }
         let lock = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -61,6 +70,8 @@ impl DataDirectory {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
@@ -77,13 +88,40 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_is_not_there_is_named_with_what_to_do() {
+    fn a_directory_that_is_not_there_is_made_for_this_user_alone() {
         let folder = tempfile::tempdir().unwrap();
-        let absent = folder.path().join("absent");
+        // as the kubelet makes a memory volume for a pod with an fsGroup
+        let everybodys = std::fs::Permissions::from_mode(0o2777);
+        std::fs::set_permissions(folder.path(), everybodys).unwrap();
+        let made = folder.path().join("sidecar");
+        let claimed = DataDirectory::claim(&made).unwrap();
+        let mode = std::fs::metadata(&made).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+        drop(claimed);
+        DataDirectory::claim(&made).unwrap();
+    }
+
+    #[test]
+    fn a_directory_whose_parent_is_not_there_is_named_with_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let absent = folder.path().join("absent/sidecar");
         let error = DataDirectory::claim(&absent).unwrap_err().to_string();
         assert!(
             error.contains("install -d -o") && error.contains("absent"),
             "{error}"
+        );
+        assert!(!folder.path().join("absent").exists());
+    }
+
+    #[test]
+    fn a_file_is_no_data_directory() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("sidecar");
+        std::fs::write(&file, "").unwrap();
+        let refused = DataDirectory::claim(&file);
+        assert!(
+            matches!(refused, Err(DataDirectoryError::NotWritable { .. })),
+            "{refused:?}"
         );
     }
 }

@@ -1,9 +1,9 @@
 //! What `redirect` proved about this network namespace, left for the sidecar to demand.
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -153,6 +153,8 @@ impl Record {
             .open(&unfinished)
             .map_err(failed)?;
         file.write_all(&text)
+            // whatever this process's mask is
+            .and_then(|()| file.set_permissions(Permissions::from_mode(0o644)))
             .and_then(|()| file.sync_all())
             .map_err(failed)?;
         fs::rename(&unfinished, &path).map_err(failed)?;
@@ -160,12 +162,17 @@ impl Record {
     }
 
     /// Removes an earlier record, which must not outlive a call that may fail, and makes sure
-    /// that one can be written: before anything is installed.
+    /// that one can be written: before anything is installed. The directory is made if only its
+    /// parent is there: for this user to write, for everybody to read.
     ///
     /// # Errors
     /// The directory cannot be written to.
     pub(crate) fn make_room(state_dir: &Path) -> Result<(), RecordError> {
         let path = state_dir.join(FILE_NAME);
+        make_directory(state_dir).map_err(|source| RecordError::Write {
+            path: path.clone(),
+            source,
+        })?;
         let removed = match fs::remove_file(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other,
@@ -175,6 +182,16 @@ impl Record {
             .and_then(|()| fs::write(&tried, b""))
             .and_then(|()| fs::remove_file(&tried))
             .map_err(|source| RecordError::Write { path, source })
+    }
+}
+
+/// One that is there already stays as it is.
+fn make_directory(path: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o755).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+        // whatever this process's mask is
+        Ok(()) => fs::set_permissions(path, Permissions::from_mode(0o755)),
     }
 }
 
@@ -207,11 +224,23 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_is_not_there_is_named_before_anything_is_installed() {
-        let state_dir = tempfile::tempdir().unwrap();
-        let refused = Record::make_room(&state_dir.path().join("none")).unwrap_err();
+    fn a_directory_that_is_not_there_is_made_for_everybody_to_read() {
+        let volume = tempfile::tempdir().unwrap();
+        fs::set_permissions(volume.path(), Permissions::from_mode(0o2777)).unwrap();
+        let state_dir = volume.path().join("capture");
+        Record::make_room(&state_dir).unwrap();
+        let path = record().write(&state_dir).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
+        assert_eq!((mode(&state_dir), mode(&path)), (0o755, 0o644));
+        Record::make_room(&state_dir).unwrap();
+    }
+
+    #[test]
+    fn a_directory_without_a_parent_is_named_before_anything_is_installed() {
+        let volume = tempfile::tempdir().unwrap();
+        let refused = Record::make_room(&volume.path().join("none/capture")).unwrap_err();
         assert!(
-            refused.to_string().contains("none/capture.json"),
+            refused.to_string().contains("none/capture/capture.json"),
             "{refused}"
         );
     }
