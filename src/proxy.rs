@@ -25,6 +25,7 @@ use mesh_lite_proxy::{
     access_log::Target,
     control::ControlConfig,
     drain::Patience,
+    identity::token_file::TokenFile,
     limits::{max_connections, raise_open_files},
     memory_limit,
     metrics::MetricsPrefix,
@@ -66,6 +67,15 @@ pub(crate) struct Args {
     /// Proves who this workload is, once; read anew until there is a certificate.
     #[arg(long, env = "MESH_LITE_JOIN_TOKEN_FILE", value_name = "FILE")]
     join_token_file: Option<PathBuf>,
+    /// In a pod instead: its projected service-account token, for the audience mesh-lite. Read anew
+    /// for each certificate and each stream.
+    #[arg(
+        long,
+        env = "MESH_LITE_SERVICE_ACCOUNT_TOKEN_FILE",
+        conflicts_with = "join_token_file",
+        value_name = "FILE"
+    )]
+    service_account_token_file: Option<PathBuf>,
     /// For key, certificate, policy and directory, so that a restart needs nobody.
     #[arg(long, env = "MESH_LITE_DATA_DIR", value_name = "DIR")]
     data_dir: PathBuf,
@@ -78,6 +88,10 @@ pub(crate) struct Args {
     /// Where `redirect` left its record. The data directory if not set.
     #[arg(long, env = "MESH_LITE_CAPTURE_STATE_DIR", value_name = "DIR")]
     capture_state_dir: Option<PathBuf>,
+    /// Keep tls.key, tls.crt and ca.crt here for the application: a key and certificate of their
+    /// own, with the names of the services that this workload is behind.
+    #[arg(long, env = "MESH_LITE_FILES_DIR", value_name = "DIR")]
+    files_dir: Option<PathBuf>,
     /// Explicit capture: [ADDRESS:]PORT=NAMESPACE/SERVICE:PORT, separated by commas.
     #[arg(
         long,
@@ -328,8 +342,12 @@ impl Args {
                 trust_bundle: self.trust_bundle,
                 trust_domain: self.trust_domain,
                 mesh_namespace: self.mesh_namespace,
-                join_token_file: self.join_token_file,
+                token_file: self
+                    .service_account_token_file
+                    .map(TokenFile::ServiceAccount)
+                    .or(self.join_token_file.map(TokenFile::Join)),
                 data_dir: self.data_dir,
+                files_dir: self.files_dir,
             },
             capture,
             app_probes: self.probes,

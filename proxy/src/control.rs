@@ -4,11 +4,14 @@
 //! ```text
 //!   state file ─▶ restore ─┐                                ┌─▶ identity  (watch)
 //!   trust bundle file ─────┼─▶ identity::owner ── channel ──┼─▶ policy    (watch)
-//!   join token file ───────┘     issue, renew, rotate       ├─▶ directory (snapshot)
+//!   token file ────────────┘     issue, renew, rotate       ├─▶ directory (snapshot)
 //!                                                           └─▶ state file
 //! ```
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use mesh_lite_proto::authorization::PolicySnapshot;
 use spiffe::TrustDomain;
@@ -16,10 +19,14 @@ use tokio::sync::watch;
 use tonic::transport::Channel;
 
 use crate::{
+    app_files::AppFiles,
     authorization::policy_watch::PolicyWatch,
     back_off::BackOff,
     clock::Clock,
-    control_plane_client::{ControlPlaneClient, InvalidControlPlane, subscription::keep_open},
+    control_plane_client::{
+        ControlPlaneClient, InvalidControlPlane,
+        subscription::{Way, keep_open},
+    },
     directory::{Directory, DirectoryWatch, pick::Picker},
     identity::{
         Identity,
@@ -27,6 +34,7 @@ use crate::{
         renewal_state::{RenewalReporter, RenewalState},
         secret_stream::{Announced, SecretStream},
         state_file::StateFile,
+        token_file::TokenFile,
         trust_bundle_file,
     },
     metrics::Metrics,
@@ -49,13 +57,15 @@ pub struct ControlConfig {
     pub trust_bundle: PathBuf,
     pub trust_domain: TrustDomain,
     pub mesh_namespace: String,
-    /// Needed until there is an identity. Read anew for each attempt.
-    pub join_token_file: Option<PathBuf>,
+    /// A join token is needed until there is an identity, a service-account token always.
+    pub token_file: Option<TokenFile>,
     /// For the state file; nobody else may write there.
     pub data_dir: PathBuf,
     /// Of the pod, or the workload's name without Kubernetes. Spreads renewals, and marks the
     /// state file as ours.
     pub pod_uid: String,
+    /// Where key, certificate and trust bundle are kept for the application. `None`: nowhere.
+    pub files_dir: Option<PathBuf>,
 }
 
 /// What the data path gets. Dropping all of it ends the control side's tasks.
@@ -154,8 +164,20 @@ pub fn spawn(
         directory: directory_watch,
         policy: policy_watch,
         channels,
+        token: match &config.token_file {
+            Some(TokenFile::ServiceAccount(path)) => Some(path.as_path().into()),
+            Some(TokenFile::Join(_)) | None => None,
+        },
         pod_uid: config.pod_uid.clone(),
     };
+    let app_files = config.files_dir.clone().map(|directory| AppFiles {
+        directory,
+        identities: identity.clone(),
+        channels: streams.channels.clone(),
+        token_file: config.token_file.clone(),
+        pod_uid: config.pod_uid.clone(),
+        clock,
+    });
     let mut owner = IdentityOwner::new(owner_settings(client, config), outputs, announced, clock);
     owner.start_from(restored.trust_bundle, restored.leaf);
 
@@ -163,6 +185,9 @@ pub fn spawn(
     tasks.spawn(owner.run());
     streams.start(&mut tasks);
     tasks.spawn(writer.run());
+    if let Some(files) = app_files {
+        tasks.spawn(files.run());
+    }
     Ok(ControlHandles {
         identity,
         policy,
@@ -180,6 +205,8 @@ struct Streams {
     directory: DirectoryWatch,
     policy: PolicyWatch,
     channels: watch::Receiver<Option<Channel>>,
+    /// Shown whenever one is opened.
+    token: Option<Arc<Path>>,
     pod_uid: String,
 }
 
@@ -187,9 +214,13 @@ impl Streams {
     fn start(self, tasks: &mut tokio::task::JoinSet<()>) {
         let back_off = |part: &str| BackOff::new(&format!("{} {part}", self.pod_uid));
         let [trust, directory, policy] = ["trust", "directory", "policy"].map(back_off);
-        tasks.spawn(keep_open(self.secrets, self.channels.clone(), trust));
-        tasks.spawn(keep_open(self.directory, self.channels.clone(), directory));
-        tasks.spawn(keep_open(self.policy, self.channels, policy));
+        let way = Way {
+            channels: self.channels,
+            token: self.token,
+        };
+        tasks.spawn(keep_open(self.secrets, way.clone(), trust));
+        tasks.spawn(keep_open(self.directory, way.clone(), directory));
+        tasks.spawn(keep_open(self.policy, way, policy));
     }
 }
 
@@ -198,7 +229,7 @@ fn owner_settings(client: ControlPlaneClient, config: ControlConfig) -> OwnerSet
         client,
         trust_domain: config.trust_domain,
         trust_bundle_file: config.trust_bundle,
-        join_token_file: config.join_token_file,
+        token_file: config.token_file,
         pod_uid: config.pod_uid,
     }
 }

@@ -19,6 +19,7 @@ pub mod renewal_state;
 pub mod report;
 pub(crate) mod secret_stream;
 pub mod state_file;
+pub mod token_file;
 pub mod trust_bundle_file;
 
 /// One leaf with its key, and whom to trust. Never half of a new one and half of an old one.

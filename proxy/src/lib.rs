@@ -16,6 +16,7 @@
 pub mod access_log;
 pub mod account;
 pub mod admin;
+mod app_files;
 pub mod app_probes;
 pub mod authorization;
 mod back_off;

@@ -111,7 +111,7 @@ impl Subscription for PolicyWatch {
 
     async fn open(
         channel: Channel,
-        requests: ReceiverStream<wire::PolicyRequest>,
+        requests: tonic::Request<ReceiverStream<wire::PolicyRequest>>,
     ) -> Result<Response<Streaming<wire::PolicySnapshot>>, Status> {
         let mut client =
             AuthorizationPoliciesClient::new(channel).max_decoding_message_size(MAX_GRPC_MESSAGE);

@@ -55,9 +55,10 @@ fn config(server: &ScriptedControlPlane, files: &TempDir) -> ControlConfig {
         trust_bundle: server.trust_bundle_file(files),
         trust_domain: "a.test".parse().unwrap(),
         mesh_namespace: "mesh-lite-system".to_owned(),
-        join_token_file: Some(token),
+        token_file: Some(TokenFile::Join(token)),
         data_dir: files.path().to_owned(),
         pod_uid: "pod-1".to_owned(),
+        files_dir: None,
     }
 }
 
@@ -185,6 +186,7 @@ fn api(id: &str) -> (Name, Answer) {
         namespace: "shop".to_owned(),
         name: "api-1".to_owned(),
         healthy: true,
+        ports: Vec::new(),
     };
     (Name::Address(address), Answer::Endpoint(endpoint))
 }

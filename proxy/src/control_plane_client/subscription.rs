@@ -4,17 +4,17 @@
 //! What a stream means is its [`Subscription`]'s business; what it taught is kept there, so
 //! nothing is forgotten while no stream is open.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, path::Path, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, watch},
     time::Instant,
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Response, Status, Streaming, metadata::MetadataMap, transport::Channel};
+use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap, transport::Channel};
 
 use super::in_words;
-use crate::back_off::BackOff;
+use crate::{back_off::BackOff, identity::token_file::bearer};
 
 /// From the call to the server's response headers, connection included.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -34,7 +34,7 @@ pub(crate) trait Subscription: Send + 'static {
     /// Opens it on a channel.
     fn open(
         channel: Channel,
-        requests: ReceiverStream<Self::Request>,
+        requests: Request<ReceiverStream<Self::Request>>,
     ) -> impl Future<Output = Result<Response<Streaming<Self::Response>>, Status>> + Send + 'static;
 
     /// What a new stream begins with, in far fewer than [`QUEUED_REQUESTS`] messages.
@@ -55,6 +55,15 @@ pub(crate) trait Subscription: Send + 'static {
 
     /// There is no stream, for this reason.
     fn disconnected(&mut self, reason: &str);
+}
+
+/// How streams get to the control plane.
+#[derive(Clone)]
+pub(crate) struct Way {
+    /// `None` there: no channel yet.
+    pub(crate) channels: watch::Receiver<Option<Channel>>,
+    /// Shown by each stream: the file of a pod's service-account token.
+    pub(crate) token: Option<Arc<Path>>,
 }
 
 struct Live<S: Subscription> {
@@ -82,10 +91,13 @@ fn wait_after<S: Subscription>(ended: Option<&Live<S>>, back_off: &mut BackOff) 
     }
 }
 
-/// Runs until the sender of `channels` is gone. `None` there: no channel yet.
+/// Runs until the sender of channels is gone.
 pub(crate) async fn keep_open<S: Subscription>(
     mut subscription: S,
-    mut channels: watch::Receiver<Option<Channel>>,
+    Way {
+        mut channels,
+        token,
+    }: Way,
     mut back_off: BackOff,
 ) {
     let mut live: Option<Live<S>> = None;
@@ -96,7 +108,13 @@ pub(crate) async fn keep_open<S: Subscription>(
         if let (Some(channel), Some(at)) = (&channel, open_at)
             && at <= Instant::now()
         {
-            match open(&mut subscription, channel.clone(), live.as_ref()).await {
+            let opened = open(
+                &mut subscription,
+                channel.clone(),
+                token.as_deref(),
+                live.as_ref(),
+            );
+            match opened.await {
                 Ok(opened) => {
                     live = Some(opened);
                     open_at = None;
@@ -201,17 +219,27 @@ async fn response<S: Subscription>(live: &mut Live<S>) -> Event<S> {
 async fn open<S: Subscription>(
     subscription: &mut S,
     channel: Channel,
+    token: Option<&Path>,
     old: Option<&Live<S>>,
 ) -> Result<Live<S>, String> {
+    // read before anything is asked: what is said meanwhile waits in its queue
+    let bearer = match token {
+        Some(path) => Some(bearer(path).await.map_err(|error| error.to_string())?),
+        None => None,
+    };
     let (requests, waiting) = mpsc::channel(QUEUED_REQUESTS);
     for request in subscription.first_requests() {
         if requests.try_send(request).is_err() {
             return Err("there is too much to ask for on one stream".to_owned());
         }
     }
+    let mut request = Request::new(ReceiverStream::new(waiting));
+    if let Some(bearer) = bearer {
+        request.metadata_mut().insert("authorization", bearer);
+    }
     let mut opening = Box::pin(tokio::time::timeout(
         OPEN_TIMEOUT,
-        S::open(channel, ReceiverStream::new(waiting)),
+        S::open(channel, request),
     ));
     let answer = loop {
         tokio::select! {

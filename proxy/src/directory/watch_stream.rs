@@ -13,7 +13,7 @@ use tokio::{
     time::{Instant, Interval, MissedTickBehavior},
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Response, Status, Streaming, transport::Channel};
+use tonic::{Request, Response, Status, Streaming, transport::Channel};
 
 use super::{
     Directory, DirectoryUnavailable, QUEUED_QUESTIONS, Question, Shared, saved,
@@ -203,7 +203,7 @@ impl Subscription for DirectoryWatch {
 
     async fn open(
         channel: Channel,
-        requests: ReceiverStream<wire::DirectoryRequest>,
+        requests: Request<ReceiverStream<wire::DirectoryRequest>>,
     ) -> Result<Response<Streaming<wire::DirectoryResponse>>, Status> {
         let mut client =
             WorkloadDirectoryClient::new(channel).max_decoding_message_size(MAX_GRPC_MESSAGE);

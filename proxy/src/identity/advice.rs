@@ -1,10 +1,15 @@
 //! What a person can do about a certificate that does not come.
 
-use super::issuer_client::IssueError;
+use super::{
+    issuer_client::IssueError,
+    token_file::{TokenFile, UnusableToken},
+};
 use crate::clock::ClockSkew;
 
 const TOKEN: &str = "make a new token with `mesh-lite token create NAMESPACE/NAME`, put it into the file of \
      --join-token-file; the sidecar reads it by itself";
+const POD_TOKEN: &str = "look at the projected volume of the pod that the token is in: its audience, and whether the injector made \
+     it; the log of the control plane says what the API server said of the token";
 const REACH: &str = "check that the control plane runs and can be reached at --control-plane from here; \
      its log and its /readyz say how it is. The sidecar tries again by itself";
 
@@ -20,13 +25,19 @@ impl IssueError {
 
     fn advice_but_for_the_clock(&self) -> &'static str {
         match self {
-            Self::NoCredential | Self::TokenRefused { .. } | Self::TokenText { .. } => TOKEN,
-            Self::TokenFile { .. } => {
-                "make the file of --join-token-file readable for the sidecar's user"
+            Self::TokenRefused {
+                file: TokenFile::ServiceAccount(_),
+                ..
+            } => POD_TOKEN,
+            Self::NoCredential
+            | Self::TokenRefused { .. }
+            | Self::Token(UnusableToken::Text(_)) => TOKEN,
+            Self::Token(UnusableToken::File { .. }) => {
+                "make the token's file (--join-token-file, --service-account-token-file) readable for the sidecar's user"
             }
             Self::Timeout { .. } | Self::Unreachable { .. } => REACH,
             Self::Refused { .. } => {
-                "the control plane's log says more; check that the Workload document is still there \
+                "the control plane's log says more; check that the Workload document, or the pod, is still there \
                  and that no Eviction names this workload"
             }
             Self::Chain { reason, .. } if reason.is_about_time() => {
@@ -78,7 +89,7 @@ mod tests {
     #[test]
     fn a_token_that_is_not_accepted_is_answered_with_how_to_make_one() {
         let refused = IssueError::TokenRefused {
-            path: "token".into(),
+            file: TokenFile::Join("token".into()),
             words: "used".to_owned(),
             clock_skew: None,
         };

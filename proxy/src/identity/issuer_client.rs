@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -10,7 +9,7 @@ use std::{
 use mesh_lite_proto::{
     identity::WorkloadId,
     secret_discovery::{DEFAULT_SVID, SECRET_TYPE_URL},
-    sidecar::{CSR_METADATA_KEY, MAX_GRPC_MESSAGE},
+    sidecar::{CSR_METADATA_KEY, DNS_NAMES_METADATA_KEY, DNS_NAMES_OF_SERVICES, MAX_GRPC_MESSAGE},
     svid::LeafFacts,
     trust_bundle::TrustBundle,
     wire::envoy::{
@@ -25,13 +24,13 @@ use mesh_lite_proto::{
 use prost::Message;
 use prost_types::{Struct, Value, value::Kind};
 use rustls_pki_types::{CertificateDer, pem::PemObject};
-use tonic::{Code, Request, Status, metadata::MetadataValue, transport::Channel};
-use zeroize::Zeroizing;
+use tonic::{Code, Request, Status, transport::Channel};
 
 use super::{
     PrivateKey,
     issued_chain::{UnusableChain, check_chain},
     key_and_csr::{KeyAndRequest, KeyError},
+    token_file::{TokenFile, UnusableToken, bearer},
     trust_bundle_file::TrustBundleFileError,
 };
 use crate::{
@@ -39,10 +38,6 @@ use crate::{
     tls::context::UnusableIdentity,
 };
 
-/// A join token has under 100 bytes, a projected service-account token about 1,500.
-const MAX_TOKEN: u64 = 16 * 1024;
-/// A file answers at once; a pipe without a writer never does.
-const READ_TOKEN: Duration = Duration::from_secs(5);
 /// Seconds that rounding and a slow answer explain.
 const HONEST_SKEW: u64 = 2;
 /// A chain is a leaf, its issuer and perhaps two more; the fifth would be refused anyway.
@@ -52,9 +47,16 @@ const MAX_CERTIFICATES: usize = 5;
 #[derive(Debug, Clone)]
 pub enum Credential {
     /// The file's content, read anew for each attempt.
-    TokenFile(PathBuf),
+    Token(TokenFile),
     /// The client certificate of the channel.
     Svid,
+}
+
+impl Credential {
+    /// It proves the caller each time, whatever it has.
+    pub(crate) fn is_of_pod(&self) -> bool {
+        matches!(self, Self::Token(TokenFile::ServiceAccount(_)))
+    }
 }
 
 /// What must hold of the answer.
@@ -84,6 +86,8 @@ pub struct Attempt {
     /// For the control plane's log; proves nothing.
     pub node_id: String,
     pub deadline: Duration,
+    /// Whether the leaf is to hold the names of this workload's services.
+    pub service_names: bool,
 }
 
 /// Has a certificate issued, and checks what comes back.
@@ -101,13 +105,14 @@ pub async fn issue(
         key,
         node_id,
         deadline,
+        service_names,
     } = attempt;
     let deadline = *deadline;
-    let token = match credential {
-        Credential::TokenFile(path) => Some(token_of(path.clone()).await?),
-        Credential::Svid => None,
-    };
-    let request = request(node_id, &key.request, credential, token)?;
+    let mut request = Request::new(request(node_id, &key.request, *service_names));
+    if let Credential::Token(file) = credential {
+        let bearer = bearer(file.path()).await?;
+        request.metadata_mut().insert("authorization", bearer);
+    }
     let key = &key.key;
     let mut client =
         SecretDiscoveryServiceClient::new(channel).max_decoding_message_size(MAX_GRPC_MESSAGE);
@@ -128,78 +133,35 @@ pub async fn issue(
     })
 }
 
-fn request(
-    node_id: &str,
-    csr: &str,
-    credential: &Credential,
-    token: Option<Zeroizing<String>>,
-) -> Result<Request<DiscoveryRequest>, IssueError> {
-    let csr = Value {
-        kind: Some(Kind::StringValue(csr.to_owned())),
+fn request(node_id: &str, csr: &str, service_names: bool) -> DiscoveryRequest {
+    let text = |text: &str| Value {
+        kind: Some(Kind::StringValue(text.to_owned())),
     };
-    let metadata = Struct {
-        fields: BTreeMap::from([(CSR_METADATA_KEY.to_owned(), csr)]),
-    };
+    let mut fields = BTreeMap::from([(CSR_METADATA_KEY.to_owned(), text(csr))]);
+    if service_names {
+        let services = text(DNS_NAMES_OF_SERVICES);
+        fields.insert(DNS_NAMES_METADATA_KEY.to_owned(), services);
+    }
+    let metadata = Struct { fields };
     let node = Node {
         id: node_id.to_owned(),
         metadata: Some(metadata),
         ..Node::default()
     };
-    let mut request = Request::new(DiscoveryRequest {
+    DiscoveryRequest {
         node: Some(node),
         resource_names: vec![DEFAULT_SVID.to_owned()],
         type_url: SECRET_TYPE_URL.to_owned(),
         ..DiscoveryRequest::default()
-    });
-    if let (Credential::TokenFile(path), Some(token)) = (credential, token) {
-        let bearer = Zeroizing::new(format!("Bearer {}", token.as_str()));
-        let mut bearer = MetadataValue::try_from(bearer.as_str())
-            .map_err(|_| IssueError::TokenText { path: path.clone() })?;
-        bearer.set_sensitive(true);
-        request.metadata_mut().insert("authorization", bearer);
     }
-    Ok(request)
-}
-
-/// Off the runtime: the file may be a pipe that nobody writes to.
-async fn token_of(path: PathBuf) -> Result<Zeroizing<String>, IssueError> {
-    let file = path.clone();
-    let reading = tokio::task::spawn_blocking(move || read_token(&file));
-    match tokio::time::timeout(READ_TOKEN, reading).await {
-        Ok(Ok(token)) => token,
-        _ => Err(IssueError::TokenText { path }),
-    }
-}
-
-fn read_token(path: &Path) -> Result<Zeroizing<String>, IssueError> {
-    use std::io::Read as _;
-    let unreadable = |source| IssueError::TokenFile {
-        path: path.to_owned(),
-        source,
-    };
-    let file = std::fs::File::open(path).map_err(unreadable)?;
-    // room for all of it at once: growing would leave copies of the token behind
-    let room = usize::try_from(MAX_TOKEN).unwrap_or_default();
-    let mut text = Zeroizing::new(String::with_capacity(room.saturating_add(2)));
-    file.take(MAX_TOKEN.saturating_add(1))
-        .read_to_string(&mut text)
-        .map_err(unreadable)?;
-    let token = text.trim();
-    let fits = u64::try_from(token.len()).is_ok_and(|length| length <= MAX_TOKEN);
-    if token.is_empty() || !fits || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(IssueError::TokenText {
-            path: path.to_owned(),
-        });
-    }
-    Ok(Zeroizing::new(token.to_owned()))
 }
 
 fn refused(status: &Status, credential: &Credential, now: SystemTime) -> IssueError {
     let words = in_words(status);
     let clock_skew = ClockSkew::measured(status.metadata(), now);
     match (status.code(), credential) {
-        (Code::Unauthenticated, Credential::TokenFile(path)) => IssueError::TokenRefused {
-            path: path.clone(),
+        (Code::Unauthenticated, Credential::Token(file)) => IssueError::TokenRefused {
+            file: file.clone(),
             words,
             clock_skew,
         },
@@ -253,24 +215,30 @@ fn skew_note(skew: Option<ClockSkew>) -> String {
     }
 }
 
+/// What to look at when a token is not accepted.
+fn remedy(file: &TokenFile) -> &'static str {
+    match file {
+        TokenFile::Join(_) => {
+            "a join token works once and not for long: make a new one with `mesh-lite token create NAMESPACE/NAME`"
+        }
+        TokenFile::ServiceAccount(_) => {
+            "the volume it is projected by must say the audience that the control plane expects, its pod must still \
+             be there, and the clocks must agree; the kubelet renews it by itself"
+        }
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum IssueError {
     #[error(transparent)]
     Key(#[from] KeyError),
-    #[error("the token file {} can't be read: {source}", path.display())]
-    TokenFile {
-        path: PathBuf,
-        source: std::io::Error,
-    },
-    #[error(
-        "the token file {} holds no token: one line of visible characters, at most {MAX_TOKEN} bytes",
-        path.display()
-    )]
-    TokenText { path: PathBuf },
+    #[error(transparent)]
+    Token(#[from] UnusableToken),
     #[error(
         "no identity yet, and no token to ask for one with: make one with \
-         `mesh-lite token create NAMESPACE/NAME` and name its file"
+         `mesh-lite token create NAMESPACE/NAME` and name its file; in a pod name that of its \
+         service-account token"
     )]
     NoCredential,
     #[error("the control plane did not answer within {after:?}")]
@@ -281,13 +249,13 @@ pub enum IssueError {
         clock_skew: Option<ClockSkew>,
     },
     #[error(
-        "the control plane does not accept the token in {}: {words}; a join token works once and \
-         not for long: make a new one with `mesh-lite token create NAMESPACE/NAME`{}",
-        path.display(),
+        "the control plane does not accept the token in {}: {words}; {}{}",
+        file.path().display(),
+        remedy(file),
         skew_note(*clock_skew)
     )]
     TokenRefused {
-        path: PathBuf,
+        file: TokenFile,
         words: String,
         clock_skew: Option<ClockSkew>,
     },
@@ -327,8 +295,7 @@ impl IssueError {
             Self::Timeout { .. } | Self::Unreachable { .. } => Renewal::Unreachable,
             Self::TokenRefused { .. } | Self::Refused { .. } => Renewal::Refused,
             Self::Key(_)
-            | Self::TokenFile { .. }
-            | Self::TokenText { .. }
+            | Self::Token(_)
             | Self::NoCredential
             | Self::Answer(_)
             | Self::Chain { .. }

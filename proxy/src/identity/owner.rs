@@ -21,6 +21,7 @@ use super::{
     renewal::{Schedule, attempt_deadline, retry_delay},
     renewal_state::RenewalReporter,
     secret_stream::Announced,
+    token_file::TokenFile,
 };
 use crate::{
     back_off::BackOff,
@@ -40,7 +41,7 @@ pub(crate) struct OwnerSettings {
     pub(crate) client: ControlPlaneClient,
     pub(crate) trust_domain: TrustDomain,
     pub(crate) trust_bundle_file: PathBuf,
-    pub(crate) join_token_file: Option<PathBuf>,
+    pub(crate) token_file: Option<TokenFile>,
     pub(crate) pod_uid: String,
 }
 
@@ -82,6 +83,9 @@ pub(crate) struct IdentityOwner {
     attempt: Option<JoinHandle<Result<Issued, IssueError>>>,
     /// The key that a join token may be bound to, until it has brought its certificate.
     token_key: Option<Arc<KeyAndRequest>>,
+    /// After attempts that did not reach anybody every other one shows no certificate: a control plane
+    /// that does not accept ours ends the connection without a word.
+    without_svid: bool,
     /// The announced authority that a rotation was already tried for.
     followed_authority: Option<Arc<str>>,
 }
@@ -114,6 +118,7 @@ impl IdentityOwner {
             retry_at: Instant::now(),
             attempt: None,
             token_key: None,
+            without_svid: false,
             followed_authority: None,
         }
     }
@@ -236,11 +241,14 @@ impl IdentityOwner {
         }
         let bundle = self.bundle.clone().ok_or(IssueError::NoCredential)?;
         let identity = self.current();
-        let credential = match (&identity, &self.settings.join_token_file) {
+        let credential = match (&identity, &self.settings.token_file) {
+            (_, Some(file @ TokenFile::ServiceAccount(_))) => Credential::Token(file.clone()),
             (Some(_), _) => Credential::Svid,
-            (None, Some(path)) => Credential::TokenFile(path.clone()),
+            (None, Some(file)) => Credential::Token(file.clone()),
             (None, None) => return Err(IssueError::NoCredential),
         };
+        // a pod's token needs no certificate beside it, which may be what is in the way
+        let identity = identity.filter(|_| !(self.without_svid && credential.is_of_pod()));
         let shared = self.outputs.channels.borrow().clone();
         let channel = match (&identity, shared) {
             (Some(_), Some(channel)) => channel,
@@ -255,6 +263,7 @@ impl IdentityOwner {
             credential,
             node_id: self.settings.pod_uid.clone(),
             deadline: attempt_deadline(self.left(now)),
+            service_names: false,
         };
         let (before, clock) = (self.own_id.clone(), self.clock);
         Ok(tokio::spawn(async move {
@@ -268,7 +277,7 @@ impl IdentityOwner {
 
     fn key_for(&mut self, credential: &Credential) -> Result<Arc<KeyAndRequest>, KeyError> {
         let waiting = self.token_key.take();
-        if matches!(credential, Credential::Svid) {
+        if matches!(credential, Credential::Svid) || credential.is_of_pod() {
             return KeyAndRequest::generate().map(Arc::new);
         }
         let key = match waiting {
@@ -297,6 +306,7 @@ impl IdentityOwner {
         let now = (self.clock)();
         self.back_off.succeeded();
         self.token_key = None;
+        self.without_svid = false;
         self.renew_at = self.schedule.renewal_point(now, &issued.leaf);
         self.outputs.metrics.renewal(Renewal::Issued);
         self.outputs.renewal.issued(now, issued.clock_skew);
@@ -317,6 +327,9 @@ impl IdentityOwner {
         self.outputs.reporter.disconnected(&error.to_string());
         if matches!(error, IssueError::TokenRefused { .. }) {
             self.token_key = None;
+        }
+        if error.outcome() == Renewal::Unreachable {
+            self.without_svid = !self.without_svid;
         }
         let delay = retry_delay(self.back_off.after_failure(), left);
         self.retry_at = Instant::now() + delay;

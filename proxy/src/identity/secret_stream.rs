@@ -23,7 +23,9 @@ use prost_types::{Struct, Value, value::Kind};
 use spiffe::TrustDomain;
 use tokio::sync::watch;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Response, Status, Streaming, metadata::MetadataMap, transport::Channel};
+use tonic::{
+    Code, Request, Response, Status, Streaming, metadata::MetadataMap, transport::Channel,
+};
 
 use super::renewal_state::RenewalReporter;
 use crate::{control::status::Reporter, control_plane_client::subscription::Subscription};
@@ -84,7 +86,7 @@ impl Subscription for SecretStream {
 
     async fn open(
         channel: Channel,
-        requests: ReceiverStream<DiscoveryRequest>,
+        requests: Request<ReceiverStream<DiscoveryRequest>>,
     ) -> Result<Response<Streaming<DiscoveryResponse>>, Status> {
         let mut client =
             SecretDiscoveryServiceClient::new(channel).max_decoding_message_size(MAX_GRPC_MESSAGE);

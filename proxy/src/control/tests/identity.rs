@@ -80,7 +80,7 @@ async fn a_wrong_token_is_named_with_what_to_do() {
     let server = ScriptedControlPlane::start();
     let files = files();
     let config = config(&server, &files);
-    std::fs::write(config.join_token_file.as_ref().unwrap(), "used-up").unwrap();
+    std::fs::write(config.token_file.as_ref().unwrap().path(), "used-up").unwrap();
     let sidecar = start_with(config, &files);
     let error = sidecar.issuing_error_with("no such token").await;
     assert!(error.contains("mesh-lite token create"), "{error}");
@@ -95,7 +95,7 @@ async fn without_token_and_state_it_says_what_is_missing() {
     let server = ScriptedControlPlane::start();
     let files = files();
     let config = ControlConfig {
-        join_token_file: None,
+        token_file: None,
         ..config(&server, &files)
     };
     let sidecar = start_with(config, &files);

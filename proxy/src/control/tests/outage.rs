@@ -72,7 +72,7 @@ async fn a_restart_while_the_control_plane_is_away_serves_what_it_knew() {
     server.kill();
 
     let token_is_used_up = ControlConfig {
-        join_token_file: None,
+        token_file: None,
         ..config(&server, &files)
     };
     let sidecar = start_with(token_is_used_up, &files);

@@ -20,9 +20,9 @@ impl Subscription for Refused {
 
     async fn open(
         _: Channel,
-        mut requests: ReceiverStream<()>,
+        mut requests: Request<ReceiverStream<()>>,
     ) -> Result<Response<Streaming<()>>, Status> {
-        requests.close();
+        requests.get_mut().close();
         Err(Status::permission_denied("not you"))
     }
 
@@ -66,7 +66,11 @@ fn keep(requests: usize) -> (Kept, impl Future<Output = ()>) {
         attempts,
         reasons,
     };
-    (kept, keep_open(refused, receiver, BackOff::new("pod")))
+    let way = Way {
+        channels: receiver,
+        token: None,
+    };
+    (kept, keep_open(refused, way, BackOff::new("pod")))
 }
 
 fn channel() -> Option<Channel> {

@@ -5,13 +5,6 @@ use mesh_lite_proto::secret_discovery::{
 use super::*;
 use crate::tls::fixture::Authority;
 
-fn token(content: &[u8]) -> Result<String, IssueError> {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("token");
-    std::fs::write(&path, content).unwrap();
-    read_token(&path).map(|token| token.to_string())
-}
-
 fn answer(secrets: &[Secret]) -> DiscoveryResponse {
     let secrets: Vec<VersionedSecret> = secrets.iter().cloned().map(VersionedSecret::new).collect();
     single_response(&secrets)
@@ -25,61 +18,27 @@ fn refusal(answer: DiscoveryResponse) -> InvalidAnswer {
 }
 
 #[test]
-fn a_token_is_the_one_word_of_its_file() {
-    assert_eq!(token(b"abc.def-123\n").unwrap(), "abc.def-123");
-}
-
-#[test]
-fn a_file_without_one_word_is_no_token() {
-    for content in [
-        &b""[..],
-        b"\n",
-        b"two words",
-        b"line\nline",
-        b"tab\there",
-        b"\x00",
-    ] {
-        assert!(
-            matches!(token(content), Err(IssueError::TokenText { .. })),
-            "{content:?}"
-        );
-    }
-    assert!(matches!(
-        token(&[b'x'; 20_000]),
-        Err(IssueError::TokenText { .. })
-    ));
-    assert!(matches!(
-        token(b"\xff\xfe"),
-        Err(IssueError::TokenFile { .. })
-    ));
-    let missing = read_token(Path::new("/nowhere/token"))
-        .unwrap_err()
-        .to_string();
-    assert!(missing.contains("/nowhere/token"), "{missing}");
-}
-
-#[test]
-fn a_request_carries_the_csr_and_hides_the_token_from_logs() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("token");
-    std::fs::write(&path, "secret-token").unwrap();
-    let token = Some(read_token(&path).unwrap());
-    let request = request("pod-1", "CSR", &Credential::TokenFile(path), token).unwrap();
-    assert!(!format!("{request:?}").contains("secret-token"));
-    assert_eq!(
-        request.metadata().get("authorization").unwrap(),
-        "Bearer secret-token"
-    );
-    let node = request.get_ref().node.as_ref().unwrap();
+fn a_request_carries_the_csr() {
+    let request = request("pod-1", "CSR", false);
+    let node = request.node.as_ref().unwrap();
     let csr = mesh_lite_proto::secret_discovery::node_metadata(node, CSR_METADATA_KEY);
     assert_eq!(csr, Some("CSR"));
-    assert_eq!(request.get_ref().resource_names, ["default"]);
+    assert_eq!(request.resource_names, ["default"]);
 }
 
 #[test]
-fn with_our_own_certificate_no_token_is_sent() {
-    let request = request("pod-1", "CSR", &Credential::Svid, None).unwrap();
-    assert!(request.metadata().get("authorization").is_none());
+fn a_token_that_is_refused_is_answered_with_what_to_look_at() {
+    let words = |file: TokenFile| {
+        let status = Status::unauthenticated("not good");
+        refused(&status, &Credential::Token(file), crate::clock::now()).to_string()
+    };
+    let join = words(TokenFile::Join("token".into()));
+    assert!(join.contains("mesh-lite token create"), "{join}");
+    let of_pod = words(TokenFile::ServiceAccount("token".into()));
+    for word in ["audience", "pod", "clocks"] {
+        assert!(of_pod.contains(word), "{of_pod}");
+    }
+    assert!(!of_pod.contains("token create"), "{of_pod}");
 }
 
 #[test]
@@ -133,7 +92,7 @@ fn clocks_are_blamed_for_what_clocks_can_do_only() {
 
 #[test]
 fn metrics_tell_refused_from_unreachable() {
-    let token = Credential::TokenFile("token".into());
+    let token = Credential::Token(TokenFile::Join("token".into()));
     let outcome = |status: Status| refused(&status, &token, crate::clock::now()).outcome();
     assert_eq!(outcome(Status::unauthenticated("")), Renewal::Refused);
     assert_eq!(outcome(Status::permission_denied("")), Renewal::Refused);
