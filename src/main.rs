@@ -10,6 +10,7 @@ mod control_plane;
 mod demo;
 mod explain;
 mod identity;
+mod inject;
 mod injector;
 mod install;
 mod logging;
@@ -24,6 +25,7 @@ mod sidecar_pages;
 mod strict_ready;
 mod terminal;
 mod token;
+mod uninject;
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -75,6 +77,10 @@ enum Role {
     Install(install::Args),
     /// The mutating webhook: adds the sidecar to pods.
     Injector(Box<injector::Args>),
+    /// Print workloads with the sidecar in their pods, as the webhook would add it.
+    Inject(Box<inject::Args>),
+    /// Print workloads as they were before the sidecar was added.
+    Uninject(uninject::Args),
     /// Print the version.
     Version,
 }
@@ -126,6 +132,8 @@ fn run(role: Role) -> anyhow::Result<ExitCode> {
         Role::StrictReady(args) => strict_ready::run(&args),
         Role::Install(args) => install::run(args),
         Role::Injector(args) => injector::run(*args),
+        Role::Inject(args) => inject::run(*args),
+        Role::Uninject(args) => uninject::run(&args),
         Role::Version => {
             println!("mesh-lite {}", env!("CARGO_PKG_VERSION"));
             Ok(ExitCode::SUCCESS)
@@ -149,6 +157,8 @@ impl Role {
             | Self::Policy(_)
             | Self::StrictReady(_)
             | Self::Install(_)
+            | Self::Inject(_)
+            | Self::Uninject(_)
             | Self::Version => false,
         }
     }

@@ -9,6 +9,7 @@
 pub mod admission_review;
 pub mod annotations;
 pub mod clock;
+pub mod cluster_check;
 mod injection;
 pub mod injection_decision;
 pub mod installation;
