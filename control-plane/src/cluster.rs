@@ -15,10 +15,15 @@ use tokio::{sync::watch, task::JoinSet};
 use crate::{
     certificate_authority::{CertificateAuthority, rotation::Trust},
     clock::Clock,
+    cluster_trust_bundle,
     condition::Conditions,
-    metrics::Metrics,
+    csr_signer, leader,
+    namespace_trust_bundles,
     policy_index::PolicyIndex,
-    source::kubernetes::namespaces::Namespaces,
+    source::kubernetes::{
+        namespaces::Namespaces,
+        object_status::{self, Verdict},
+    },
     workload_attestation::service_account_token::ServiceAccountTokens,
     workload_index::WorkloadIndex,
 };
@@ -46,15 +51,37 @@ pub(crate) struct Cluster {
     /// Whether this replica does what only one should. Ask again before each step.
     pub(crate) leads: watch::Receiver<bool>,
     pub(crate) conditions: Conditions,
-    pub(crate) metrics: Metrics,
     pub(crate) clock: Clock,
 }
 
 impl Cluster {
     /// Starts what runs in a cluster beside the reading of its objects. None of these tasks ends.
     // each part adds its line: `tasks.spawn(csr_signer::run(self.clone()));`
-    pub(crate) fn start(&self, tasks: &mut JoinSet<()>) {
+    pub(crate) fn start(
+        &self,
+        tasks: &mut JoinSet<()>,
+        verdicts: watch::Receiver<Arc<Vec<Verdict>>>,
+        leads: watch::Sender<bool>,
+    ) {
+        tasks.spawn(leader::run(
+            self.client.clone(),
+            self.mesh_namespace.to_string(),
+            self.clock,
+            self.conditions.clone(),
+            leads,
+        ));
+        tasks.spawn(object_status::keep(self.clone(), verdicts));
         tasks.spawn(self.tokens.clone().keep_signing_keys());
+        tasks.spawn(namespace_trust_bundles::run(self.clone()));
+        tasks.spawn(cluster_trust_bundle::run(self.clone()));
+        tasks.spawn(csr_signer::run(self.clone()));
+    }
+}
+
+/// Returns once the fact is so; never if nobody says so any more, which is when the process ends.
+pub(crate) async fn wait_until(fact: &mut watch::Receiver<bool>, wanted: bool) {
+    if fact.wait_for(|is| *is == wanted).await.is_err() {
+        std::future::pending().await
     }
 }
 

@@ -14,15 +14,41 @@ pub(crate) enum Part {
     Authority,
     /// Files of the configuration directory that can't be read, or documents that can't be loaded.
     Documents,
+    /// Of a cluster: what is not followed at the moment.
+    ApiServer,
+    /// Statuses of policies that can't be written.
+    ObjectStatus,
+    /// The right to hold the Lease.
+    Lease,
+    /// The trust bundle's ConfigMaps in the namespaces of a cluster.
+    TrustObjects,
+    ClusterTrustBundle,
+    /// Certificate requests that a cluster's users make as objects.
+    SigningRequests,
 }
 
 impl Part {
-    pub(crate) const ALL: [Self; 2] = [Self::Authority, Self::Documents];
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Authority,
+        Self::Documents,
+        Self::ApiServer,
+        Self::ObjectStatus,
+        Self::Lease,
+        Self::TrustObjects,
+        Self::ClusterTrustBundle,
+        Self::SigningRequests,
+    ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Authority => "authority",
             Self::Documents => "documents",
+            Self::ApiServer => "api_server",
+            Self::ObjectStatus => "object_status",
+            Self::Lease => "lease",
+            Self::TrustObjects => "trust_objects",
+            Self::ClusterTrustBundle => "cluster_trust_bundle",
+            Self::SigningRequests => "signing_requests",
         }
     }
 }

@@ -112,6 +112,7 @@ struct Series {
     time_to_breakage: Family<ByCause, Gauge<f64, AtomicU64>>,
     problems: Family<ByKind, Gauge>,
     facts: Family<ByKind, Gauge>,
+    stale: Family<ByKind, Gauge<f64, AtomicU64>>,
 }
 
 impl Series {
@@ -181,6 +182,11 @@ impl Series {
             "facts",
             "What the directory of workloads holds",
             self.facts.clone(),
+        );
+        registry.register(
+            "stale_seconds",
+            "For how long objects of the cluster have not been followed, by kind; 0 while they are",
+            self.stale.clone(),
         );
     }
 }
@@ -283,6 +289,13 @@ impl Metrics {
             .problems
             .get_or_create(&ByKind { kind: part })
             .set(gauge_value(count));
+    }
+
+    pub(crate) fn stale(&self, kind: &'static str, seconds: f64) {
+        self.series
+            .stale
+            .get_or_create(&ByKind { kind })
+            .set(seconds);
     }
 
     pub(crate) fn facts(&self, kind: &'static str, count: usize) {

@@ -145,7 +145,7 @@ struct Parts {
 /// Where workloads, services and policy come from.
 enum Documents {
     Directory(Box<DirectoryOfFiles>),
-    Kubernetes(Box<KubernetesObjects>, Cluster),
+    Kubernetes(Box<KubernetesObjects>, Box<Cluster>, watch::Sender<bool>),
 }
 
 impl Parts {
@@ -172,9 +172,16 @@ impl Parts {
             DocumentSource::Kubernetes { kubeconfig } => {
                 let client = cluster::connect(kubeconfig.as_deref()).await?;
                 let outbound = settings.outbound.clone();
-                let objects = KubernetesObjects::new(client.clone(), outbound, published);
+                let objects = KubernetesObjects::new(
+                    client.clone(),
+                    settings.trust_domain.clone(),
+                    outbound,
+                    published,
+                    metrics.clone(),
+                );
                 let outbound = objects.outbound();
                 let (trust_domain, counts) = (settings.trust_domain.clone(), metrics.clone());
+                let leads = watch::Sender::new(false);
                 let cluster = Cluster {
                     tokens: ServiceAccountTokens::new(client.clone(), trust_domain, counts, clock),
                     client,
@@ -186,13 +193,12 @@ impl Parts {
                     policies: policies.clone(),
                     namespaces: objects.namespaces(),
                     known: objects.known(),
-                    leads: watch::Sender::new(false).subscribe(),
+                    leads: leads.subscribe(),
                     conditions: conditions.clone(),
-                    metrics: metrics.clone(),
                     clock,
                 };
                 let attestation = Attestation::ServiceAccountTokens(cluster.tokens.clone());
-                let documents = Documents::Kubernetes(Box::new(objects), cluster);
+                let documents = Documents::Kubernetes(Box::new(objects), Box::new(cluster), leads);
                 (documents, outbound, attestation)
             }
         };
@@ -266,9 +272,9 @@ impl Parts {
                 tasks.spawn(directory.follow());
                 watch::Sender::new(true).subscribe()
             }
-            Documents::Kubernetes(objects, cluster) => {
+            Documents::Kubernetes(objects, cluster, leads) => {
+                cluster.start(tasks, objects.verdicts(), leads);
                 tasks.spawn(objects.follow());
-                cluster.start(tasks);
                 cluster.known
             }
         };

@@ -86,6 +86,8 @@ pub(crate) struct Workload {
     pub(crate) tunnel_port: Option<u16>,
     /// Of a pod: another one of the same name has another. `None`: a Workload document.
     pub(crate) uid: Option<Box<str>>,
+    /// The node that a pod runs on.
+    pub(crate) node: Option<Arc<str>>,
 }
 
 /// A service as its document states it.
@@ -94,9 +96,35 @@ pub(crate) struct ServiceDocument {
     pub(crate) name: ServiceName,
     pub(crate) addresses: Vec<IpAddr>,
     pub(crate) ports: Vec<ServicePortDocument>,
-    /// Labels its workloads have, all of them. Never empty.
+    /// Labels its workloads have, all of them. Empty: it selects nobody.
     pub(crate) selector: BTreeMap<String, String>,
+    /// `None`: its endpoints are the workloads that it selects.
+    pub(crate) listed: Option<Vec<ListedEndpoint>>,
     pub(crate) session_affinity: bool,
+    /// A caller gets only the endpoints on its own node.
+    pub(crate) same_node_only: bool,
+}
+
+/// An endpoint of a service as the cluster lists it: an address and ports, never an identity.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ListedEndpoint {
+    pub(crate) address: IpAddr,
+    /// By port of the service, its own.
+    pub(crate) ports: BTreeMap<u16, u16>,
+    pub(crate) node: Option<Arc<str>>,
+    /// If no workload and no node has the address: it is somebody outside the mesh, rather than a
+    /// pod that is not known yet.
+    pub(crate) may_be_stranger: bool,
+}
+
+/// Everything that has an address or a name.
+#[derive(Debug, Default)]
+pub(crate) struct Facts {
+    pub(crate) workloads: Vec<Workload>,
+    pub(crate) services: Vec<ServiceDocument>,
+    /// Addresses of the nodes' own networks, and whose they are: kubelets and pods without a
+    /// network of their own answer there, nobody of the mesh.
+    pub(crate) nodes: BTreeMap<IpAddr, Arc<str>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,7 +143,8 @@ pub(crate) enum TargetPort {
 
 impl ServiceDocument {
     fn selects(&self, workload: &Workload) -> bool {
-        workload.name.namespace == self.name.namespace
+        !self.selector.is_empty()
+            && workload.name.namespace == self.name.namespace
             && self
                 .selector
                 .iter()
@@ -130,7 +159,11 @@ type Change = (u64, Option<Arc<HashSet<Name>>>);
 pub(crate) struct WorkloadIndex {
     revision: u64,
     workloads: BTreeMap<WorkloadName, Workload>,
+    /// The services that select workloads.
+    selecting: Vec<ServiceDocument>,
     answers: HashMap<Name, Arc<Answer>>,
+    /// Nodes of the endpoints of services that are answered node by node.
+    same_node_only: HashMap<ServiceName, HashMap<IpAddr, Arc<str>>>,
     conflicts: Vec<String>,
     /// Oldest first.
     changes: Vec<Change>,
@@ -168,8 +201,23 @@ impl WorkloadIndex {
         workloads: Vec<Workload>,
         services: Vec<ServiceDocument>,
     ) -> Self {
-        let claims = Claims::of(&workloads, &services);
-        let (answers, conflicts) = claims.into_answers(&workloads, &services);
+        self.successor_of(Facts {
+            workloads,
+            services,
+            nodes: BTreeMap::new(),
+        })
+    }
+
+    /// As [`Self::successor`], for what a cluster knows.
+    pub(crate) fn successor_of(&self, facts: Facts) -> Self {
+        let (answers, conflicts) = Claims::of(&facts).answers(&facts);
+        let same_node_only = nodes_of_local_services(&facts.services);
+        let Facts {
+            workloads,
+            mut services,
+            ..
+        } = facts;
+        services.retain(|service| !service.selector.is_empty());
         let changed = changed_names(&self.answers, &answers);
         let revision = self.revision.saturating_add(1);
         let mut changes = self.changes.clone();
@@ -184,7 +232,9 @@ impl WorkloadIndex {
         Self {
             revision,
             workloads,
+            selecting: services,
             answers,
+            same_node_only,
             conflicts,
             changes,
         }
@@ -202,6 +252,41 @@ impl WorkloadIndex {
         self.workloads.values()
     }
 
+    /// The services of its namespace that select the workload, by name. Empty if there is no such
+    /// workload.
+    pub(crate) fn services_selecting(
+        &self,
+        name: &WorkloadName,
+    ) -> impl Iterator<Item = &ServiceDocument> {
+        self.workload(name).into_iter().flat_map(|workload| {
+            self.selecting
+                .iter()
+                .filter(move |service| service.selects(workload))
+        })
+    }
+
+    /// What a caller on this node is answered: of a service that keeps to the caller's node, the
+    /// endpoints there; none to a caller whose node is not known.
+    pub(crate) fn answer_on_node(
+        &self,
+        name: &Name,
+        settings: &MeshSettings,
+        node: Option<&str>,
+    ) -> Arc<Answer> {
+        let answer = self.answer(name, settings);
+        let Answer::Service(service) = &*answer else {
+            return answer;
+        };
+        let Some(nodes) = self.same_node_only.get(&service.name) else {
+            return answer;
+        };
+        let is_near =
+            |address: &IpAddr| node.is_some() && nodes.get(address).map(|at| &**at) == node;
+        let mut near = service.clone();
+        near.endpoints.retain(|address, _| is_near(address));
+        Arc::new(Answer::Service(near))
+    }
+
     /// Addresses that more than one document claims, in words.
     pub(crate) fn conflicts(&self) -> &[String] {
         &self.conflicts
@@ -214,10 +299,10 @@ impl WorkloadIndex {
         Arc::new(match name {
             Name::Address(address) if !settings.is_inside(*address) => Answer::Outside,
             Name::Address(_) => Answer::Unknown {
-                reason: "no Workload and no Service document has this address".to_owned(),
+                reason: "no workload and no service has this address".to_owned(),
             },
             Name::Service(_) => Answer::Unknown {
-                reason: "there is no Service document of this name".to_owned(),
+                reason: "there is no service of this name with an address or endpoints".to_owned(),
             },
         })
     }
@@ -239,6 +324,21 @@ impl WorkloadIndex {
             .collect::<Option<Vec<_>>>()
             .map_or(Changes::Everything, Changes::Names)
     }
+}
+
+fn nodes_of_local_services(
+    services: &[ServiceDocument],
+) -> HashMap<ServiceName, HashMap<IpAddr, Arc<str>>> {
+    let local = services.iter().filter(|service| service.same_node_only);
+    local
+        .map(|service| {
+            let endpoints = service.listed.iter().flatten();
+            let nodes = endpoints.filter_map(|endpoint| {
+                Some((endpoint.address.to_canonical(), endpoint.node.clone()?))
+            });
+            (service.name.clone(), nodes.collect())
+        })
+        .collect()
 }
 
 /// `::ffff:10.0.0.1` is `10.0.0.1`.

@@ -50,10 +50,14 @@ pub const DEFAULT_MESH_NAMESPACE: &str = "mesh-lite-system";
 pub const CONTROL_PLANE_SERVICE_ACCOUNT: &str = "mesh-lite-control-plane";
 
 /// Greatest schema number this build understands in policies, rules and endpoints.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// `node.metadata` key under which a sidecar sends its certificate request, PEM.
 pub const CSR_METADATA_KEY: &str = "mesh-lite.io/csr";
+/// `node.metadata` key beside a certificate request: which DNS names the leaf is to have.
+pub const DNS_NAMES_METADATA_KEY: &str = "mesh-lite.io/dns-names";
+/// Those of the services that the caller is behind, as the control plane knows them.
+pub const DNS_NAMES_OF_SERVICES: &str = "services";
 /// `node.metadata` key that asks for a form of bundle: `spiffe` or `trusted_ca`.
 pub const VALIDATOR_METADATA_KEY: &str = "mesh-lite.io/validator";
 

@@ -57,6 +57,8 @@ pub struct Endpoint {
     pub namespace: String,
     pub name: String,
     pub healthy: bool,
+    /// As an endpoint of a service: its own ports, all of them. Empty: those of the service.
+    pub ports: Vec<ServicePort>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,13 +78,21 @@ pub struct Service {
 }
 
 impl Service {
-    /// The endpoints' port behind a service's port.
-    pub fn target_port(&self, port: u16) -> Option<u16> {
-        self.ports
-            .iter()
-            .find(|candidate| candidate.port == port)
-            .map(|found| found.target_port)
+    /// Whether the service has this port.
+    pub fn has_port(&self, port: u16) -> bool {
+        target_port(&self.ports, port).is_some()
     }
+
+    /// The endpoint's port behind a service's port; `None` if it has none.
+    pub fn target_port(&self, endpoint: &Endpoint, port: u16) -> Option<u16> {
+        let own = !endpoint.ports.is_empty();
+        target_port(if own { &endpoint.ports } else { &self.ports }, port)
+    }
+}
+
+fn target_port(ports: &[ServicePort], port: u16) -> Option<u16> {
+    let found = ports.iter().find(|candidate| candidate.port == port)?;
+    Some(found.target_port)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -197,15 +197,12 @@ impl Outbound {
                 for left in (0..MAX_ATTEMPTS).rev() {
                     let picked = service
                         .get()
-                        .and_then(|service| self.picker.pick(service, wanted.client, tried));
+                        .and_then(|service| self.picker.pick(service, port, wanted.client, tried));
                     let Some(picked) = picked else { break };
                     let address = picked.endpoint.address;
                     let attempt =
                         deadline.min(Instant::now() + if left == 0 { CONNECT } else { ATTEMPT });
-                    match self
-                        .try_endpoint(picked, port, wanted, attempt, account)
-                        .await
-                    {
+                    match self.try_endpoint(picked, wanted, attempt, account).await {
                         Ok(connected) => return Ok(connected),
                         Err(error) => refused = Some(error),
                     }
@@ -223,12 +220,13 @@ impl Outbound {
     async fn try_endpoint(
         &self,
         picked: Picked,
-        port: u16,
         wanted: &Wanted,
         deadline: Instant,
         account: &mut Account,
     ) -> Result<Connected, Refused> {
-        let hop = self.router.hop(&self.directory, &picked.endpoint, port)?;
+        let hop = self
+            .router
+            .hop(&self.directory, &picked.endpoint, picked.port)?;
         let address = picked.endpoint.address;
         match self.reach(hop, wanted, deadline, account).await {
             Ok((far, registered)) => {

@@ -48,7 +48,7 @@ impl Hop {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Route {
     One(Hop),
-    /// Any endpoint of a service, on this port of theirs.
+    /// Any endpoint of a service, on its port behind this one of the service.
     Service {
         service: KnownService,
         port: u16,
@@ -131,14 +131,18 @@ fn to_service(
     settings: &MeshSettings,
     port: u16,
 ) -> Result<Route, Refused> {
-    let target = service.target_port(port).ok_or_else(|| {
-        Refused::because(
+    if !service.has_port(port) {
+        return Err(Refused::because(
             Refusal::UnknownDestination,
             format!("service {} has no port {port}", service.name),
-        )
-    })?;
+        ));
+    }
     let is_kubernetes = (&*service.name.namespace, &*service.name.name) == KUBERNETES;
-    if is_kubernetes && let Some(endpoint) = service.endpoints.values().next() {
+    let first = || {
+        let mut endpoints = service.endpoints.values();
+        endpoints.find_map(|endpoint| Some((endpoint, service.target_port(endpoint, port)?)))
+    };
+    if is_kubernetes && let Some((endpoint, target)) = first() {
         return hop(
             endpoint,
             settings,
@@ -149,7 +153,7 @@ fn to_service(
     }
     Ok(Route::Service {
         service: KnownService(Arc::clone(answer)),
-        port: target,
+        port,
     })
 }
 

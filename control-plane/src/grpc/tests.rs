@@ -58,6 +58,7 @@ use crate::{
 mod ending;
 mod long_messages;
 mod many_streams;
+mod pods;
 mod strangers;
 mod wire_tap;
 
@@ -106,30 +107,37 @@ fn peer(trust: &Arc<Trust>) -> Peer {
     Peer::from_chain(&chain(trust), &trust.bundle, since_1970()).unwrap()
 }
 
-/// A control plane without listener, files and documents but one workload.
-struct Served {
-    channel: Channel,
-    trust: watch::Sender<Arc<Trust>>,
-    end: watch::Sender<Ending>,
-    tapped: Tapped,
-    _policies: watch::Sender<PolicyIndex>,
-    _workloads: watch::Sender<Arc<WorkloadIndex>>,
-}
-
-async fn served(trust: Arc<Trust>, peer: Option<Peer>) -> Served {
-    let (trust, seen) = watch::channel(trust);
-    let authority = CertificateAuthority::new(seen, DAY);
-    let web = Workload {
+fn web(uid: Option<&str>) -> Workload {
+    Workload {
         name: "shop/web".parse().unwrap(),
         id: WEB.parse().unwrap(),
         addresses: Vec::new(),
         labels: std::collections::BTreeMap::new(),
         ports: std::collections::BTreeMap::new(),
         tunnel_port: None,
-        uid: None,
+        uid: uid.map(Into::into),
         node: None,
-    };
-    let index = WorkloadIndex::default().successor(vec![web], Vec::new());
+    }
+}
+
+/// A control plane without listener, files and documents but one workload.
+struct Served {
+    channel: Channel,
+    trust: watch::Sender<Arc<Trust>>,
+    end: watch::Sender<Ending>,
+    tapped: Tapped,
+    policies: watch::Sender<PolicyIndex>,
+    workloads: watch::Sender<Arc<WorkloadIndex>>,
+}
+
+async fn served(trust: Arc<Trust>, peer: Option<Peer>) -> Served {
+    served_by(Attestation::JoinTokens, trust, peer).await
+}
+
+async fn served_by(attestation: Attestation, trust: Arc<Trust>, peer: Option<Peer>) -> Served {
+    let (trust, seen) = watch::channel(trust);
+    let authority = CertificateAuthority::new(seen, DAY);
+    let index = WorkloadIndex::default().successor(vec![web(None)], Vec::new());
     let (workloads, workloads_seen) = watch::channel(Arc::new(index));
     let policies = PolicyIndex::new(trust_domain(), "mesh", ShippedDefaults::STRICT);
     let (policies, policies_seen) = watch::channel(policies);
@@ -140,7 +148,7 @@ async fn served(trust: Arc<Trust>, peer: Option<Peer>) -> Served {
         policies_seen.clone(),
     );
     let sources = Sources {
-        attestation: Attestation::JoinTokens,
+        attestation,
         authority,
         issuance: Arc::new(issuance),
         workloads: workloads_seen,
@@ -169,8 +177,8 @@ async fn served(trust: Arc<Trust>, peer: Option<Peer>) -> Served {
         trust,
         end,
         tapped,
-        _policies: policies,
-        _workloads: workloads,
+        policies,
+        workloads,
     }
 }
 

@@ -71,6 +71,7 @@ impl WorkloadDirectory for Directory {
             workloads,
             policies: self.sources.policies.clone(),
             trust: self.sources.authority.watch(),
+            node: None,
             greeted: false,
             settings_sent: false,
             sent: HashMap::new(),
@@ -102,6 +103,8 @@ struct DirectoryConversation {
     workloads: watch::Receiver<Arc<WorkloadIndex>>,
     policies: watch::Receiver<PolicyIndex>,
     trust: watch::Receiver<Arc<Trust>>,
+    /// The caller's, once it is known.
+    node: Option<Arc<str>>,
     greeted: bool,
     settings_sent: bool,
     /// Every name asked for, and the answer last sent.
@@ -154,9 +157,22 @@ impl DirectoryConversation {
         }
     }
 
+    /// Some services are answered by the node that the caller is on, which is not known before its
+    /// pod is.
+    fn take_node(&mut self) {
+        let index = Arc::clone(&self.workloads.borrow());
+        let workload = self.proof.workload_in(&index).ok().flatten();
+        let node = workload.and_then(|workload| workload.node.clone());
+        if node != self.node {
+            self.node = node;
+            self.to_answer.extend(self.sent.keys().cloned());
+        }
+    }
+
     /// Moves on to the newest index; the names it changed are to be answered again.
     fn catch_up(&mut self) {
         self.take_settings();
+        self.take_node();
         let newest = Arc::clone(&self.workloads.borrow());
         if newest.revision() == self.index.revision() {
             return;
@@ -181,7 +197,8 @@ impl DirectoryConversation {
             let Some(before) = self.sent.get(&name).cloned() else {
                 continue;
             };
-            let target = self.index.answer(&name, &self.settings);
+            let node = self.node.as_deref();
+            let target = self.index.answer_on_node(&name, &self.settings, node);
             let before = before.as_deref();
             if before == Some(&*target) {
                 continue;

@@ -69,6 +69,7 @@ pub(super) fn fixture(count: usize) -> Fixture {
         ports: BTreeMap::new(),
         tunnel_port: None,
         uid: None,
+        node: None,
     });
     let index = WorkloadIndex::default().successor(documents.collect(), Vec::new());
     let (workloads, workloads_seen) = watch::channel(Arc::new(index));
@@ -147,6 +148,7 @@ pub(super) fn asked() -> Asked {
         address: "192.0.2.1:4444".parse().unwrap(),
         request_pem: request.unwrap().pem().unwrap().into_bytes(),
         id: None,
+        service_names: false,
     }
 }
 

@@ -144,7 +144,7 @@ impl DirectoryOfFiles {
     }
 }
 
-fn in_words(problem: &Problem) -> String {
+pub(super) fn in_words(problem: &Problem) -> String {
     let what = problem
         .key
         .as_ref()

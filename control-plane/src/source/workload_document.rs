@@ -136,6 +136,7 @@ impl Reader<'_> {
             ports,
             tunnel_port,
             uid: None,
+            node: None,
         })
     }
 
@@ -204,7 +205,9 @@ impl Reader<'_> {
             addresses,
             ports: ports?,
             selector: selector?,
+            listed: None,
             session_affinity: affinity == Some(true),
+            same_node_only: false,
         })
     }
 

@@ -20,6 +20,7 @@ fn index() -> WorkloadIndex {
         ports: BTreeMap::new(),
         tunnel_port: None,
         uid: None,
+        node: None,
     };
     WorkloadIndex::default().successor(vec![web], Vec::new())
 }

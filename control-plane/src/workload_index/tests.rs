@@ -16,6 +16,7 @@ fn workload(name: &str, addresses: &[&str]) -> Workload {
         ports: BTreeMap::from([("http".to_owned(), 8080)]),
         tunnel_port: Some(15008),
         uid: None,
+        node: None,
         name,
     }
 }
@@ -33,7 +34,9 @@ fn service(name: &str, addresses: &[&str], target: TargetPort) -> ServiceDocumen
             .collect(),
         ports: vec![ServicePortDocument { port: 80, target }],
         selector: BTreeMap::from([("app".to_owned(), "api".to_owned())]),
+        listed: None,
         session_affinity: false,
+        same_node_only: false,
     }
 }
 
@@ -126,6 +129,11 @@ fn selects_workloads_of_the_services_own_namespace_by_all_its_labels() {
     assert_eq!(addresses, ["10.0.0.1"]);
 }
 
+fn target_port_of(service: &mesh_lite_proto::workload_directory::Service) -> Option<u16> {
+    let endpoint = service.endpoints.values().next()?;
+    service.target_port(endpoint, 80)
+}
+
 #[test]
 fn resolves_a_named_port_only_where_all_workloads_agree() {
     let named = || service("a/s", &[], TargetPort::Name("http".to_owned()));
@@ -133,15 +141,15 @@ fn resolves_a_named_port_only_where_all_workloads_agree() {
     let agreeing = vec![workload("a/x", &["10.0.0.1"]), other.clone()];
     let index = WorkloadIndex::default().successor(agreeing, vec![named()]);
     assert_eq!(
-        service_of(&index, &by_name("a/s")).target_port(80),
+        target_port_of(&service_of(&index, &by_name("a/s"))),
         Some(8080)
     );
     other.ports.insert("http".to_owned(), 9090);
     let quarrelling = vec![workload("a/x", &["10.0.0.1"]), other];
     let index = WorkloadIndex::default().successor(quarrelling, vec![named()]);
-    assert_eq!(service_of(&index, &by_name("a/s")).target_port(80), None);
+    assert_eq!(target_port_of(&service_of(&index, &by_name("a/s"))), None);
     let index = WorkloadIndex::default().successor(Vec::new(), vec![named()]);
-    assert_eq!(service_of(&index, &by_name("a/s")).target_port(80), None);
+    assert_eq!(target_port_of(&service_of(&index, &by_name("a/s"))), None);
 }
 
 #[test]

@@ -13,6 +13,7 @@ fn endpoint(last: u8, meshed: bool) -> Endpoint {
         namespace: "shop".to_owned(),
         name: format!("api-{last}"),
         healthy: true,
+        ports: Vec::new(),
     }
 }
 

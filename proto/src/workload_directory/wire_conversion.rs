@@ -12,6 +12,8 @@ use crate::{identity::InvalidWorkloadId, sidecar::SCHEMA, wire::mesh_lite::v1 as
 
 /// Parts of a name in Kubernetes have at most 253 bytes.
 const MAX_NAME: usize = 253;
+/// Of an endpoint with ports of its own.
+const PORTS_SCHEMA: u32 = 2;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -111,7 +113,11 @@ impl TryFrom<&wire::ServiceName> for ServiceName {
 impl From<&Endpoint> for wire::Endpoint {
     fn from(endpoint: &Endpoint) -> Self {
         Self {
-            min_schema: 1,
+            min_schema: if endpoint.ports.is_empty() {
+                1
+            } else {
+                PORTS_SCHEMA
+            },
             address: address_to_wire(endpoint.address),
             meshed: endpoint.meshed.as_ref().map(|meshed| wire::Meshed {
                 spiffe_id: meshed.id.to_string(),
@@ -120,6 +126,7 @@ impl From<&Endpoint> for wire::Endpoint {
             namespace: endpoint.namespace.clone(),
             name: endpoint.name.clone(),
             healthy: endpoint.healthy,
+            ports: ports_to_wire(&endpoint.ports),
         }
     }
 }
@@ -145,6 +152,7 @@ impl TryFrom<&wire::Endpoint> for Endpoint {
             namespace: endpoint.namespace.clone(),
             name: endpoint.name.clone(),
             healthy: endpoint.healthy,
+            ports: ports_from_wire(&endpoint.ports)?,
         })
     }
 }
@@ -235,14 +243,7 @@ impl Service {
     fn head(&self) -> wire::Service {
         wire::Service {
             name: Some((&self.name).into()),
-            ports: self
-                .ports
-                .iter()
-                .map(|port| wire::ServicePort {
-                    port: u32::from(port.port),
-                    target_port: u32::from(port.target_port),
-                })
-                .collect(),
+            ports: ports_to_wire(&self.ports),
             session_affinity: self.session_affinity,
             ..wire::Service::default()
         }
@@ -261,16 +262,7 @@ impl Service {
             let endpoint = Endpoint::try_from(endpoint)?;
             endpoints.insert(endpoint.address, endpoint);
         }
-        let ports = service
-            .ports
-            .iter()
-            .map(|pair| {
-                Ok(ServicePort {
-                    port: port(pair.port)?,
-                    target_port: port(pair.target_port)?,
-                })
-            })
-            .collect::<Result<_, InvalidAnswer>>()?;
+        let ports = ports_from_wire(&service.ports)?;
         let name = service.name.as_ref().ok_or(InvalidAnswer::Missing {
             field: "service.name",
         })?;
@@ -336,6 +328,24 @@ impl TryFrom<&wire::MeshSettings> for MeshSettings {
             outbound_policy,
         })
     }
+}
+
+fn ports_to_wire(ports: &[ServicePort]) -> Vec<wire::ServicePort> {
+    let ports = ports.iter().map(|port| wire::ServicePort {
+        port: u32::from(port.port),
+        target_port: u32::from(port.target_port),
+    });
+    ports.collect()
+}
+
+fn ports_from_wire(ports: &[wire::ServicePort]) -> Result<Vec<ServicePort>, InvalidAnswer> {
+    let ports = ports.iter().map(|pair| {
+        Ok(ServicePort {
+            port: port(pair.port)?,
+            target_port: port(pair.target_port)?,
+        })
+    });
+    ports.collect()
 }
 
 fn cidrs(texts: &[String]) -> Result<Vec<IpNet>, InvalidAnswer> {

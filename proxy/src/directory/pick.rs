@@ -43,7 +43,16 @@ struct Loads {
 #[derive(Debug)]
 pub struct Picked {
     pub endpoint: Endpoint,
+    /// Its own, behind the service's.
+    pub port: u16,
     pub outstanding: Outstanding,
+}
+
+/// For whom an endpoint is picked, and the service's port.
+#[derive(Clone, Copy)]
+struct Wanted {
+    client: IpAddr,
+    port: u16,
 }
 
 /// One connection of an endpoint's count.
@@ -64,16 +73,19 @@ impl Drop for Outstanding {
 }
 
 impl Picker {
-    /// An endpoint for a connection of `client`, and never one of `already_tried`. `None`: no
-    /// endpoint that is healthy and not tried yet is left.
+    /// An endpoint for a connection of `client` to this port of the service, and never one of
+    /// `already_tried`. `None`: no endpoint that is healthy, has the port and is not tried yet is
+    /// left.
     pub fn pick(
         &self,
         service: &Service,
+        port: u16,
         client: IpAddr,
         already_tried: &[IpAddr],
     ) -> Option<Picked> {
         let chance = mix(self.0.picks.fetch_add(1, Ordering::Relaxed));
-        self.pick_by(service, client, already_tried, Instant::now(), chance)
+        let wanted = Wanted { client, port };
+        self.pick_by(service, wanted, already_tried, Instant::now(), chance)
     }
 
     /// A connection to `endpoint` could not be made at `now`.
@@ -99,14 +111,17 @@ impl Picker {
     fn pick_by(
         &self,
         service: &Service,
-        client: IpAddr,
+        wanted: Wanted,
         already_tried: &[IpAddr],
         now: Instant,
         chance: u64,
     ) -> Option<Picked> {
         let mut loads = self.loads();
-        let usable =
-            |endpoint: &&Endpoint| endpoint.healthy && !already_tried.contains(&endpoint.address);
+        let usable = |endpoint: &&Endpoint| {
+            endpoint.healthy
+                && service.target_port(endpoint, wanted.port).is_some()
+                && !already_tried.contains(&endpoint.address)
+        };
         let good: Vec<&Endpoint> = service
             .endpoints
             .values()
@@ -118,12 +133,13 @@ impl Picker {
             good
         };
         let endpoint = if service.session_affinity {
-            of_client(&candidates, client)?
+            of_client(&candidates, wanted.client)?
         } else {
             less_loaded_of_two(&candidates, &loads, chance)?
         };
         let outstanding = Outstanding::count(loads.entry(endpoint.address));
         Some(Picked {
+            port: service.target_port(endpoint, wanted.port)?,
             endpoint: endpoint.clone(),
             outstanding,
         })

@@ -27,6 +27,7 @@ fn endpoint(is_meshed: bool) -> Endpoint {
         namespace: "shop".to_owned(),
         name: "api".to_owned(),
         healthy: true,
+        ports: Vec::new(),
     }
 }
 
@@ -115,11 +116,11 @@ fn what_nobody_knows_gets_nothing_even_where_all_is_allowed() {
 }
 
 #[test]
-fn a_service_is_left_to_the_picker_on_its_endpoints_port() {
+fn a_service_is_left_to_the_picker_by_its_own_port() {
     let answer = service("shop", "api", endpoint(true));
     assert!(matches!(
         go(answer.clone(), &REFUSING, 80),
-        Ok(Route::Service { port: 8080, .. })
+        Ok(Route::Service { port: 80, .. })
     ));
     assert_eq!(go(answer, &ALLOWING, 81), Err(Refusal::UnknownDestination));
 }

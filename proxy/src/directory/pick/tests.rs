@@ -1,8 +1,10 @@
 use std::collections::BTreeSet;
 
-use mesh_lite_proto::workload_directory::ServiceName;
+use mesh_lite_proto::workload_directory::{ServiceName, ServicePort};
 
 use super::*;
+
+const PORT: u16 = 80;
 
 fn address(number: u8) -> IpAddr {
     [10, 0, 0, number].into()
@@ -15,13 +17,17 @@ fn service(count: u8) -> Service {
         namespace: "shop".to_owned(),
         name: format!("api-{number}"),
         healthy: true,
+        ports: Vec::new(),
     };
     Service {
         name: ServiceName {
             namespace: "shop".to_owned(),
             name: "api".to_owned(),
         },
-        ports: Vec::new(),
+        ports: vec![ServicePort {
+            port: PORT,
+            target_port: 8080,
+        }],
         endpoints: (1..=count)
             .map(|number| (address(number), endpoint(number)))
             .collect(),
@@ -32,6 +38,13 @@ fn service(count: u8) -> Service {
 fn client(number: u16) -> IpAddr {
     let [high, low] = number.to_be_bytes();
     [10, 9, high, low].into()
+}
+
+fn wanted(number: u16) -> Wanted {
+    Wanted {
+        client: client(number),
+        port: PORT,
+    }
 }
 
 fn now() -> Instant {
@@ -46,7 +59,7 @@ fn picked(picked: &Option<Picked>) -> Option<IpAddr> {
 fn without_endpoints_nothing_is_picked() {
     assert!(
         Picker::default()
-            .pick(&service(0), client(1), &[])
+            .pick(&service(0), PORT, client(1), &[])
             .is_none()
     );
 }
@@ -58,11 +71,15 @@ fn an_unhealthy_endpoint_is_never_picked() {
     let picker = Picker::default();
     for _ in 0..50 {
         assert_eq!(
-            picked(&picker.pick(&service, client(1), &[])),
+            picked(&picker.pick(&service, PORT, client(1), &[])),
             Some(address(2))
         );
     }
-    assert!(picker.pick(&service, client(1), &[address(2)]).is_none());
+    assert!(
+        picker
+            .pick(&service, PORT, client(1), &[address(2)])
+            .is_none()
+    );
 }
 
 #[test]
@@ -72,7 +89,7 @@ fn what_was_tried_is_not_tried_again_and_all_others_are() {
     for affinity in [false, true] {
         service.session_affinity = affinity;
         let mut tried = Vec::new();
-        while let Some(next) = picker.pick(&service, client(1), &tried) {
+        while let Some(next) = picker.pick(&service, PORT, client(1), &tried) {
             assert!(!tried.contains(&next.endpoint.address));
             tried.push(next.endpoint.address);
         }
@@ -85,7 +102,7 @@ fn of_two_the_one_with_fewer_open_connections_gets_the_next() {
     let picker = Picker::default();
     let service = service(2);
     let held: Vec<Picked> = (0..20)
-        .map(|_| picker.pick(&service, client(1), &[]).unwrap())
+        .map(|_| picker.pick(&service, PORT, client(1), &[]).unwrap())
         .collect();
     assert_eq!(picker.outstanding(address(1)), 10);
     assert_eq!(picker.outstanding(address(2)), 10);
@@ -99,11 +116,11 @@ fn an_endpoint_that_holds_many_connections_is_spared() {
     let picker = Picker::default();
     let one = service(1);
     let _held: Vec<Picked> = (0..100)
-        .map(|_| picker.pick(&one, client(1), &[]).unwrap())
+        .map(|_| picker.pick(&one, PORT, client(1), &[]).unwrap())
         .collect();
     let many = service(10);
     let picks: Vec<Option<IpAddr>> = (0..200)
-        .map(|_| picked(&picker.pick(&many, client(1), &[])))
+        .map(|_| picked(&picker.pick(&many, PORT, client(1), &[])))
         .collect();
     let first = picks
         .iter()
@@ -118,7 +135,7 @@ fn idle_endpoints_all_get_their_share() {
     let service = service(10);
     let mut counts = HashMap::new();
     for _ in 0..2000 {
-        let pick = picker.pick(&service, client(1), &[]).unwrap();
+        let pick = picker.pick(&service, PORT, client(1), &[]).unwrap();
         *counts.entry(pick.endpoint.address).or_insert(0) += 1;
     }
     assert_eq!(counts.len(), 10);
@@ -135,11 +152,11 @@ fn an_endpoint_that_failed_is_avoided_for_a_while() {
     let at = now();
     picker.failed(address(1), at);
     for chance in 0..50 {
-        let pick = picker.pick_by(&service, client(1), &[], at + AVOIDED_FOR / 2, chance);
+        let pick = picker.pick_by(&service, wanted(1), &[], at + AVOIDED_FOR / 2, chance);
         assert_eq!(picked(&pick), Some(address(2)));
     }
     let later: BTreeSet<_> = (0..50)
-        .map(|chance| picked(&picker.pick_by(&service, client(1), &[], at + AVOIDED_FOR, chance)))
+        .map(|chance| picked(&picker.pick_by(&service, wanted(1), &[], at + AVOIDED_FOR, chance)))
         .collect();
     assert!(later.contains(&Some(address(1))));
 }
@@ -149,7 +166,7 @@ fn an_endpoint_that_failed_is_better_than_none() {
     let picker = Picker::default();
     picker.failed(address(1), now());
     assert_eq!(
-        picked(&picker.pick(&service(1), client(1), &[])),
+        picked(&picker.pick(&service(1), PORT, client(1), &[])),
         Some(address(1))
     );
 }
@@ -159,7 +176,7 @@ fn one_client_keeps_its_endpoint_and_clients_are_spread() {
     let picker = Picker::default();
     let mut service = service(10);
     service.session_affinity = true;
-    let of = |number| picked(&picker.pick(&service, client(number), &[]));
+    let of = |number| picked(&picker.pick(&service, PORT, client(number), &[]));
     for number in 0..20 {
         assert_eq!(of(number), of(number));
     }
@@ -175,8 +192,8 @@ fn when_an_endpoint_goes_only_its_own_clients_move() {
     let mut after = before.clone();
     after.endpoints.remove(&address(4));
     for number in 0..500 {
-        let was = picked(&picker.pick(&before, client(number), &[]));
-        let is = picked(&picker.pick(&after, client(number), &[]));
+        let was = picked(&picker.pick(&before, PORT, client(number), &[]));
+        let is = picked(&picker.pick(&after, PORT, client(number), &[]));
         assert_ne!(is, Some(address(4)));
         if was != Some(address(4)) {
             assert_eq!(was, is);
@@ -189,9 +206,12 @@ fn affinity_gives_way_to_a_failure() {
     let picker = Picker::default();
     let mut service = service(3);
     service.session_affinity = true;
-    let own = picked(&picker.pick(&service, client(1), &[])).unwrap();
+    let own = picked(&picker.pick(&service, PORT, client(1), &[])).unwrap();
     picker.failed(own, now());
-    assert_ne!(picked(&picker.pick(&service, client(1), &[])), Some(own));
+    assert_ne!(
+        picked(&picker.pick(&service, PORT, client(1), &[])),
+        Some(own)
+    );
 }
 
 #[test]
@@ -209,7 +229,28 @@ fn what_is_remembered_is_bounded() {
         service
     };
     for number in 0..20_000 {
-        drop(picker.pick(&endpoint(number), client(1), &[]));
+        drop(picker.pick(&endpoint(number), PORT, client(1), &[]));
     }
     assert!(picker.loads().outstanding.len() <= MAX_REMEMBERED);
+}
+
+#[test]
+fn gives_each_endpoint_its_own_port_and_none_that_lacks_the_port() {
+    let mut service = service(3);
+    let own = |port| {
+        vec![ServicePort {
+            port,
+            target_port: 9090,
+        }]
+    };
+    service.endpoints.get_mut(&address(2)).unwrap().ports = own(PORT);
+    service.endpoints.get_mut(&address(3)).unwrap().ports = own(PORT + 1);
+    let picker = Picker::default();
+    let (mut tried, mut ports) = (Vec::new(), BTreeSet::new());
+    while let Some(next) = picker.pick(&service, PORT, client(1), &tried) {
+        tried.push(next.endpoint.address);
+        ports.insert((next.endpoint.address, next.port));
+    }
+    let expected = BTreeSet::from([(address(1), 8080), (address(2), 9090)]);
+    assert_eq!(ports, expected);
 }

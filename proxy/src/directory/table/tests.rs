@@ -25,6 +25,7 @@ fn endpoint(number: u32, meshed: bool) -> Endpoint {
         namespace: "shop".to_owned(),
         name: format!("api-{number}"),
         healthy: true,
+        ports: Vec::new(),
     }
 }
 

@@ -1,0 +1,249 @@
+//! The condition `Loaded` in the status of each policy: whether it is in force as it is written,
+//! and if not, why, with the line.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use kube::{
+    Api,
+    api::{DynamicObject, Patch, PatchParams},
+};
+use mesh_lite_proto::document::RefusalClass;
+use serde_json::{Value, json};
+use tokio::{
+    sync::watch,
+    time::{self, Instant},
+};
+
+use super::{
+    kinds::WatchedKind, objects::ObjectName, policy_object::PolicyObject, watching::resource,
+};
+use crate::{
+    clock::readable,
+    cluster::Cluster,
+    condition::Part,
+    policy_index::{Effect, Problem},
+};
+
+const CONDITION: &str = "Loaded";
+/// What Kubernetes takes as a condition's message.
+const MAX_MESSAGE: usize = 32 * 1024;
+/// One replica writes them, one after the other: at most 50 in a second.
+const PACE: Duration = Duration::from_millis(20);
+/// Looked at again for what could not be written, and for what others overwrote.
+const AGAIN: Duration = Duration::from_secs(5);
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// What a condition says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Told {
+    loaded: bool,
+    reason: String,
+    message: String,
+    observed_generation: i64,
+}
+
+impl Told {
+    /// The condition that an object has.
+    pub(super) fn of_object(object: &Value) -> Option<Self> {
+        let conditions = object.pointer("/status/conditions")?.as_array()?;
+        let condition = conditions
+            .iter()
+            .find(|condition| text(condition, "type") == Some(CONDITION))?;
+        Some(Self {
+            loaded: text(condition, "status") == Some("True"),
+            reason: text(condition, "reason").unwrap_or_default().to_owned(),
+            message: text(condition, "message").unwrap_or_default().to_owned(),
+            observed_generation: condition.get("observedGeneration")?.as_i64()?,
+        })
+    }
+
+    fn to_patch(&self, uid: &str, now: SystemTime) -> Value {
+        json!({
+            // of an object that was made anew the API server refuses it
+            "metadata": {"uid": uid},
+            "status": {"conditions": [{
+                "type": CONDITION,
+                "status": if self.loaded { "True" } else { "False" },
+                "reason": self.reason,
+                "message": self.message,
+                "observedGeneration": self.observed_generation,
+                "lastTransitionTime": readable(now),
+            }]},
+        })
+    }
+}
+
+fn text<'a>(object: &'a Value, key: &str) -> Option<&'a str> {
+    object.get(key).and_then(Value::as_str)
+}
+
+/// What a policy's status says, and what it should say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Verdict {
+    kind: WatchedKind,
+    name: ObjectName,
+    uid: String,
+    told: Option<Told>,
+    wanted: Told,
+}
+
+/// `None` if it is not a policy's kind.
+pub(super) fn verdict(policy: &PolicyObject, problem: Option<&Problem>) -> Option<Verdict> {
+    let (loaded, reason, message) = match problem {
+        None => (true, "Loaded".to_owned(), "in force as written".to_owned()),
+        Some(problem) => {
+            let effect = match problem.effect {
+                Effect::LastGood => "Its last good version stays in force",
+                Effect::Denies => "Until it is repaired it DENIES in its scope",
+                Effect::NoPolicy => "It is passed over",
+            };
+            let first = problem.errors.iter().next();
+            let reason = first.map_or("Refused".to_owned(), |error| as_reason(error.class));
+            (false, reason, format!("{effect}. {}", problem.errors))
+        }
+    };
+    Some(Verdict {
+        kind: WatchedKind::of_document(policy.key.kind)?,
+        name: ObjectName {
+            namespace: policy.key.namespace.to_string(),
+            name: policy.key.name.to_string(),
+        },
+        uid: policy.uid.clone(),
+        told: policy.told.clone(),
+        wanted: Told {
+            loaded,
+            reason,
+            message: shortened(message),
+            observed_generation: policy.generation,
+        },
+    })
+}
+
+/// `unknown-field` as conditions write it: `UnknownField`.
+fn as_reason(class: RefusalClass) -> String {
+    let words = class.as_str().split('-');
+    let capital = |word: &str| {
+        let mut letters = word.chars();
+        let first = letters.next().map(|letter| letter.to_ascii_uppercase());
+        first.into_iter().chain(letters).collect::<String>()
+    };
+    words.map(capital).collect()
+}
+
+fn shortened(mut message: String) -> String {
+    const MORE: &str = "…";
+    if message.len() > MAX_MESSAGE {
+        let mut end = MAX_MESSAGE.saturating_sub(MORE.len());
+        while !message.is_char_boundary(end) {
+            end = end.saturating_sub(1);
+        }
+        message.truncate(end);
+        message.push_str(MORE);
+    }
+    message
+}
+
+/// What was written, and in whose place: until a watch shows it, it is not written again.
+struct Written {
+    before: Option<Told>,
+    wanted: Told,
+    at: Instant,
+}
+
+/// Writes what differs, while this replica leads. Never ends.
+pub(crate) async fn keep(cluster: Cluster, mut verdicts: watch::Receiver<Arc<Vec<Verdict>>>) {
+    let mut leads = cluster.leads.clone();
+    let mut written: HashMap<(WatchedKind, ObjectName), Written> = HashMap::new();
+    loop {
+        let newest = Arc::clone(&verdicts.borrow_and_update());
+        written.retain(|_, written| written.at.elapsed() < AGAIN);
+        let mut problem = None;
+        for verdict in newest.iter().filter(|verdict| verdict.is_to_be_written()) {
+            // what has changed meanwhile begins anew
+            if !*leads.borrow_and_update() || verdicts.has_changed().unwrap_or(false) {
+                break;
+            }
+            let key = (verdict.kind, verdict.name.clone());
+            let is_written = written.get(&key).is_some_and(|written| {
+                written.wanted == verdict.wanted && written.before == verdict.told
+            });
+            if is_written {
+                continue;
+            }
+            match write(&cluster, verdict).await {
+                Ok(()) => {
+                    let written_now = Written {
+                        before: verdict.told.clone(),
+                        wanted: verdict.wanted.clone(),
+                        at: Instant::now(),
+                    };
+                    written.insert(key, written_now);
+                }
+                Err(text) => {
+                    problem = Some(text);
+                    break;
+                }
+            }
+            time::sleep(PACE).await;
+        }
+        cluster
+            .conditions
+            .set(Part::ObjectStatus, problem.into_iter().collect());
+        if verdicts.has_changed().unwrap_or(false) {
+            time::sleep(PACE).await;
+            continue;
+        }
+        tokio::select! {
+            Ok(()) = verdicts.changed() => {}
+            Ok(()) = leads.changed() => {}
+            () = time::sleep(AGAIN) => {}
+        }
+    }
+}
+
+impl Verdict {
+    fn is_to_be_written(&self) -> bool {
+        self.told.as_ref() != Some(&self.wanted)
+    }
+}
+
+async fn write(cluster: &Cluster, verdict: &Verdict) -> Result<(), String> {
+    let (kind, name) = (verdict.kind, &verdict.name);
+    let resource = resource(kind);
+    let api =
+        Api::<DynamicObject>::namespaced_with(cluster.client.clone(), &name.namespace, &resource);
+    let patch = Patch::Merge(verdict.wanted.to_patch(&verdict.uid, (cluster.clock)()));
+    let params = PatchParams::default();
+    let answer = api.patch_status(&name.name, &params, &patch);
+    match time::timeout(ANSWER, answer).await {
+        Ok(Ok(_)) => Ok(()),
+        // gone, or made anew: the watch will say so
+        Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 409) => Ok(()),
+        Ok(Err(kube::Error::Api(status))) if status.code == 403 => {
+            let plural = kind.plural();
+            Err(format!(
+                "the API server does not let the control plane write the status of {plural}: its ClusterRole \
+                 needs the rule apiGroups [{}], resources [{plural}/status], verbs [patch]; apply what `mesh-lite \
+                 install` prints",
+                resource.group
+            ))
+        }
+        Ok(Err(kube::Error::Api(status))) => Err(format!(
+            "the API server refuses the status of {} {}/{}: {}",
+            kind.name(),
+            name.namespace,
+            name.name,
+            status.message.escape_debug()
+        )),
+        Ok(Err(_)) | Err(_) => {
+            Err("statuses of policies are not written: the API server does not answer".to_owned())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
