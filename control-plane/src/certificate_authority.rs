@@ -39,7 +39,7 @@ pub(crate) mod trial;
 use certificate_request::PublicKey;
 use rotation::Trust;
 use svid_inspection::InspectionError;
-use svid_template::{SvidTemplate, TemplateError};
+use svid_template::{Subject, SvidTemplate, TemplateError};
 
 /// A leaf, the issuing CA that signed it, and the intermediates above that.
 #[derive(Debug, Clone)]
@@ -93,10 +93,30 @@ impl CertificateAuthority {
         public_key: PublicKey,
         now: SystemTime,
     ) -> Result<IssuedSvid, IssueError> {
+        let subject = Subject {
+            common_name,
+            ..Subject::of(id)
+        };
+        self.issue_for(subject, public_key, self.leaf_lifetime, now)
+    }
+
+    /// How long leaves live if nobody asks for less.
+    pub(crate) fn leaf_lifetime(&self) -> Duration {
+        self.leaf_lifetime
+    }
+
+    /// As [`Self::issue`], with names of services, or for less long than usual.
+    pub(crate) fn issue_for(
+        &self,
+        subject: Subject,
+        public_key: PublicKey,
+        lifetime: Duration,
+        now: SystemTime,
+    ) -> Result<IssuedSvid, IssueError> {
         let authority = Arc::clone(&self.trust.borrow().authority);
-        let lifetime = self.leaf_lifetime;
+        let lifetime = lifetime.min(self.leaf_lifetime);
         let limits = authority.limits();
-        let template = SvidTemplate::new(id, common_name, public_key, lifetime, limits, now)?;
+        let template = SvidTemplate::new(subject, public_key, lifetime, limits, now)?;
         let leaf = authority.sign(&template)?;
         let facts = svid_inspection::inspect(&leaf, &template, &authority)?;
         let chain = std::iter::once(leaf)

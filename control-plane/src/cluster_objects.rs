@@ -51,6 +51,11 @@ impl Place {
         )
     }
 
+    /// The list of kinds in a version of `certificates.k8s.io`; only to be read.
+    pub(crate) fn resources_of_certificates(version: &str) -> Self {
+        Self::certificates("the kinds of certificates.k8s.io in", "", version, version)
+    }
+
     fn namespaced(kind: &'static str, resource: &'static str, namespace: &str, name: &str) -> Self {
         Self {
             kind,
@@ -96,6 +101,9 @@ impl Place {
     }
 
     fn path(&self) -> String {
+        if self.resource.is_empty() {
+            return format!("/apis/{}", self.api_version);
+        }
         format!("{}/{}", self.collection(), segment(&self.name))
     }
 }

@@ -21,7 +21,7 @@ use crate::{
     certificate_authority::{
         CertificateAuthority, IssuedSvid,
         certificate_request::{CertificateRequest, KeyPrint, PublicKey},
-        svid_template::MAX_COMMON_NAME,
+        svid_template::{MAX_COMMON_NAME, Subject},
     },
     policy_index::PolicyIndex,
     workload_attestation::{
@@ -37,12 +37,14 @@ mod audit;
 pub(crate) mod queue;
 mod redeeming;
 mod refusal;
+mod service_names;
 pub(crate) mod turns;
 
 use admission::Admission;
-pub(crate) use audit::Proof;
+pub(crate) use audit::{AUDIT, Proof};
 use audit::{Asking, Signed};
 use redeeming::Redeeming;
+use service_names::service_names;
 pub(crate) use refusal::Refusal;
 
 /// What a caller showed to prove who it is.
@@ -70,6 +72,8 @@ pub(crate) struct Asked {
     pub(crate) request_pem: Vec<u8>,
     /// The SPIFFE ID that it names, if it names one: it must be the caller's anyway.
     pub(crate) id: Option<String>,
+    /// Whether the leaf is to hold the names of the services that the caller is behind.
+    pub(crate) service_names: bool,
 }
 
 /// A certificate chain for a caller, PEM, leaf first.
@@ -125,6 +129,7 @@ impl Issuance {
     ) -> Result<Granted, Refusal> {
         let mut request = CertificateRequest::from_pem(&asked.request_pem)?;
         request.uris.extend(asked.id.clone());
+        request.wants_service_names = asked.service_names;
         match credential {
             Credential::JoinToken(token) => self.first(token, &request, asked.address, now),
             Credential::Svid(peer) => self.renew(peer, &request, asked.address, now),
@@ -159,7 +164,12 @@ impl Issuance {
             workload: &attested.workload,
             proof: &proof,
         };
-        self.sign(&attested, public_key, true, &asking, now)
+        let key = Key {
+            public: public_key,
+            made_here: true,
+            with_service_names: false,
+        };
+        self.sign(&attested, &key, &asking, now)
     }
 
     /// Who the holder of a proof is now, and that it may have a certificate (SDS-S26).
@@ -235,7 +245,7 @@ impl Issuance {
             return Ok(Granted { chain_pem });
         }
         self.admission().first(key)?;
-        let issued = self.sign(&attested, &request.public_key, false, &asking, now)?;
+        let issued = self.sign(&attested, &Key::of(request), &asking, now)?;
         let chain_pem = issued.chain_pem();
         self.tokens.redeem(token, key, chain_pem.clone(), now)?;
         Ok(Granted { chain_pem })
@@ -263,7 +273,7 @@ impl Issuance {
             workload: &attested.workload,
             proof: &Proof::Svid(peer.leaf.serial.clone()),
         };
-        let issued = self.sign(&attested, &request.public_key, false, &asking, now)?;
+        let issued = self.sign(&attested, &Key::of(request), &asking, now)?;
         Ok(Granted {
             chain_pem: issued.chain_pem(),
         })
@@ -293,7 +303,7 @@ impl Issuance {
             workload: &attested.workload,
             proof: &Proof::of_pod(proof),
         };
-        let issued = self.sign(&attested, &request.public_key, false, &asking, now)?;
+        let issued = self.sign(&attested, &Key::of(request), &asking, now)?;
         Ok(Granted {
             chain_pem: issued.chain_pem(),
         })
@@ -309,8 +319,7 @@ impl Issuance {
     fn sign(
         &self,
         attested: &Attested,
-        public_key: &PublicKey,
-        key_made_here: bool,
+        key: &Key<'_>,
         asking: &Asking<'_>,
         now: SystemTime,
     ) -> Result<IssuedSvid, Refusal> {
@@ -323,13 +332,27 @@ impl Issuance {
             Proof::Pod(_) => Some(attested.workload.name.clone())
                 .filter(|name| name.chars().count() <= MAX_COMMON_NAME),
         };
+        let dns_names = if key.with_service_names {
+            let index = Arc::clone(&self.workloads.borrow());
+            service_names(&index, &attested.workload)
+                .ok_or_else(|| Refusal::NotKnownYet(attested.workload.clone()))?
+        } else {
+            Vec::new()
+        };
+        let subject = Subject {
+            id: attested.id.clone(),
+            common_name: name,
+            dns_names,
+        };
+        let lifetime = self.authority.leaf_lifetime();
+        let public_key = key.public.clone();
         let issued = self
             .authority
-            .issue(attested.id.clone(), name, public_key.clone(), now)?;
+            .issue_for(subject, public_key, lifetime, now)?;
         let signed = Signed {
             leaf: &issued.facts,
-            key: public_key.kind(),
-            key_made_here,
+            key: key.public.kind(),
+            key_made_here: key.made_here,
             issuer: &issued.issuer_key_id,
         };
         audit::issued(asking, &signed);
@@ -346,6 +369,23 @@ impl Issuance {
         match policies.evicted(&attested.id, leaf.map(|leaf| &leaf.serial), now) {
             Some(eviction) => Err(Refusal::Evicted(eviction.source.to_string())),
             None => Ok(()),
+        }
+    }
+}
+
+/// What a leaf is made for.
+struct Key<'a> {
+    public: &'a PublicKey,
+    made_here: bool,
+    with_service_names: bool,
+}
+
+impl<'a> Key<'a> {
+    fn of(request: &'a CertificateRequest) -> Self {
+        Self {
+            public: &request.public_key,
+            made_here: false,
+            with_service_names: request.wants_service_names,
         }
     }
 }

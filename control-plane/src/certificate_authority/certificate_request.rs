@@ -73,6 +73,8 @@ pub(crate) struct CertificateRequest {
     pub(crate) key_print: KeyPrint,
     /// The URI names it asks for: each must be the one the caller gets anyway.
     pub(crate) uris: Vec<String>,
+    /// Not part of PKCS#10: said beside it.
+    pub(crate) wants_service_names: bool,
 }
 
 impl CertificateRequest {
@@ -107,6 +109,7 @@ impl CertificateRequest {
             public_key,
             key_print: KeyPrint::of(key.raw),
             uris: uris(&request)?,
+            wants_service_names: false,
         })
     }
 }

@@ -9,7 +9,7 @@ use rcgen::PublicKeyData;
 use rustls_pki_types::CertificateDer;
 use x509_parser::{
     certificate::X509Certificate,
-    extensions::ParsedExtension,
+    extensions::{GeneralName, ParsedExtension},
     oid_registry::{
         OID_X509_EXT_BASIC_CONSTRAINTS, OID_X509_EXT_EXTENDED_KEY_USAGE, OID_X509_EXT_KEY_USAGE,
         OID_X509_EXT_SUBJECT_ALT_NAME, Oid,
@@ -38,6 +38,7 @@ pub(super) fn inspect(
         .verify_signature(Some(&issuer_key))
         .map_err(|_| InspectionError::Differs("the signature"))?;
     check_extensions(&certificate)?;
+    check_names(&certificate, template)?;
     check_authority_key(&certificate, &authority.facts().key_id)?;
     Ok(facts)
 }
@@ -103,6 +104,26 @@ fn check_extensions(certificate: &X509Certificate<'_>) -> Result<(), InspectionE
         }
     }
     Ok(())
+}
+
+/// The names that were meant, and no other.
+fn check_names(
+    certificate: &X509Certificate<'_>,
+    template: &SvidTemplate,
+) -> Result<(), InspectionError> {
+    let names = certificate
+        .subject_alternative_name()
+        .ok()
+        .flatten()
+        .ok_or(InspectionError::Missing("a subject alternative name"))?;
+    let dns_names = template.dns_names.iter();
+    let meant = std::iter::once(GeneralName::URI(template.id.as_str()))
+        .chain(dns_names.map(|name| GeneralName::DNSName(name)));
+    if names.value.general_names.iter().cloned().eq(meant) {
+        Ok(())
+    } else {
+        Err(InspectionError::Differs("the subject alternative names"))
+    }
 }
 
 fn check_authority_key(

@@ -153,8 +153,11 @@ fn hands_out_nothing_that_differs_from_what_was_meant() {
     let trust = authority.trust();
     let template = || {
         SvidTemplate::new(
-            web(),
-            Some("web".to_owned()),
+            Subject {
+                common_name: Some("web".to_owned()),
+                dns_names: vec!["web.shop.svc".to_owned()],
+                ..Subject::of(web())
+            },
             public_key(),
             DAY,
             trust.authority.limits(),
@@ -177,6 +180,16 @@ fn hands_out_nothing_that_differs_from_what_was_meant() {
     let mut nameless = meant.clone();
     nameless.common_name = None;
     assert!(svid_inspection::inspect(&leaf, &nameless, &trust.authority).is_err());
+    // names of services: one less than was meant, one more, none
+    for names in [
+        vec!["web.shop.svc", "bank.example"],
+        vec![],
+        vec!["web.shop"],
+    ] {
+        let mut others = meant.clone();
+        others.dns_names = names.into_iter().map(str::to_owned).collect();
+        assert!(svid_inspection::inspect(&leaf, &others, &trust.authority).is_err());
+    }
     // another authority's signature, and a broken one
     let elsewhere = self::authority(30 * DAY, DAY).trust();
     assert!(svid_inspection::inspect(&leaf, &meant, &elsewhere.authority).is_err());
@@ -186,6 +199,59 @@ fn hands_out_nothing_that_differs_from_what_was_meant() {
     // a CA in place of a leaf
     let ca = trust.authority.certificate();
     assert!(svid_inspection::inspect(ca, &meant, &trust.authority).is_err());
+}
+
+#[test]
+fn a_leaf_has_one_uri_and_the_dns_names_that_were_meant() {
+    let authority = authority(30 * DAY, DAY);
+    let names = ["web.shop.svc", "web.shop", "web.shop.svc.cluster.local"];
+    let subject = Subject {
+        common_name: Some("web-1".to_owned()),
+        dns_names: names.map(str::to_owned).into(),
+        ..Subject::of(web())
+    };
+    let issued = authority
+        .issue_for(subject, public_key(), DAY, now())
+        .unwrap();
+    assert_eq!(issued.facts.id, web());
+    let (_, leaf) = x509_parser::certificate::X509Certificate::from_der(&issued.chain[0]).unwrap();
+    let found = leaf.subject_alternative_name().unwrap().unwrap();
+    assert!(found.critical);
+    let mut meant = vec![x509_parser::extensions::GeneralName::URI(
+        "spiffe://mesh.test/ns/shop/sa/web",
+    )];
+    meant.extend(names.map(x509_parser::extensions::GeneralName::DNSName));
+    assert_eq!(found.value.general_names, meant);
+}
+
+#[test]
+fn refuses_dns_names_that_are_none_and_more_than_there_is_room_for() {
+    let authority = authority(30 * DAY, DAY);
+    let issue = |dns_names: Vec<String>| {
+        let subject = Subject {
+            dns_names,
+            ..Subject::of(web())
+        };
+        authority.issue_for(subject, public_key(), DAY, now())
+    };
+    for name in [
+        "",
+        ".",
+        "a..b",
+        "*.shop.svc",
+        "A.b",
+        "a b",
+        "-a.b",
+        "a\0.b",
+        "é.b",
+        "a.",
+    ] {
+        let refused = issue(vec![name.to_owned()]);
+        assert!(matches!(refused, Err(IssueError::Template(_))), "{name}");
+    }
+    assert!(issue(vec!["a".repeat(64)]).is_err());
+    assert!(issue(vec!["a.b".to_owned(); 32]).is_ok());
+    assert!(issue(vec!["a.b".to_owned(); 33]).is_err());
 }
 
 /// SPIFFE-A1, SPIFFE-A2, SPIFFE-A4, SPIFFE-A5, SPIFFE-A6

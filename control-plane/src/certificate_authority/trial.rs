@@ -21,7 +21,7 @@ use super::{
     authority_facts::InvalidAuthority,
     certificate_request::PublicKey,
     svid_inspection,
-    svid_template::{MAX_COMMON_NAME, SvidTemplate},
+    svid_template::{MAX_COMMON_NAME, Subject, SvidTemplate},
 };
 
 /// Any will do: no peer looks at it.
@@ -72,8 +72,11 @@ fn sign(
     let key = KeyPair::generate().map_err(refused)?;
     let key = PublicKey::from_der(&key.subject_public_key_info()).map_err(refused)?;
     let limits = authority.limits();
-    let template =
-        SvidTemplate::new(id, Some(name), key, LIFETIME, limits, now).map_err(refused)?;
+    let subject = Subject {
+        common_name: Some(name),
+        ..Subject::of(id)
+    };
+    let template = SvidTemplate::new(subject, key, LIFETIME, limits, now).map_err(refused)?;
     let leaf = authority.sign(&template).map_err(refused)?;
     svid_inspection::inspect(&leaf, &template, authority).map_err(refused)?;
     Ok(leaf)

@@ -8,7 +8,7 @@ use mesh_lite_proto::{
         service::{SecretSources, answer_once},
         stream::single_response,
     },
-    sidecar::CSR_METADATA_KEY,
+    sidecar::{CSR_METADATA_KEY, DNS_NAMES_METADATA_KEY, DNS_NAMES_OF_SERVICES},
     wire::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse},
 };
 use tonic::{Request, Status, metadata::MetadataValue};
@@ -90,11 +90,17 @@ impl SecretSources for SecretDiscovery {
             identity_of(&proof, &self.sources)?;
             return self.public_secrets(&message);
         };
+        let service_names = message
+            .node
+            .as_ref()
+            .and_then(|node| node_metadata(node, DNS_NAMES_METADATA_KEY))
+            == Some(DNS_NAMES_OF_SERVICES);
         let name = svid_name(&message.resource_names)?;
         let asked = Asked {
             address: caller.address,
             request_pem: csr.into_bytes(),
             id: named_id(&name),
+            service_names,
         };
         let credential = credential(&caller, bearer, &self.sources, &self.queue).await?;
         let granted = self
@@ -163,6 +169,7 @@ pub(super) fn status_of(refusal: &Refusal) -> Status {
         Refusal::Attestation(_) | Refusal::OtherUri { .. } | Refusal::Evicted(_) => {
             Status::permission_denied(text)
         }
+        Refusal::NotKnownYet(_) => come_back(text),
         Refusal::Issue(_) => {
             Status::unavailable("the control plane can't issue now; its log says why")
         }

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Where the lines go: a log filter can give them a place of their own.
-pub(super) const AUDIT: &str = "mesh_lite_control_plane::audit";
+pub(crate) const AUDIT: &str = "mesh_lite_control_plane::audit";
 
 /// By what a caller proved who it is, so that the proof can be found again.
 #[derive(Debug, Clone, PartialEq, Eq)]

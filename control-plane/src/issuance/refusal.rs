@@ -28,6 +28,10 @@ pub(crate) enum Refusal {
     TooOften(WorkloadName),
     #[error("the caller is evicted by {0}")]
     Evicted(String),
+    #[error(
+        "{0} is not among the known workloads yet, so nobody can tell which services it is behind: ask again in a moment"
+    )]
+    NotKnownYet(WorkloadName),
     #[error(transparent)]
     Issue(#[from] IssueError),
 }
@@ -43,6 +47,7 @@ impl Refusal {
             Self::KeyUsedBefore => "key_used_before",
             Self::TooOften(_) => "too_often",
             Self::Evicted(_) => "evicted",
+            Self::NotKnownYet(_) => "not_known_yet",
             Self::Token(_) | Self::Issue(_) => "failed",
         }
     }

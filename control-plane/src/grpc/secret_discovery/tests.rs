@@ -24,6 +24,7 @@ fn is_in_the_table(refusal: &Refusal) -> bool {
         | Refusal::KeyUsedBefore
         | Refusal::TooOften(_)
         | Refusal::Evicted(_)
+        | Refusal::NotKnownYet(_)
         | Refusal::Issue(_) => true,
     }
 }
@@ -56,6 +57,7 @@ fn refusals() -> Vec<(Refusal, Code)> {
     };
     vec![
         (InvalidRequest::TooLong(1).into(), Code::InvalidArgument),
+        (Refusal::NotKnownYet(name()), Code::Unavailable),
         (InvalidRequest::KeyKind.into(), Code::InvalidArgument),
         (InvalidRequest::Signature.into(), Code::InvalidArgument),
         (Refusal::KeyUsedBefore, Code::InvalidArgument),

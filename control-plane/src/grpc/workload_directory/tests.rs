@@ -8,6 +8,7 @@ fn service(addresses: std::ops::Range<u32>, healthy: bool) -> Arc<Answer> {
     let endpoint = |number: u32| Endpoint {
         address: IpAddr::V4(Ipv4Addr::from(number)),
         meshed: None,
+        ports: Vec::new(),
         namespace: "shop".to_owned(),
         name: "x".to_owned(),
         healthy,
