@@ -307,7 +307,7 @@ fn nothing_of_the_applications_is_removed() {
             }
             let path = operation["path"].as_str().unwrap();
             assert!(
-                ["/tcpSocket", "/grpc"]
+                ["/tcpSocket", "/grpc", "/httpGet/httpHeaders"]
                     .iter()
                     .any(|end| path.ends_with(end)),
                 "{}: {path}",
