@@ -170,6 +170,3 @@ fn take(
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

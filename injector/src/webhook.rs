@@ -193,6 +193,3 @@ fn is_without_ipv6(error: &io::Error) -> bool {
 fn address(listener: &TcpListener, asked: SocketAddr) -> SocketAddr {
     listener.local_addr().unwrap_or(asked)
 }
-
-#[cfg(test)]
-mod tests;

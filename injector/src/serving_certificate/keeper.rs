@@ -296,6 +296,3 @@ impl From<kube::Error> for KeeperError {
         Self::Api(Box::new(error))
     }
 }
-
-#[cfg(test)]
-mod tests;
