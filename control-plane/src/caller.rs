@@ -112,7 +112,7 @@ pub(crate) enum Standing {
     Unproved,
     /// By its certificate, at the handshake.
     Peer,
-    /// By a reusable token, on one of its streams.
+    /// By a token that opens streams: a pod's, or a reusable one.
     Workload(WorkloadName),
 }
 

@@ -208,7 +208,7 @@ async fn until_old(
         match places.of_workload(workload) {
             Ok(taken) => *place = Some(taken),
             Err(reason) => {
-                tracing::info!(%workload, %reason, "a connection with a reusable token is closed");
+                tracing::info!(%workload, %reason, "a connection that proved itself by a token is closed");
                 return GRACE_AT_END;
             }
         }
