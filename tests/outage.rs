@@ -12,12 +12,11 @@ use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use mesh_lite_proxy::identity::state_file::StateFile;
-use mesh_lite_test_support::applications::{Client, Ending, MARKER, Server, converse, refused};
+use mesh_lite_test_support::applications::{Client, MARKER, Server, converse, refused};
+use mesh_lite_test_support::load::Load;
 use mesh_lite_test_support::mesh::API_ID;
 use mesh_lite_test_support::wire_tap::WireTap;
 use mesh_lite_test_support::{
@@ -197,113 +196,6 @@ fn saved(mesh: &Mesh) {
     });
 }
 
-/// New connections and long-lived ones, all the time, until stopped.
-struct Load {
-    stop: Arc<AtomicBool>,
-    workers: Vec<JoinHandle<Tally>>,
-}
-
-#[derive(Debug, Default)]
-struct Tally {
-    successes: usize,
-    failures: Vec<String>,
-}
-
-impl Load {
-    /// Four connections that stay open and talk, and two loops that open new ones.
-    fn start(mesh: &Mesh, to: SocketAddr) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let mut workers = Vec::new();
-        for number in 0..6 {
-            let stopped = Arc::clone(&stop);
-            let work = move || {
-                if number < 4 {
-                    stay(to, &stopped)
-                } else {
-                    come_and_go(to, &stopped)
-                }
-            };
-            workers.push(mesh.network.a.namespace.spawn(APPLICATION_UID, work));
-        }
-        Self { stop, workers }
-    }
-
-    /// Ends the load; fails the test if anything in it failed. How much succeeded.
-    fn stop(self) -> usize {
-        self.stop.store(true, Ordering::Relaxed);
-        let tallies: Vec<Tally> = self
-            .workers
-            .into_iter()
-            .map(|worker| worker.join().unwrap())
-            .collect();
-        let failures: Vec<_> = tallies.iter().flat_map(|tally| &tally.failures).collect();
-        let successes = tallies.iter().map(|tally| tally.successes).sum();
-        assert!(
-            failures.is_empty(),
-            "{} failures beside {successes} successes: {failures:#?}",
-            failures.len()
-        );
-        assert!(
-            tallies.iter().all(|tally| tally.successes > 0),
-            "{tallies:?}"
-        );
-        successes
-    }
-}
-
-fn stay(to: SocketAddr, stopped: &AtomicBool) -> Tally {
-    let mut tally = Tally::default();
-    let talk = |tally: &mut Tally| -> std::io::Result<()> {
-        let mut client = Client::here(to)?;
-        client.line()?;
-        while !stopped.load(Ordering::Relaxed) {
-            let said = format!("number {}", tally.successes);
-            let heard = client.echo(&said)?;
-            if heard != said {
-                return Err(std::io::Error::other(format!(
-                    "said {said:?}, heard {heard:?}"
-                )));
-            }
-            tally.successes += 1;
-            pause(Duration::from_millis(50));
-        }
-        client.finish()?;
-        match client.ending() {
-            Ending::End(_) => Ok(()),
-            reset => Err(std::io::Error::other(reset.to_string())),
-        }
-    };
-    if let Err(error) = talk(&mut tally) {
-        tally
-            .failures
-            .push(format!("a long-lived connection: {error}"));
-    }
-    tally
-}
-
-fn come_and_go(to: SocketAddr, stopped: &AtomicBool) -> Tally {
-    let mut tally = Tally::default();
-    while !stopped.load(Ordering::Relaxed) {
-        let call = || -> std::io::Result<()> {
-            let mut client = Client::here(to)?;
-            client.line()?;
-            client.echo("hello")?;
-            client.finish()?;
-            match client.ending() {
-                Ending::End(_) => Ok(()),
-                reset => Err(std::io::Error::other(reset.to_string())),
-            }
-        };
-        match call() {
-            Ok(()) => tally.successes += 1,
-            Err(error) => tally.failures.push(format!("a new connection: {error}")),
-        }
-        // A pod has about 470 connections a second; this is not a test of that.
-        pause(Duration::from_millis(20));
-    }
-    tally
-}
-
 /// Leaves of 20 s, 2 minutes of new and long-lived connections: 0 failures, and certificates
 /// that really changed.
 #[test]
@@ -313,7 +205,7 @@ fn two_minutes_of_rotating_certificates_fail_nothing() {
         .control_plane(&["--leaf-lifetime", "20s"])
         .start();
     let _server = Server::greeting(&mesh.network.b.namespace, at_b(&mesh, 8080), "from b");
-    let load = Load::start(&mesh, at_b(&mesh, 8080));
+    let load = Load::start(&mesh.network.a.namespace, at_b(&mesh, 8080));
     holds_for(Duration::from_secs(120), "both sidecars are ready", || {
         for sidecar in [mesh.a(), mesh.b()] {
             match sidecar.readiness(&mesh.network) {
@@ -349,7 +241,7 @@ fn a_minute_without_control_plane_fails_nothing() {
         .control_plane(&["--leaf-lifetime", "10m"])
         .start();
     let _server = Server::greeting(&mesh.network.b.namespace, at_b(&mesh, 8080), "from b");
-    let load = Load::start(&mesh, at_b(&mesh, 8080));
+    let load = Load::start(&mesh.network.a.namespace, at_b(&mesh, 8080));
     eventually("the load is there", || {
         let opened = mesh.b().log().count(&[("event", "open")]);
         if opened >= 10 { Ok(()) } else { Err(opened) }

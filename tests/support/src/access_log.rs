@@ -13,6 +13,11 @@ pub struct AccessLog {
 }
 
 impl AccessLog {
+    /// The file need not be there yet.
+    pub fn at(path: PathBuf) -> Self {
+        Self { path }
+    }
+
     pub fn path(&self) -> &Path {
         &self.path
     }

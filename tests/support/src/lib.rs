@@ -21,6 +21,7 @@ pub mod envtest;
 pub mod eventually;
 pub mod kubelet;
 pub mod leftovers;
+pub mod load;
 pub mod loopback_mesh;
 pub mod mesh;
 pub mod namespace;
@@ -28,7 +29,6 @@ pub mod network;
 pub mod peer_certificates;
 pub mod process;
 pub mod requirements;
-pub mod service_account_token;
 pub mod service_account_token;
 pub mod wire_tap;
 

@@ -82,6 +82,8 @@ pub const API_VIPS: [IpAddr; 2] = [
 #[derive(Debug, Clone)]
 pub struct MeshSettings {
     program: PathBuf,
+    /// Of another release than `program`, if a test wants that.
+    control_plane_program: Option<PathBuf>,
     backend: &'static str,
     redirect: Vec<String>,
     control_plane: Vec<String>,
@@ -94,6 +96,7 @@ impl MeshSettings {
     pub fn captured_by(program: &str, backend: &'static str) -> Self {
         Self {
             program: program.into(),
+            control_plane_program: None,
             backend,
             redirect: Vec::new(),
             control_plane: Vec::new(),
@@ -123,6 +126,13 @@ impl MeshSettings {
         self
     }
 
+    /// The control plane begins as another release.
+    #[must_use]
+    pub fn control_plane_by(mut self, program: &Path) -> Self {
+        self.control_plane_program = Some(program.to_owned());
+        self
+    }
+
     /// One more document.
     #[must_use]
     pub fn document(mut self, text: &str) -> Self {
@@ -146,12 +156,17 @@ impl MeshSettings {
     pub fn start_control_plane(self) -> Mesh {
         let network = Network::new();
         let program = place_program(&self.program);
+        let control_plane_program = match &self.control_plane_program {
+            Some(other) => place_beside(&network, other),
+            None => program.clone(),
+        };
         let data = network.directory("control-plane", CONTROL_PLANE_UID);
         let config = network.directory("documents", CONTROL_PLANE_UID);
         fs::write(config.join(DOCUMENT_FILE), self.documents.join("---\n")).unwrap();
         let mut mesh = Mesh {
             settings: self,
             program,
+            control_plane_program,
             data,
             config,
             sidecars: [None, None, None],
@@ -174,6 +189,7 @@ pub struct Mesh {
     control_plane: Option<Process>,
     settings: MeshSettings,
     program: PathBuf,
+    control_plane_program: PathBuf,
     data: PathBuf,
     config: PathBuf,
     pub network: Network,
@@ -213,6 +229,20 @@ impl Mesh {
         self.control_plane = None;
     }
 
+    /// SIGTERM to the control plane, and another release of it on the same directories.
+    pub fn replace_control_plane(&mut self, program: &Path) {
+        let mut running = self.control_plane.take().expect("a control plane");
+        running.signal(Signal::TERM);
+        assert!(running.ended().success(), "{}", running.output());
+        self.control_plane_program = place_beside(&self.network, program);
+        self.start_control_plane_again();
+    }
+
+    /// Sidecars, and their rules, are of another release from now on.
+    pub fn sidecars_by(&mut self, program: &Path) {
+        self.program = place_beside(&self.network, program);
+    }
+
     pub fn start_control_plane_again(&mut self) {
         let mut command = self.control_plane_command("control-plane");
         command.arg("--data-dir").arg(&self.data);
@@ -244,7 +274,8 @@ impl Mesh {
     }
 
     fn control_plane_command(&self, role: &str) -> Command {
-        let program = self.program.to_str().expect("a path of our own making");
+        let program = self.control_plane_program.to_str();
+        let program = program.expect("a path of our own making");
         let mut command = self.network.node.command(CONTROL_PLANE_UID, program);
         command.arg(role);
         command
@@ -556,6 +587,18 @@ pub fn place_program(program: &Path) -> PathBuf {
         fs::set_permissions(&unfinished, fs::Permissions::from_mode(0o755)).unwrap();
         fs::rename(&unfinished, &placed).unwrap();
     }
+    placed
+}
+
+/// Another release's binary, for one network alone: [`place_program`] has place for one.
+fn place_beside(network: &Network, program: &Path) -> PathBuf {
+    let numbers = 0_u32..;
+    let mut places = numbers.map(|number| network.home().join(format!("mesh-lite-{number}")));
+    let placed = places
+        .find(|place| !place.exists())
+        .expect("numbers go on for ever");
+    fs::copy(program, &placed).unwrap_or_else(|error| panic!("{}: {error}", program.display()));
+    fs::set_permissions(&placed, fs::Permissions::from_mode(0o755)).unwrap();
     placed
 }
 

@@ -3,10 +3,12 @@
 use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// File to which tests that cannot run append a line; `tests/run` prints and counts them.
 const NOT_RUN_FILE: &str = "MESH_LITE_NOT_RUN";
+/// Names the binary of the release before this one.
+const PREVIOUS: &str = "MESH_LITE_PREVIOUS";
 
 /// Whether this process may make network namespaces and be several users. If not, the test
 /// named is put on record as not run, and must return.
@@ -47,6 +49,19 @@ pub fn file(test: &str, what: &str, path: &Path) -> bool {
     );
     not_run(test, &format!("{what} is not installed"));
     false
+}
+
+/// The release before this one, which `tests/run` has built by `tests/previous_release`; if there
+/// is none, the test is put on record as not run: a copy without history can't build it.
+pub fn previous_release(test: &str) -> Option<PathBuf> {
+    let path = std::env::var_os(PREVIOUS).map(PathBuf::from);
+    if let Some(path) = &path {
+        assert!(path.is_file(), "{PREVIOUS} names {}", path.display());
+    } else {
+        let reason = format!("{PREVIOUS} is not set: tests/previous_release makes and names it");
+        not_run(test, &reason);
+    }
+    path
 }
 
 /// Puts the test named on record as not run, or not run in part.
