@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Command, CommandFactory, FromArgMatches, Parser, Subcommand, builder::Resettable};
 
+mod check;
 mod control_plane;
 mod demo;
 mod explain;
@@ -22,6 +23,7 @@ mod recordings;
 mod redirect;
 mod root;
 mod sidecar_pages;
+mod status;
 mod strict_ready;
 mod terminal;
 mod token;
@@ -81,6 +83,10 @@ enum Role {
     Inject(Box<inject::Args>),
     /// Print workloads as they were before the sidecar was added.
     Uninject(uninject::Args),
+    /// Say whether the mesh in a cluster works, or what would break in a namespace.
+    Check(check::Args),
+    /// Say what of the mesh runs, and which pods are in it.
+    Status(status::Args),
     /// Print the version.
     Version,
 }
@@ -131,6 +137,8 @@ fn run(role: Role) -> anyhow::Result<ExitCode> {
         Role::Policy(args) => policy::run(&args),
         Role::StrictReady(args) => strict_ready::run(&args),
         Role::Install(args) => install::run(args),
+        Role::Check(args) => check::run(&args),
+        Role::Status(args) => status::run(&args),
         Role::Injector(args) => injector::run(*args),
         Role::Inject(args) => inject::run(*args),
         Role::Uninject(args) => uninject::run(&args),
@@ -157,6 +165,8 @@ impl Role {
             | Self::Policy(_)
             | Self::StrictReady(_)
             | Self::Install(_)
+            | Self::Check(_)
+            | Self::Status(_)
             | Self::Inject(_)
             | Self::Uninject(_)
             | Self::Version => false,

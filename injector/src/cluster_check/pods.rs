@@ -1,0 +1,257 @@
+//! What injection would say to each pod of a namespace, and which pods are not what they should be.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mesh_lite_proto::kubernetes::{
+    INJECT_DISABLED, INJECT_ENABLED, INJECT_LABEL, PROXY_CONTAINER, VERSION_ANNOTATION,
+};
+use serde_json::Value;
+
+use super::{
+    Finding, list, name, namespace_of,
+    objects::{Kind, Objects},
+    subject, text,
+};
+use crate::{
+    injection_decision::{Caller, Decision, Request, inject},
+    installation::VERSION,
+    mesh_settings::MeshSettings,
+    namespace_facts::{NamespaceFacts, Switch},
+};
+
+/// Where pods are made from, and where in it the pod stands.
+const TEMPLATES: [(Kind, &str, &str); 6] = [
+    (Kind::Deployments, "Deployment", "/spec/template"),
+    (Kind::StatefulSets, "StatefulSet", "/spec/template"),
+    (Kind::DaemonSets, "DaemonSet", "/spec/template"),
+    (Kind::ReplicaSets, "ReplicaSet", "/spec/template"),
+    (Kind::Jobs, "Job", "/spec/template"),
+    (Kind::CronJobs, "CronJob", "/spec/jobTemplate/spec/template"),
+];
+
+pub(super) fn findings(
+    objects: &Objects,
+    settings: &MeshSettings,
+    namespace: &str,
+) -> Vec<Finding> {
+    if !objects.is_known(Kind::Namespaces) {
+        return Vec::new();
+    }
+    let found = objects
+        .of(Kind::Namespaces)
+        .iter()
+        .find(|found| name(found) == namespace);
+    let Some(found) = found else {
+        let subject = format!("Namespace {namespace}");
+        return vec![Finding::problem(
+            subject,
+            "is not there",
+            "see kubectl get namespaces",
+        )];
+    };
+    let mut findings = Vec::new();
+    let facts = as_labelled(found);
+    for (kind, word, pointer) in TEMPLATES {
+        for owner in objects.of(kind).iter().filter(|owner| is_own_master(owner)) {
+            let template = owner.pointer(pointer).cloned().unwrap_or_default();
+            findings.extend(judged(
+                &template,
+                &subject(word, owner),
+                settings,
+                namespace,
+                &facts,
+            ));
+        }
+    }
+    for pod in objects
+        .of(Kind::Pods)
+        .iter()
+        .filter(|pod| is_own_master(pod))
+    {
+        findings.extend(judged(
+            pod,
+            &subject("Pod", pod),
+            settings,
+            namespace,
+            &facts,
+        ));
+    }
+    if facts_of(found).switch() == Switch::Enabled {
+        findings.extend(to_restart(objects, settings, namespace, &facts));
+    }
+    findings
+}
+
+/// Nobody makes it from a template that is judged itself.
+fn is_own_master(object: &Value) -> bool {
+    let mut owners = list(object, "/metadata/ownerReferences").iter();
+    !owners.any(|owner| owner.get("controller") == Some(&Value::Bool(true)))
+}
+
+fn texts<'a>(object: &'a Value, pointer: &str) -> Vec<(&'a str, &'a str)> {
+    let fields = object
+        .pointer(pointer)
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten();
+    fields
+        .map(|(key, value)| (key.as_str(), value.as_str().unwrap_or_default()))
+        .collect()
+}
+
+fn facts_of(namespace: &Value) -> NamespaceFacts {
+    NamespaceFacts::new(
+        texts(namespace, "/metadata/labels"),
+        texts(namespace, "/metadata/annotations"),
+    )
+}
+
+/// The namespace as it will be.
+fn as_labelled(namespace: &Value) -> NamespaceFacts {
+    let mut labels = texts(namespace, "/metadata/labels");
+    labels.retain(|(key, _)| *key != INJECT_LABEL);
+    labels.push((INJECT_LABEL, INJECT_ENABLED));
+    NamespaceFacts::new(labels, texts(namespace, "/metadata/annotations"))
+}
+
+fn decision(
+    pod: &Value,
+    settings: &MeshSettings,
+    namespace: &str,
+    facts: &NamespaceFacts,
+) -> Decision {
+    let request = Request {
+        namespace: namespace.to_owned(),
+        name: None,
+        caller: Caller::CommandLine,
+        dry_run: true,
+    };
+    inject(pod, &request, settings, facts).decision
+}
+
+fn judged(
+    pod: &Value,
+    subject: &str,
+    settings: &MeshSettings,
+    namespace: &str,
+    facts: &NamespaceFacts,
+) -> Vec<Finding> {
+    match decision(pod, settings, namespace, facts) {
+        Decision::Inject(_) => Vec::new(),
+        Decision::Skip(skipped) => vec![Finding::warning(
+            subject,
+            format!("stays out of the mesh: {}", skipped.reason),
+            "nothing, if that is meant; in the mesh its callers need another way",
+        )],
+        Decision::Refuse(refusals) => {
+            let refused = refusals.iter().map(|refusal| {
+                Finding::problem(
+                    subject,
+                    format!("its pods would be refused: {refusal}"),
+                    "change it, or give its pods the label mesh-lite.io/inject: disabled",
+                )
+            });
+            refused.collect()
+        }
+    }
+}
+
+/// Running pods that would have a sidecar if they were made now, or one of this version.
+fn to_restart(
+    objects: &Objects,
+    settings: &MeshSettings,
+    namespace: &str,
+    facts: &NamespaceFacts,
+) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for pod in objects.of(Kind::Pods).iter().filter(|pod| is_running(pod)) {
+        let version = version_of(pod);
+        let what = match (is_meshed(pod), version) {
+            (true, VERSION) => continue,
+            (true, version) => Finding::warning(
+                subject("Pod", pod),
+                format!("its sidecar is of version {version:?}, this program of {VERSION}"),
+                restart(pod, namespace),
+            ),
+            (false, _)
+                if matches!(
+                    decision(pod, settings, namespace, facts),
+                    Decision::Inject(_)
+                ) =>
+            {
+                Finding::problem(
+                    subject("Pod", pod),
+                    "has no sidecar: it was made before the namespace was labelled",
+                    restart(pod, namespace),
+                )
+            }
+            (false, _) => continue,
+        };
+        findings.push(what);
+    }
+    findings
+}
+
+fn restart(pod: &Value, namespace: &str) -> String {
+    let mut owners = list(pod, "/metadata/ownerReferences").iter();
+    match owners.next().map(|owner| text(owner, "/kind")) {
+        Some("ReplicaSet") => format!("kubectl -n {namespace} rollout restart deployment"),
+        Some("StatefulSet") => format!("kubectl -n {namespace} rollout restart statefulset"),
+        Some("DaemonSet") => format!("kubectl -n {namespace} rollout restart daemonset"),
+        _ => "make it anew".to_owned(),
+    }
+}
+
+fn is_running(pod: &Value) -> bool {
+    let ended = ["Succeeded", "Failed"].contains(&text(pod, "/status/phase"));
+    !ended && pod.pointer("/metadata/deletionTimestamp").is_none()
+}
+
+fn is_meshed(pod: &Value) -> bool {
+    let all = ["/spec/initContainers", "/spec/containers"].into_iter();
+    let mut containers = all.flat_map(|pointer| list(pod, pointer));
+    containers.any(|container| text(container, "/name") == PROXY_CONTAINER)
+}
+
+fn version_of(pod: &Value) -> &str {
+    let pointer = format!(
+        "/metadata/annotations/{}",
+        VERSION_ANNOTATION.replace('/', "~1")
+    );
+    text(pod, &pointer)
+}
+
+/// How many pods of a namespace are in the mesh.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PodsOfNamespace {
+    pub labelled: bool,
+    pub meshed: usize,
+    /// Without a sidecar, and not by their own label.
+    pub unmeshed: usize,
+    pub opted_out: usize,
+    /// Versions of the sidecars.
+    pub versions: BTreeSet<String>,
+}
+
+/// Of every namespace that is labelled, or has a pod with a sidecar.
+pub fn pods_of_namespaces(objects: &Objects) -> BTreeMap<String, PodsOfNamespace> {
+    let mut all: BTreeMap<String, PodsOfNamespace> = BTreeMap::new();
+    for namespace in objects.of(Kind::Namespaces) {
+        let labelled = facts_of(namespace).switch() == Switch::Enabled;
+        all.entry(name(namespace).to_owned()).or_default().labelled = labelled;
+    }
+    let label = format!("/metadata/labels/{}", INJECT_LABEL.replace('/', "~1"));
+    for pod in objects.of(Kind::Pods).iter().filter(|pod| is_running(pod)) {
+        let of = all.entry(namespace_of(pod).to_owned()).or_default();
+        if is_meshed(pod) {
+            of.meshed += 1;
+            of.versions.insert(version_of(pod).to_owned());
+        } else if text(pod, &label) == INJECT_DISABLED {
+            of.opted_out += 1;
+        } else {
+            of.unmeshed += 1;
+        }
+    }
+    all.retain(|_, of| of.labelled || of.meshed > 0);
+    all
+}
