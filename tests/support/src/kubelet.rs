@@ -26,7 +26,7 @@ use crate::process::Process;
 use crate::{APPLICATION_UID, ROOT_UID};
 
 pub use self::probe::Probed;
-pub use self::volumes::{project, secret_files};
+pub use self::volumes::{from_base64, project, secret_files};
 
 /// A node's agent.
 #[derive(Debug)]
@@ -94,9 +94,9 @@ impl<'a> Kubelet<'a> {
         self.images.insert(image.to_owned(), entry_point);
     }
 
-    /// A name that resolves to the node.
-    pub fn host(&mut self, name: &str) {
-        self.hosts.push_str(&format!("{NODE_V4} {name}\n"));
+    /// A name that pods can look up.
+    pub fn host(&mut self, name: &str, address: impl Into<std::net::IpAddr>) {
+        self.hosts.push_str(&format!("{} {name}\n", address.into()));
     }
 
     /// Admits the pod to the API server and starts its containers, each when the one before it
@@ -262,12 +262,29 @@ impl RunningPod<'_> {
         process.expect("the container was started").output()
     }
 
-    /// What a container prints in JSON: a sidecar's access log.
-    pub fn log(&self, container: &str) -> crate::access_log::AccessLog {
-        let path = self
-            .directory
-            .join(format!("{}-{container}.output", self.name()));
-        crate::access_log::AccessLog { path }
+    /// Lines of the access log that a sidecar prints, among others, of which all `fields` say
+    /// what is given.
+    pub fn access_log(&self, container: &str, fields: &[(&str, &str)]) -> Vec<Value> {
+        let output = self.output(container);
+        let documents = output
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok());
+        let says = |line: &Value| {
+            let value = |field: &str| field.split('.').fold(line, |value, part| &value[part]);
+            line.is_object()
+                && fields
+                    .iter()
+                    .all(|(field, wanted)| line[field] == *wanted || value(field) == wanted)
+        };
+        documents.filter(says).collect()
+    }
+
+    /// Waits for such a line.
+    pub fn wait_for_access(&self, container: &str, fields: &[(&str, &str)]) -> Value {
+        eventually(&format!("{container} logs {fields:?}"), || {
+            let mut lines = self.access_log(container, fields);
+            lines.pop().ok_or_else(|| self.output(container))
+        })
     }
 
     /// Runs a probe of a container (`"readinessProbe"`) once, from the node.

@@ -35,11 +35,28 @@ impl Environment {
             .map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
-    /// `$(NAME)` of names that came before is replaced.
+    /// `$(NAME)` of names that came before is replaced, and `$$` is a `$`.
     pub(super) fn expanded(&self, text: &str) -> String {
-        self.0.iter().fold(text.to_owned(), |text, (name, value)| {
-            text.replace(&format!("$({name})"), value)
-        })
+        let mut expanded = String::new();
+        let mut rest = text;
+        while let Some((before, after)) = rest.split_once('$') {
+            expanded.push_str(before);
+            let named = after
+                .strip_prefix('(')
+                .and_then(|after| after.split_once(')'));
+            let known = named.and_then(|(name, after)| {
+                let (_, value) = self.0.iter().rfind(|(known, _)| known == name)?;
+                Some((value.as_str(), after))
+            });
+            let (value, after) = match (known, after.strip_prefix('$')) {
+                (Some(known), _) => known,
+                (None, Some(after)) => ("$", after),
+                (None, None) => ("$", after),
+            };
+            expanded.push_str(value);
+            rest = after;
+        }
+        expanded + rest
     }
 }
 

@@ -194,7 +194,8 @@ fn issue_token(pod: &RunningPod<'_>, audience: &str) -> String {
     token
 }
 
-fn from_base64(text: &str) -> Vec<u8> {
+/// Of a Secret's data.
+pub fn from_base64(text: &str) -> Vec<u8> {
     let value = |byte: u8| match byte {
         b'A'..=b'Z' => u32::from(byte - b'A'),
         b'a'..=b'z' => u32::from(byte - b'a') + 26,
