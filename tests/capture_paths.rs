@@ -8,13 +8,17 @@
     reason = "a test fails by panicking"
 )]
 
-use std::net::{IpAddr, SocketAddr};
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 
-use mesh_lite_test_support::applications::{Client, Server, converse, loopback_like, refused};
+use mesh_lite_test_support::applications::{
+    Client, Server, converse, http_get, loopback_like, refused,
+};
 use mesh_lite_test_support::mesh::{API_ID, API_VIPS, POLICY, WEB_ID};
 use mesh_lite_test_support::network::{OUTSIDE_V4, OUTSIDE_V6};
 use mesh_lite_test_support::{
-    APPLICATION_UID, Mesh, MeshSettings, ROOT_UID, SIDECAR_UID, on_each_backend,
+    APPLICATION_UID, Mesh, MeshSettings, Namespace, ROOT_UID, SIDECAR_UID, eventually,
+    on_each_backend,
 };
 
 /// Anybody may call any port of b, also in plaintext.
@@ -31,6 +35,46 @@ spec:
   action: ALLOW
   rules: [{}]
 ";
+
+/// As the injector writes them.
+const PROBES: &str = r#"{
+    "/app-probes/web/readiness": {"http": {"port": 8080, "scheme": "HTTP", "path": "/ready?full=1",
+        "headers": [["X-Probe", "yes"]]}, "timeoutSeconds": 1, "original": {}},
+    "/app-probes/web/liveness": {"tcp": {"port": 8080}, "timeoutSeconds": 1, "original": {}},
+    "/app-probes/web/startup": {"grpc": {"port": 8081}, "timeoutSeconds": 1, "original": {}}
+}"#;
+
+/// Ready for whoever asks as the probe says.
+fn answer_ready(stream: TcpStream) -> io::Result<()> {
+    let mut request = BufReader::new(stream.try_clone()?);
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        if request.read_line(&mut head)? == 0 {
+            return Ok(());
+        }
+    }
+    let asked =
+        head.starts_with("GET /ready?full=1 HTTP/1.1\r\n") && head.contains("x-probe: yes\r\n");
+    let status = if asked { "200 OK" } else { "400 Bad Request" };
+    let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
+    (&stream).write_all(answer.as_bytes())
+}
+
+/// A gRPC server that says it is serving. It ends with what is returned.
+fn grpc_health(namespace: &Namespace, address: SocketAddr) -> tokio::runtime::Runtime {
+    let listener = namespace.run(APPLICATION_UID, || TcpListener::bind(address).unwrap());
+    listener.set_nonblocking(true).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.spawn(async move {
+        let (_reporter, service) = tonic_health::server::health_reporter();
+        let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+        tonic::transport::Server::builder()
+            .add_service(service)
+            .serve_with_incoming(tokio_stream::wrappers::TcpListenerStream::new(listener))
+            .await
+    });
+    runtime
+}
 
 fn settings(backend: &'static str) -> MeshSettings {
     MeshSettings::captured_by(env!("CARGO_BIN_EXE_mesh-lite"), backend)
@@ -260,15 +304,36 @@ on_each_backend! {
         mesh.b().log().wait_for(&[("direction", "inbound"), ("src.identity", API_ID), ("decision", "allow")]);
     }
 
-    /// DP-T23: in strict mode the probe on 15021 works and the application's port is reset.
+    /// DP-T23: in strict mode the application's port is reset for the node, and its probes work on 15021.
     fn a_probe_of_the_node_works_in_strict_mode(backend) {
-        let mesh = strict(backend);
-        for address in mesh.network.b.sockets(8080) {
-            let server = Server::greeting(&mesh.network.b.namespace, address, "from b");
-            refused(&mesh.network.node, ROOT_UID, address);
-            assert_eq!(server.peers(), []);
+        let mesh = settings(backend).proxy(&["--probes", PROBES]).start();
+        let network = &mesh.network;
+        for address in network.b.sockets(8080) {
+            let health = SocketAddr::new(address.ip(), 15021);
+            let probe = |kind: &str| {
+                let path = format!("/app-probes/web/{kind}");
+                http_get(&network.node, health, &path).unwrap()
+            };
+            for kind in ["readiness", "liveness", "startup"] {
+                assert_eq!(probe(kind).0, 502, "{kind}: nothing listens yet");
+            }
+            let application = Server::start(&network.b.namespace, APPLICATION_UID, address, answer_ready);
+            let grpc = SocketAddr::new(address.ip(), 8081);
+            let _grpc = grpc_health(&network.b.namespace, grpc);
+            for kind in ["readiness", "liveness", "startup"] {
+                eventually(&format!("{kind} of {address}"), || match probe(kind) {
+                    (200, text) => Ok(text),
+                    other => Err(other),
+                });
+            }
+            assert_eq!(probe("pre-stop").0, 404);
+            assert!(application.peers().iter().all(|peer| peer.ip() == address.ip()));
+            let asked = application.peers().len();
+            refused(&network.node, ROOT_UID, address);
+            refused(&network.node, ROOT_UID, grpc);
+            assert_eq!(application.peers().len(), asked);
         }
-        let (status, text) = mesh.b().readiness(&mesh.network).unwrap();
+        let (status, text) = mesh.b().readiness(network).unwrap();
         assert_eq!(status, 200, "{text}");
     }
 
