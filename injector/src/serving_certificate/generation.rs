@@ -306,7 +306,7 @@ fn parameters(lifetime: Duration, now: SystemTime) -> Result<CertificateParams, 
 
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum GenerationError {
+pub(crate) enum GenerationError {
     #[error("{0:?} is not there or is no text")]
     Missing(String),
     #[error("{0} can't be read: {1}")]

@@ -76,7 +76,7 @@ impl Listener {
         while connections.join_next().await.is_some() {}
     }
 
-    async fn serve(mut self, stream: TcpStream, place: Place) {
+    async fn serve(self, stream: TcpStream, place: Place) {
         let tls = self.serving.borrow().tls.clone();
         let Some(tls) = tls else {
             return self.metrics.handshake("no_certificate");

@@ -11,7 +11,7 @@ const POD_SPEC: &str = "containers:
   - {name: ANSWER, value: \"0777\"}
   - {name: FLOAT, value: '1e3'}
   - {name: NOTHING, value: \"~\"}
-  - {name: NULL, value: 'null'}
+  - {name: NIL, value: 'null'}
   - {name: DATE, value: \"2001-01-01\"}
   - name: LINES
     value: |

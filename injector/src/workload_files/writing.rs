@@ -27,15 +27,50 @@ pub(super) fn write(documents: &[Tree], style: Style) -> Result<String, RewriteE
         text: &text,
     };
     let (again, _) = read(&file).map_err(|_| RewriteError::Unwritable)?;
-    let wanted = documents.iter().filter(|tree| !is_nothing(tree));
-    let same = again
+    let wanted: Vec<Value> = documents
+        .iter()
+        .filter(|tree| !is_nothing(tree))
+        .map(Tree::to_value)
+        .collect();
+    let again: Vec<Value> = again
         .iter()
         .map(|document| document.root.to_value())
-        .eq(wanted.map(Tree::to_value));
+        .collect();
+    let same = wanted.len() == again.len()
+        && wanted
+            .iter()
+            .zip(&again)
+            .all(|(wanted, again)| is_same(wanted, again));
     if same {
         Ok(text)
     } else {
         Err(RewriteError::Unwritable)
+    }
+}
+
+/// Equal, but for the last bit of a fraction, which the JSON parser does not keep. (Kubernetes' own
+/// types have no fractions.)
+fn is_same(one: &Value, other: &Value) -> bool {
+    match (one, other) {
+        (Value::Array(one), Value::Array(other)) => {
+            one.len() == other.len()
+                && one
+                    .iter()
+                    .zip(other)
+                    .all(|(one, other)| is_same(one, other))
+        }
+        (Value::Object(one), Value::Object(other)) => {
+            one.len() == other.len()
+                && one
+                    .iter()
+                    .all(|(key, value)| other.get(key).is_some_and(|other| is_same(value, other)))
+        }
+        (Value::Number(one), Value::Number(other)) if one.is_f64() && other.is_f64() => {
+            let (one, other) = (one.as_f64(), other.as_f64());
+            one.zip(other)
+                .is_some_and(|(one, other)| (one - other).abs() <= one.abs() * 2.0 * f64::EPSILON)
+        }
+        (one, other) => one == other,
     }
 }
 
