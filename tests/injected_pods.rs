@@ -50,9 +50,8 @@ for port in sys.argv[1].split(','):
     threading.Thread(target=Server(('::', int(port)), Handler).serve_forever).start()
 ";
 
-/// A node, a scripted API server and a control plane on it.
+/// A node and a scripted API server on it.
 struct Node {
-    control_plane: Option<Process>,
     api: ApiServer,
     program: PathBuf,
     authority: PathBuf,
@@ -60,7 +59,8 @@ struct Node {
 }
 
 impl Node {
-    fn start() -> Self {
+    /// With a control plane that is ready.
+    fn start() -> (Self, Process) {
         let network = Network::new();
         let listener = network
             .node
@@ -71,8 +71,7 @@ impl Node {
         }
         let program = place_program(PROGRAM.as_ref());
         let authority = network.directory("authority", ROOT_UID);
-        let mut node = Self {
-            control_plane: None,
+        let node = Self {
             api,
             program,
             authority,
@@ -94,8 +93,8 @@ impl Node {
         let mut files: Vec<(String, Vec<u8>)> = secret.collect();
         files.push(("trust-bundle.pem".to_owned(), bundle.into_bytes()));
         project(&node.authority, &files, Some(CONTROL_PLANE_UID));
-        node.start_control_plane();
-        node
+        let control_plane = node.start_control_plane();
+        (node, control_plane)
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -107,7 +106,7 @@ impl Node {
         command
     }
 
-    fn start_control_plane(&mut self) {
+    fn start_control_plane(&self) -> Process {
         let mut command = self.command(&["control-plane", "--kubernetes", "--data-dir"]);
         command.arg(&self.authority);
         command.args(["--listen", &format!("{NODE_V4}:15012")]);
@@ -120,7 +119,7 @@ impl Node {
                 other => Err(format!("{other:?}")),
             }
         });
-        self.control_plane = Some(process);
+        process
     }
 
     fn kubelet(&self) -> Kubelet<'_> {
@@ -227,16 +226,32 @@ fn get(pod: &RunningPod<'_>, url: &str) -> Result<String, String> {
     }
 }
 
+/// Until a sidecar has saved what it was told of an identity: what it was never told can't be there
+/// after a restart.
+fn wait_saved(pod: &RunningPod<'_>, id: &str) {
+    let directory = pod.volume("mesh-lite-state").join("sidecar");
+    eventually("the sidecar saved what it knows", || {
+        let files = fs::read_dir(&directory).unwrap();
+        let texts = files.filter_map(|file| fs::read(file.unwrap().path()).ok());
+        let texts: Vec<String> = texts
+            .map(|text| String::from_utf8_lossy(&text).into_owned())
+            .collect();
+        let found = texts.iter().any(|text| text.contains(id));
+        if found { Ok(()) } else { Err(texts.len()) }
+    });
+}
+
 /// A Deployment's pod answers one whose init container needs the network, and nobody else.
 #[test]
 fn injected_pods_call_each_other_under_policy() {
     needs_namespaces!("injected_pods::injected_pods_call_each_other_under_policy");
-    let mut node = Node::start();
+    let (node, _control_plane) = Node::start();
     let Node { network, .. } = &node;
     let wire = WireTap::start(network);
     let kubelet = node.kubelet();
     let mut cart = kubelet.run(node.injected("pod-from-deployment"), &network.b);
     cart.wait_ready();
+    cart.wait_listening(8080);
     node.endpoint(&cart);
     // its init container `fetch-config` must get an answer before the application starts, and
     // `log-shipper`'s startup probe goes through the sidecar
@@ -286,7 +301,6 @@ fn injected_pods_call_each_other_under_policy() {
     assert_eq!(names, ["app", "log-shipper", PROXY]);
     let ends = cart.delete();
     assert!(ends.iter().all(|(_, status)| status.success()), "{ends:?}");
-    node.control_plane = None;
 }
 
 /// Without a control plane what runs goes on, also through a restart of the sidecar alone; what
@@ -294,16 +308,17 @@ fn injected_pods_call_each_other_under_policy() {
 #[test]
 fn injected_pods_outlive_their_control_plane() {
     needs_namespaces!("injected_pods::injected_pods_outlive_their_control_plane");
-    let mut node = Node::start();
-    let mut control_plane = node.control_plane.take().unwrap();
+    let (node, mut control_plane) = Node::start();
     let kubelet = node.kubelet();
     let mut cart = kubelet.run(node.injected("pod-from-deployment"), &node.network.b);
     cart.wait_ready();
+    cart.wait_listening(8080);
     node.endpoint(&cart);
     let mut caller = kubelet.run(node.injected("pod-native-sidecars"), &node.network.a);
     caller.wait_ready();
     let url = "http://10.96.0.11/";
     get(&caller, url).unwrap();
+    wait_saved(&caller, "spiffe://cluster.local/ns/shop/sa/cart");
     control_plane.kill();
     get(&caller, url).unwrap();
     // a crash of the sidecar alone, on either side
@@ -315,17 +330,23 @@ fn injected_pods_outlive_their_control_plane() {
     eventually("calls after the other sidecar came back", || {
         get(&caller, url)
     });
-    drop((caller, cart));
+    // it is back: who comes new gets a certificate, and is answered
+    let _control_plane = node.start_control_plane();
+    let mut job = kubelet.run(node.injected("pod-from-job-never"), &node.network.c);
+    let ends = job.complete();
+    assert!(ends.iter().all(|(_, status)| status.success()), "{ends:?}");
+    get(&caller, url).unwrap();
 }
 
 /// A Job's pod ends by itself, its sidecar after it, both with 0.
 #[test]
 fn an_injected_job_completes() {
     needs_namespaces!("injected_pods::an_injected_job_completes");
-    let node = Node::start();
+    let (node, _control_plane) = Node::start();
     let kubelet = node.kubelet();
     let mut cart = kubelet.run(node.injected("pod-from-deployment"), &node.network.b);
     cart.wait_ready();
+    cart.wait_listening(8080);
     node.endpoint(&cart);
     let mut job = kubelet.run(node.injected("pod-from-job-never"), &node.network.a);
     let ends = job.complete();

@@ -333,6 +333,21 @@ impl RunningPod<'_> {
         ends
     }
 
+    /// Where a volume of the pod lies on the node.
+    pub fn volume(&self, name: &str) -> PathBuf {
+        self.directory.join("volumes").join(name)
+    }
+
+    /// Waits until the application listens: without a probe nobody else does.
+    pub fn wait_listening(&self, port: u16) {
+        eventually(&format!("{} listens on {port}", self.name()), || {
+            let to = (std::net::Ipv4Addr::LOCALHOST, port);
+            self.at
+                .namespace
+                .run(APPLICATION_UID, || std::net::TcpStream::connect(to))
+        });
+    }
+
     /// A process beside the containers, in their network: `kubectl exec` and `kubectl debug`.
     pub fn command(&self, program: &str) -> Command {
         self.at.namespace.command(APPLICATION_UID, program)
