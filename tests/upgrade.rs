@@ -11,6 +11,7 @@
 )]
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -66,7 +67,7 @@ fn sidecars_of_two_releases_talk_to_each_other() {
     let this: &Path = THIS.as_ref();
     for sidecars in [[this, &previous], [&previous, this]] {
         let mesh = started(this, sidecars);
-        let to = (mesh.network.b.v4, 8080).into();
+        let to = SocketAddr::from((mesh.network.b.v4, 8080));
         let _server = Server::greeting(&mesh.network.b.namespace, to, "from b");
         let load = Load::start(&mesh.network.a.namespace, to);
         renewed(&mesh, 3);
@@ -92,7 +93,7 @@ fn started(control_plane: &Path, sidecars: [&Path; 2]) -> Mesh {
 /// 0 failures, certificates that are renewed by the other release, and its policy in force.
 fn replaced_under_load(before: &Path, after: &Path, sidecars: [&Path; 2]) {
     let mut mesh = started(before, sidecars);
-    let to = (mesh.network.b.v4, 8080).into();
+    let to = SocketAddr::from((mesh.network.b.v4, 8080));
     let _server = Server::greeting(&mesh.network.b.namespace, to, "from b");
     let load = Load::start(&mesh.network.a.namespace, to);
     let seen = renewed(&mesh, 2);

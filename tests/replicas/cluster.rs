@@ -294,7 +294,7 @@ impl Cluster {
     }
 
     pub(crate) fn readiness(&self, letter: char) -> io::Result<(u16, String)> {
-        let health = (self.pod(letter).v4, HEALTH_PORT).into();
+        let health = SocketAddr::from((self.pod(letter).v4, HEALTH_PORT));
         http_get(&self.network.node, health, "/readyz")
     }
 
