@@ -6,7 +6,11 @@ use std::{
 };
 
 use tracing::Level;
-use tracing_subscriber::{filter::Targets, fmt, prelude::*};
+use tracing_subscriber::{
+    filter::{LevelFilter, Targets},
+    fmt,
+    prelude::*,
+};
 
 /// Text on a terminal, JSON lines for programs.
 pub(crate) fn start() {
@@ -31,7 +35,10 @@ pub(crate) fn start() {
 /// What `RUST_LOG` asks for (`debug`, or `mesh_lite_proxy=trace,h2=warn`), and a word about it if
 /// it can't be read. What it does not name is logged from `info` up.
 fn filter(asked: Option<OsString>) -> (Targets, Option<String>) {
-    let usual = Targets::new().with_default(Level::INFO);
+    let usual = Targets::new()
+        .with_default(Level::INFO)
+        // an error for each attempt while an API server is away, which conditions say once
+        .with_target("kube_client", LevelFilter::OFF);
     let Some(asked) = asked.filter(|text| !text.is_empty()) else {
         return (usual, None);
     };

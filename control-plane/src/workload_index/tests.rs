@@ -129,7 +129,7 @@ fn selects_workloads_of_the_services_own_namespace_by_all_its_labels() {
     assert_eq!(addresses, ["10.0.0.1"]);
 }
 
-fn target_port_of(service: &mesh_lite_proto::workload_directory::Service) -> Option<u16> {
+fn target_port_of(service: &Service) -> Option<u16> {
     let endpoint = service.endpoints.values().next()?;
     service.target_port(endpoint, 80)
 }

@@ -105,7 +105,13 @@ async fn answers_addresses_services_and_strangers() {
         let Answer::Service(found) = answer(name) else {
             panic!("{:?}", answer(name))
         };
-        assert_eq!(found.target_port(80), Some(8080));
+        assert_eq!(
+            found
+                .ports
+                .first()
+                .map(|port| (port.port, port.target_port)),
+            Some((80, 8080))
+        );
         assert_eq!(found.endpoints.len(), 2);
         assert_eq!(found.endpoints[&endpoint.address], endpoint);
     }

@@ -90,8 +90,21 @@ pub(super) struct Node {
 ///
 /// # Errors
 /// If a field that is used is not what the API says it is.
-fn read<T: DeserializeOwned>(object: Value) -> Result<T, serde_json::Error> {
+fn read<T: DeserializeOwned>(mut object: Value) -> Result<T, serde_json::Error> {
+    drop_nulls(&mut object);
     serde_json::from_value(object)
+}
+
+/// To clients null is the same as nothing, wherever it stands.
+fn drop_nulls(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|_, value| !value.is_null());
+            fields.values_mut().for_each(drop_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(drop_nulls),
+        _ => {}
+    }
 }
 
 #[derive(Deserialize, Default)]

@@ -74,6 +74,7 @@ pub(super) async fn follow<T: Send + 'static>(
         .page_size(kind.page());
     let mut since: Option<Instant> = None;
     let mut pause = FIRST_PAUSE;
+    let mut was_listed = false;
     loop {
         let stream = watcher(api.clone(), config.clone()).boxed();
         let mut following = Following {
@@ -87,6 +88,7 @@ pub(super) async fn follow<T: Send + 'static>(
                 Err(reason) => break reason,
             };
             if matches!(change, Change::All(_)) {
+                was_listed = true;
                 pause = FIRST_PAUSE;
                 if since.take().is_some() && send(&seen, kind, Seen::Trouble(None)).await.is_err() {
                     return;
@@ -100,7 +102,7 @@ pub(super) async fn follow<T: Send + 'static>(
         let first = since.is_none();
         let since = *since.get_or_insert_with(Instant::now);
         // a watch that ends once in a while, and starts again, is no trouble
-        let said = !first || !matches!(reason, Reason::Away(_));
+        let said = !first || !was_listed || !matches!(reason, Reason::Away(_));
         let trouble = Seen::Trouble(Some(Trouble { since, reason }));
         if said && send(&seen, kind, trouble).await.is_err() {
             return;
