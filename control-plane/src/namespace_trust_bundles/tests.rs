@@ -143,7 +143,7 @@ async fn after_an_outage_of_the_api_server_what_is_missing_is_written() {
     fixture.set_namespaces(&[("shop", true)]);
     tokio::spawn(run(fixture.cluster.clone()));
     wait_for_bundle(&fixture, "shop");
-    fixture.server.stop();
+    tokio::task::block_in_place(|| fixture.server.stop());
     fixture.trust.send_replace(trust());
     fixture.set_namespaces(&[("shop", true), ("bank", true)]);
     fixture.server.start_again();
