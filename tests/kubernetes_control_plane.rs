@@ -38,6 +38,8 @@ fn the_control_plane_in_a_cluster() {
     let namespace = mesh.kube.namespace(&json!({}));
     documents_say_what_became_of_them(&mesh, &namespace);
     pods_are_attested_by_their_tokens(&mesh, &namespace, first);
+    requests_for_certificates_are_judged(&mesh, &namespace);
+    the_trust_bundle_is_a_cluster_trust_bundle_too(&mesh);
     another_replica_takes_over(&mut mesh, &namespace, first);
     mesh.assert_no_right_was_missing();
     an_outage_of_the_api_server_passes(&mut mesh, &namespace);
@@ -235,6 +237,101 @@ fn pods_are_attested_by_their_tokens(mesh: &Mesh, namespace: &Value, replica: us
         assert!(!format!("{page:?}").contains(&id), "{name}: {page:?}");
     }
     mesh.kube.delete(&pod);
+}
+
+/// A CertificateSigningRequest of a pod's own service account, for the URI given.
+fn request_certificate(mesh: &Mesh, token: &str, name: &str, uri: &str) -> Value {
+    let key = directory(&mesh.kube, "requests").join(format!("{name}.key"));
+    let mut openssl = Command::new("openssl");
+    openssl.args([
+        "req",
+        "-new",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+    ]);
+    openssl.args([
+        "-subj",
+        "/",
+        "-addext",
+        &format!("subjectAltName=URI:{uri}"),
+        "-keyout",
+    ]);
+    let csr = mesh_lite_test_support::process::succeed(openssl.arg(&key));
+    let wanted = json!({"apiVersion": "certificates.k8s.io/v1",
+        "kind": "CertificateSigningRequest",
+        "metadata": {"generateName": format!("mesh-lite-test-{name}-")},
+        "spec": {"signerName": "mesh-lite.io/spiffe", "expirationSeconds": 3600,
+            "usages": ["digital signature", "client auth", "server auth"],
+            "request": mesh_lite_test_support::api_server::base64(csr.as_bytes())}});
+    mesh.kube.create_as(token, &wanted).unwrap()
+}
+
+/// The signer `mesh-lite.io/spiffe`: a pod gets a certificate of its own identity, and of no other.
+fn requests_for_certificates_are_judged(mesh: &Mesh, namespace: &Value) {
+    let role = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
+        "metadata": {"name": "mesh-lite-test-requester"},
+        "rules": [{"apiGroups": ["certificates.k8s.io"], "verbs": ["create"],
+            "resources": ["certificatesigningrequests"]}]});
+    let binding = json!({"apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRoleBinding", "metadata": {"name": "mesh-lite-test-requester"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole",
+            "name": "mesh-lite-test-requester"},
+        "subjects": [{"kind": "ServiceAccount", "namespace": name_of(namespace), "name": "web"}]});
+    mesh.kube.put(&role);
+    mesh.kube.put(&binding);
+    let pod = meshed_pod(mesh, namespace, "requester");
+    let account = (name_of(namespace), "web");
+    let of_pod = mesh.kube.token(account, &[], Some(&pod));
+    let of_nobody = mesh.kube.token(account, &[], None);
+    let own = format!("spiffe://cluster.local/ns/{}/sa/web", name_of(namespace));
+    let other = format!("spiffe://cluster.local/ns/{}/sa/admin", name_of(namespace));
+    let cases = [
+        ("own", &of_pod, &own, "Approved"),
+        ("other", &of_pod, &other, "Denied"),
+        ("podless", &of_nobody, &own, "Denied"),
+    ];
+    for (name, token, uri, wanted) in cases {
+        let request = request_certificate(mesh, token, name, uri);
+        let judged = eventually(&format!("the request {name} is judged"), || {
+            let now = mesh.kube.get(&request).map_err(|error| error.to_string())?;
+            let condition = &now["status"]["conditions"][0]["type"];
+            let issued = !now["status"]["certificate"].is_null();
+            if *condition == wanted && issued == (wanted == "Approved") {
+                Ok(now)
+            } else {
+                Err(now.to_string())
+            }
+        });
+        mesh.kube.delete(&judged);
+    }
+    for object in [&binding, &role, &pod] {
+        mesh.kube.delete(object);
+    }
+}
+
+fn the_trust_bundle_is_a_cluster_trust_bundle_too(mesh: &Mesh) {
+    let bundle = reference(
+        "certificates.k8s.io/v1beta1",
+        "ClusterTrustBundle",
+        "",
+        "mesh-lite.io:spiffe:cluster.local",
+    );
+    if matches!(mesh.kube.get(&bundle), Err(kube::Error::Discovery(_))) {
+        return; // the API server has no such kind
+    }
+    let map = reference("v1", "ConfigMap", MESH_NAMESPACE, "mesh-lite-trust-bundle");
+    let map = mesh.kube.get(&map).unwrap();
+    eventually("the ClusterTrustBundle holds the trust bundle", || {
+        let now = mesh.kube.get(&bundle).map_err(|error| error.to_string())?;
+        if now["spec"]["trustBundle"] == map["data"]["trust-bundle.pem"] {
+            Ok(())
+        } else {
+            Err(now.to_string())
+        }
+    });
 }
 
 fn holder(mesh: &Mesh) -> String {

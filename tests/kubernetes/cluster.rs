@@ -48,6 +48,10 @@ impl Kube {
 
     /// The address of an object's kind; its namespace is ignored where the kind has none.
     fn api(&self, object: &Value) -> kube::Result<Api<DynamicObject>> {
+        self.api_by(&self.client, object)
+    }
+
+    fn api_by(&self, client: &Client, object: &Value) -> kube::Result<Api<DynamicObject>> {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let api_version = text(&object["apiVersion"]);
         let (group, version) = api_version.split_once('/').unwrap_or(("", &api_version));
@@ -57,9 +61,9 @@ impl Kube {
         let namespace = text(&object["metadata"]["namespace"]);
         Ok(match capabilities.scope {
             Scope::Namespaced if !namespace.is_empty() => {
-                Api::namespaced_with(self.client.clone(), &namespace, &resource)
+                Api::namespaced_with(client.clone(), &namespace, &resource)
             }
-            _ => Api::all_with(self.client.clone(), &resource),
+            _ => Api::all_with(client.clone(), &resource),
         })
     }
 
@@ -190,14 +194,32 @@ impl Kube {
     /// A kubeconfig of a service account: whoever uses it has that account's rights alone.
     pub fn kubeconfig_of(&self, namespace: &str, account: &str) -> PathBuf {
         let token = self.token((namespace, account), &[], None);
+        let path = self.directory.path().join(format!("{account}.kubeconfig"));
+        fs::write(&path, self.kubeconfig_with(&token).to_string()).unwrap();
+        path
+    }
+
+    fn kubeconfig_with(&self, token: &str) -> Value {
         let admin = Kubeconfig::read_from(self.cluster.kubeconfig()).unwrap();
         let mut document = serde_json::to_value(&admin).unwrap();
         for user in document["users"].as_array_mut().unwrap() {
             user["user"] = json!({"token": token});
         }
-        let path = self.directory.path().join(format!("{account}.kubeconfig"));
-        fs::write(&path, document.to_string()).unwrap();
-        path
+        document
+    }
+
+    /// As [`Kube::create`], by whoever has this token.
+    pub fn create_as(&self, token: &str, object: &Value) -> kube::Result<Value> {
+        let kubeconfig = serde_json::from_value(self.kubeconfig_with(token)).unwrap();
+        let client = self.runtime.block_on(async {
+            let options = KubeConfigOptions::default();
+            let config = Config::from_custom_kubeconfig(kubeconfig, &options).await;
+            Client::try_from(config.unwrap()).unwrap()
+        });
+        let wanted: DynamicObject = serde_json::from_value(object.clone()).unwrap();
+        let api = self.api_by(&client, object)?;
+        let how = PostParams::default();
+        self.runtime.block_on(api.create(&how, &wanted)).map(value)
     }
 
     /// A namespace of this test's own, with labels.
