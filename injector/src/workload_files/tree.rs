@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 pub(super) enum Tree {
     /// Null, a truth value, a number or a text.
     Scalar(Value),
-    List(Vec<Tree>),
+    List(Vec<Self>),
     Map(Fields),
 }
 
