@@ -206,4 +206,26 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn what_install_starts_are_commands_of_this_program() {
+        let choices = mesh_lite_injector::installation::Choices::default();
+        let mut parsed = 0;
+        for object in mesh_lite_injector::installation::manifests(&choices) {
+            let pointers = ["/spec/template", "/spec/jobTemplate/spec/template"];
+            for template in pointers
+                .iter()
+                .filter_map(|pointer| object.pointer(pointer))
+            {
+                let arguments = template.pointer("/spec/containers/0/args").unwrap();
+                let arguments = arguments.as_array().unwrap().iter();
+                let arguments = arguments.map(|argument| argument.as_str().unwrap());
+                let whole: Vec<&str> = ["mesh-lite"].into_iter().chain(arguments).collect();
+                let refused = Arguments::try_parse_from(&whole).err();
+                assert!(refused.is_none(), "{whole:?}: {}", refused.unwrap());
+                parsed += 1;
+            }
+        }
+        assert_eq!(parsed, 4);
+    }
 }

@@ -77,8 +77,7 @@ fn by_name(objects: impl IntoIterator<Item = Value>) -> BTreeMap<String, Value> 
 /// The chart with these values over its own, rendered by Go's text/template; `None` without Go.
 fn rendered(test: &str, values: &Value) -> Option<Vec<Value>> {
     let go = root().join("target/manifests/venv/bin/go");
-    if !go.exists() {
-        requirements::not_run(test, "there is no Go; tests/manifests/install brings it");
+    if !requirements::file(test, "Go", &go) {
         return None;
     }
     let chart = root().join("deploy/chart");
