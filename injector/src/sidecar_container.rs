@@ -85,7 +85,7 @@ fn environment(settings: &MeshSettings, pod: &PodSettings, probes: Option<&str>)
         "MESH_LITE_TRUST_BUNDLE",
         &format!("{TRUST_BUNDLE_DIR}/{TRUST_BUNDLE_KEY}"),
     );
-    environment.set("MESH_LITE_TRUST_DOMAIN", &settings.trust_domain.to_string());
+    environment.set("MESH_LITE_TRUST_DOMAIN", settings.trust_domain.as_ref());
     environment.set("MESH_LITE_MESH_NAMESPACE", &settings.mesh_namespace);
     environment.set(
         "MESH_LITE_SERVICE_ACCOUNT_TOKEN_FILE",
