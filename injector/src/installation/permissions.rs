@@ -56,17 +56,18 @@ impl Rule {
 }
 
 const READ: &[&str] = &["get", "list", "watch"];
+const FOLLOW: &[&str] = &["list", "watch"];
 
 /// Everywhere: who is who, where they are, what policy says. It reads no Secret.
 const CONTROL_PLANE: &[Rule] = &[
     rule("authentication.k8s.io", &["tokenreviews"], &["create"]),
-    rule("", &["namespaces", "nodes", "pods", "services"], READ),
-    rule("discovery.k8s.io", &["endpointslices"], READ),
-    rule("networking.k8s.io", &["servicecidrs"], READ),
+    rule("", &["namespaces", "nodes", "pods", "services"], FOLLOW),
+    rule("discovery.k8s.io", &["endpointslices"], FOLLOW),
+    rule("networking.k8s.io", &["servicecidrs"], FOLLOW),
     rule(
         API_GROUP,
         &["authorizationpolicies", "evictions", "peerauthentications"],
-        READ,
+        FOLLOW,
     ),
     rule(
         API_GROUP,
@@ -105,12 +106,7 @@ const CONTROL_PLANE: &[Rule] = &[
 const CONTROL_PLANE_HERE: &[Rule] = &[
     // whatever is created has no name yet
     rule("coordination.k8s.io", &["leases"], &["create"]),
-    rule(
-        "coordination.k8s.io",
-        &["leases"],
-        &["get", "patch", "update"],
-    )
-    .named(&[CONTROL_PLANE_LEASE]),
+    rule("coordination.k8s.io", &["leases"], &["get", "update"]).named(&[CONTROL_PLANE_LEASE]),
 ];
 
 const INJECTOR: &[Rule] = &[
