@@ -20,7 +20,7 @@ pub const MESH_NAMESPACE: &str = "mesh-lite-system";
 pub const IMAGE: &str = "mesh-lite.test/mesh-lite:test";
 const AUTHORITY_DIR: &str = "/var/run/mesh-lite/authority";
 /// What a process says that was refused something.
-const REFUSED: [&str; 3] = ["forbidden", "Forbidden", "403"];
+const REFUSED: [&str; 2] = ["forbidden", "Forbidden"];
 
 /// Dropped in this order: processes, then what is in the cluster.
 pub struct Mesh {
@@ -209,13 +209,20 @@ impl Mesh {
         });
     }
 
-    /// No role was ever refused a right that it asked for.
+    /// No role was ever refused a right that it asked for: by its own words, and by the API
+    /// server's.
     pub fn assert_no_right_was_missing(&self) {
         for role in &self.roles {
             let output = role.process.output();
             let refused = |line: &&str| REFUSED.iter().any(|word| line.contains(word));
             let lines: Vec<&str> = output.lines().filter(refused).collect();
             assert!(lines.is_empty(), "{}: {lines:#?}", role.account);
+        }
+        let requests = self.kube.cluster.requests_of(MESH_NAMESPACE);
+        assert!(!requests.is_empty() || !self.kube.cluster.is_own());
+        for request in requests {
+            let code = &request["responseStatus"]["code"];
+            assert!(*code != 403 && *code != 401, "{request}");
         }
     }
 

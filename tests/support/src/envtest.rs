@@ -16,7 +16,7 @@ use rcgen::{
     KeyUsagePurpose,
 };
 use rustix::process::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::api_server::base64;
@@ -102,6 +102,25 @@ impl Cluster {
         self.own.is_some()
     }
 
+    /// Requests of a namespace's service accounts that have been answered so far, as the API
+    /// server's audit has them; none of a cluster that is not the test's own.
+    pub fn requests_of(&self, namespace: &str) -> Vec<Value> {
+        let Some(own) = &self.own else {
+            return Vec::new();
+        };
+        let account = format!("system:serviceaccount:{namespace}:");
+        let text = fs::read_to_string(own.path("audit.log")).unwrap_or_default();
+        let events = text
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok());
+        events
+            .filter(|event: &Value| {
+                let user = event["user"]["username"].as_str();
+                user.is_some_and(|user| user.starts_with(&account))
+            })
+            .collect()
+    }
+
     /// SIGKILL: connections are cut, new ones are refused.
     pub fn kill_api_server(&mut self) {
         self.own_mut().api_server = None;
@@ -167,6 +186,8 @@ impl OwnCluster {
             ("--service-account-key-file", "accounts.pub"),
             ("--service-account-signing-key-file", "accounts.key"),
             ("--cert-dir", "certificates"),
+            ("--audit-policy-file", "audit.policy"),
+            ("--audit-log-path", "audit.log"),
         ] {
             command.arg(flag).arg(self.path(file));
         }
@@ -293,6 +314,10 @@ fn write_credentials(directory: &Path, port: u16) {
     write("admin.crt", &admin);
     write("admin.key", &admin_key);
     write("admin.kubeconfig", &kubeconfig.to_string());
+    let audit = json!({"apiVersion": "audit.k8s.io/v1", "kind": "Policy",
+        "omitStages": ["RequestReceived", "ResponseStarted"],
+        "rules": [{"level": "Metadata", "userGroups": ["system:serviceaccounts"]}]});
+    write("audit.policy", &audit.to_string());
     let accounts = KeyPair::generate().unwrap();
     write("accounts.key", &accounts.serialize_pem());
     write("accounts.pub", &accounts.public_key_pem());
