@@ -7,7 +7,7 @@ use mesh_lite_injector::cluster_check::{
     objects::{DEPLOYMENTS, Kind, Objects, Question},
     pods_of_namespaces, roots,
 };
-use mesh_lite_proto::sidecar::DEFAULT_MESH_NAMESPACE;
+use mesh_lite_proto::{decision_record::Utc, sidecar::DEFAULT_MESH_NAMESPACE};
 use serde_json::{Value, json};
 
 use crate::{
@@ -102,7 +102,8 @@ fn status(objects: &Objects, mesh: &str, only: Option<&str>) -> Status {
         deployments: deployments.into(),
         namespaces: namespaces.filter(|(name, _)| is_asked(name)).collect(),
         refused: refused(objects, is_asked),
-        roots: roots(objects, mesh).map(|roots| (roots.count, roots.last_end.to_string())),
+        roots: roots(objects, mesh)
+            .map(|roots| (roots.count, Utc(roots.last_end.into()).to_string())),
         // one line for each kind that was not read
         unreadable: objects
             .unreadable()

@@ -108,7 +108,7 @@ impl Choices {
                 &self.mesh_namespace,
                 &self.image,
                 self.image_pull_policy.as_str(),
-                &self.trust_domain.to_string(),
+                self.trust_domain.as_ref(),
             ),
         }
     }

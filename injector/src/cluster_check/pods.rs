@@ -213,6 +213,10 @@ fn is_meshed(pod: &Value) -> bool {
     containers.any(|container| text(container, "/name") == PROXY_CONTAINER)
 }
 
+fn uses_nodes_network(pod: &Value) -> bool {
+    pod.pointer("/spec/hostNetwork") == Some(&Value::Bool(true))
+}
+
 fn version_of(pod: &Value) -> &str {
     let pointer = format!(
         "/metadata/annotations/{}",
@@ -226,8 +230,9 @@ fn version_of(pod: &Value) -> &str {
 pub struct PodsOfNamespace {
     pub labelled: bool,
     pub meshed: usize,
-    /// Without a sidecar, and not by their own label.
+    /// Without a sidecar, though nothing of theirs says so.
     pub unmeshed: usize,
+    /// Without one by their own label, or with the node's network.
     pub opted_out: usize,
     /// Versions of the sidecars.
     pub versions: BTreeSet<String>,
@@ -246,7 +251,7 @@ pub fn pods_of_namespaces(objects: &Objects) -> BTreeMap<String, PodsOfNamespace
         if is_meshed(pod) {
             of.meshed += 1;
             of.versions.insert(version_of(pod).to_owned());
-        } else if text(pod, &label) == INJECT_DISABLED {
+        } else if text(pod, &label) == INJECT_DISABLED || uses_nodes_network(pod) {
             of.opted_out += 1;
         } else {
             of.unmeshed += 1;

@@ -1,7 +1,8 @@
 //! Trust bundles: in the mesh's namespace, and in each where pods have a sidecar or will.
 
-use mesh_lite_proto::kubernetes::{
-    INJECT_ENABLED, INJECT_LABEL, TRUST_BUNDLE_CONFIG_MAP, TRUST_BUNDLE_KEY,
+use mesh_lite_proto::{
+    decision_record::Utc,
+    kubernetes::{INJECT_ENABLED, INJECT_LABEL, TRUST_BUNDLE_CONFIG_MAP, TRUST_BUNDLE_KEY},
 };
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use time::{Duration, OffsetDateTime};
@@ -58,12 +59,12 @@ pub(super) fn findings(objects: &Objects, mesh: &str, now: OffsetDateTime) -> Ve
         )),
         Some(roots) if roots.last_end <= now => findings.push(Finding::problem(
             subject,
-            format!("its last root ended at {}", roots.last_end),
+            format!("its last root ended at {}", Utc(roots.last_end.into())),
             "mesh-lite root init --help: bring a new root",
         )),
         Some(roots) if roots.last_end - WARN_BEFORE <= now => findings.push(Finding::warning(
             subject,
-            format!("its last root ends at {}", roots.last_end),
+            format!("its last root ends at {}", Utc(roots.last_end.into())),
             "mesh-lite root init --help: bring a new root in time",
         )),
         Some(_) => {}
