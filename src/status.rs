@@ -205,7 +205,7 @@ impl Status {
             let label = if pods.labelled { "" } else { ", not labelled" };
             let _ = writeln!(
                 text,
-                "  {:<26} {} in the mesh, {} without a sidecar, {} opted out, sidecars of version {}{label}",
+                "  {:<26} {} in the mesh, {} without a sidecar, {} left out, sidecars of version {}{label}",
                 harmless(name),
                 pods.meshed,
                 pods.unmeshed,

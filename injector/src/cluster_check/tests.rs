@@ -472,12 +472,13 @@ fn pods_are_counted_by_namespace() {
         pod(json!({"initContainers": [{"name": "mesh-lite-proxy"}], "containers": [{"name": "a"}]})),
         pod(json!({"containers": [{"name": "a"}]})),
         out,
+        pod(json!({"hostNetwork": true, "containers": [{"name": "a"}]})),
     ]));
     let all = pods_of_namespaces(&objects);
     assert_eq!(all.keys().collect::<Vec<_>>(), ["shop"]);
     let shop = &all["shop"];
     assert_eq!(
         (shop.meshed, shop.unmeshed, shop.opted_out, shop.labelled),
-        (1, 1, 1, true)
+        (1, 1, 2, true)
     );
 }
