@@ -177,6 +177,3 @@ pub(crate) enum FilesError {
         error: io::Error,
     },
 }
-
-#[cfg(test)]
-mod tests;

@@ -12,6 +12,7 @@ use crate::{
     tls::fixture::{API, WEB},
 };
 
+mod app_files;
 mod clock_skew;
 mod identity;
 mod outage;
