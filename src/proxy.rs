@@ -345,7 +345,7 @@ impl Args {
                 token_file: self
                     .service_account_token_file
                     .map(TokenFile::ServiceAccount)
-                    .or(self.join_token_file.map(TokenFile::Join)),
+                    .or_else(|| self.join_token_file.map(TokenFile::Join)),
                 data_dir: self.data_dir,
                 files_dir: self.files_dir,
             },

@@ -20,16 +20,16 @@ use tokio::runtime::Runtime;
 const MANAGER: &str = "mesh-lite-tests";
 
 /// Calls of somebody with every right.
-pub struct Kube {
-    pub cluster: Cluster,
+pub(crate) struct Kube {
+    pub(crate) cluster: Cluster,
     /// For kubeconfigs and volumes; removed with the cluster.
-    pub directory: TempDir,
+    pub(crate) directory: TempDir,
     runtime: Runtime,
     client: Client,
 }
 
 impl Kube {
-    pub fn connect(cluster: Cluster) -> Self {
+    pub(crate) fn connect(cluster: Cluster) -> Self {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let runtime = Runtime::new().unwrap();
         let client = runtime.block_on(async {
@@ -68,12 +68,12 @@ impl Kube {
     }
 
     /// Server-side apply; as it is then.
-    pub fn apply(&self, object: &Value) -> kube::Result<Value> {
+    pub(crate) fn apply(&self, object: &Value) -> kube::Result<Value> {
         self.apply_with(object, PatchParams::apply(MANAGER).force())
     }
 
     /// Server-side apply that changes nothing.
-    pub fn apply_dry(&self, object: &Value) -> kube::Result<Value> {
+    pub(crate) fn apply_dry(&self, object: &Value) -> kube::Result<Value> {
         self.apply_with(object, PatchParams::apply(MANAGER).force().dry_run())
     }
 
@@ -87,16 +87,16 @@ impl Kube {
     }
 
     /// As [`Kube::apply`], of what must be taken.
-    pub fn put(&self, object: &Value) -> Value {
+    pub(crate) fn put(&self, object: &Value) -> Value {
         self.apply(object)
             .unwrap_or_else(|error| panic!("{error}\n{object}"))
     }
 
-    pub fn create(&self, object: &Value) -> kube::Result<Value> {
+    pub(crate) fn create(&self, object: &Value) -> kube::Result<Value> {
         self.create_with(object, &PostParams::default())
     }
 
-    pub fn create_dry(&self, object: &Value) -> kube::Result<Value> {
+    pub(crate) fn create_dry(&self, object: &Value) -> kube::Result<Value> {
         let how = PostParams {
             dry_run: true,
             ..PostParams::default()
@@ -111,7 +111,7 @@ impl Kube {
     }
 
     /// What `kubectl replace` does.
-    pub fn replace(&self, object: &Value) -> kube::Result<Value> {
+    pub(crate) fn replace(&self, object: &Value) -> kube::Result<Value> {
         let wanted: DynamicObject = serde_json::from_value(object.clone()).unwrap();
         let name = object["metadata"]["name"].as_str().unwrap();
         let how = PostParams::default();
@@ -122,7 +122,7 @@ impl Kube {
     }
 
     /// A merge patch of the object's subresource, or of itself if that is empty.
-    pub fn merge(&self, object: &Value, subresource: &str, patch: &Value) -> kube::Result<Value> {
+    pub(crate) fn merge(&self, object: &Value, subresource: &str, patch: &Value) -> kube::Result<Value> {
         let api = self.api(object)?;
         let name = object["metadata"]["name"].as_str().unwrap();
         let how = PatchParams::default();
@@ -136,25 +136,25 @@ impl Kube {
     }
 
     /// The object of the same kind, namespace and name, as it is now.
-    pub fn get(&self, object: &Value) -> kube::Result<Value> {
+    pub(crate) fn get(&self, object: &Value) -> kube::Result<Value> {
         let api = self.api(object)?;
         let name = object["metadata"]["name"].as_str().unwrap();
         self.runtime.block_on(api.get(name)).map(value)
     }
 
-    pub fn exists(&self, object: &Value) -> bool {
+    pub(crate) fn exists(&self, object: &Value) -> bool {
         self.get(object).is_ok()
     }
 
     /// Objects of a kind in a namespace whose labels match.
-    pub fn list(&self, kind: &Value, labels: &str) -> Vec<Value> {
+    pub(crate) fn list(&self, kind: &Value, labels: &str) -> Vec<Value> {
         let api = self.api(kind).unwrap();
         let list = ListParams::default().labels(labels);
         let found = self.runtime.block_on(api.list(&list)).unwrap();
         found.items.into_iter().map(value).collect()
     }
 
-    pub fn delete(&self, object: &Value) {
+    pub(crate) fn delete(&self, object: &Value) {
         let Ok(api) = self.api(object) else { return };
         let name = object["metadata"]["name"].as_str().unwrap();
         // Pods that no kubelet runs go at once this way, and so do those that one runs.
@@ -167,7 +167,7 @@ impl Kube {
 
     /// A token of a service account, for the audiences given (none: the API server's), bound to a
     /// pod if one is given.
-    pub fn token(&self, account: (&str, &str), audiences: &[&str], pod: Option<&Value>) -> String {
+    pub(crate) fn token(&self, account: (&str, &str), audiences: &[&str], pod: Option<&Value>) -> String {
         let (namespace, name) = account;
         let named = reference("v1", "ServiceAccount", namespace, name);
         let bound = pod.map(|pod| {
@@ -192,7 +192,7 @@ impl Kube {
     }
 
     /// A kubeconfig of a service account: whoever uses it has that account's rights alone.
-    pub fn kubeconfig_of(&self, namespace: &str, account: &str) -> PathBuf {
+    pub(crate) fn kubeconfig_of(&self, namespace: &str, account: &str) -> PathBuf {
         let token = self.token((namespace, account), &[], None);
         let path = self.directory.path().join(format!("{account}.kubeconfig"));
         fs::write(&path, self.kubeconfig_with(&token).to_string()).unwrap();
@@ -209,7 +209,7 @@ impl Kube {
     }
 
     /// As [`Kube::create`], by whoever has this token.
-    pub fn create_as(&self, token: &str, object: &Value) -> kube::Result<Value> {
+    pub(crate) fn create_as(&self, token: &str, object: &Value) -> kube::Result<Value> {
         let kubeconfig = serde_json::from_value(self.kubeconfig_with(token)).unwrap();
         let client = self.runtime.block_on(async {
             let options = KubeConfigOptions::default();
@@ -223,7 +223,7 @@ impl Kube {
     }
 
     /// A namespace of this test's own, with labels.
-    pub fn namespace(&self, labels: &Value) -> Value {
+    pub(crate) fn namespace(&self, labels: &Value) -> Value {
         let made = self.create(&json!({"apiVersion": "v1", "kind": "Namespace",
             "metadata": {"generateName": "mesh-lite-test-", "labels": labels}}));
         let made = made.unwrap();
@@ -243,22 +243,22 @@ fn value(object: DynamicObject) -> Value {
 }
 
 /// An object of which only kind and name are known.
-pub fn reference(api_version: &str, kind: &str, namespace: &str, name: &str) -> Value {
+pub(crate) fn reference(api_version: &str, kind: &str, namespace: &str, name: &str) -> Value {
     json!({"apiVersion": api_version, "kind": kind,
         "metadata": {"namespace": namespace, "name": name}})
 }
 
-pub fn name_of(object: &Value) -> &str {
+pub(crate) fn name_of(object: &Value) -> &str {
     object["metadata"]["name"].as_str().unwrap()
 }
 
 /// The documents of a YAML text.
-pub fn documents(text: &str) -> Vec<Value> {
+pub(crate) fn documents(text: &str) -> Vec<Value> {
     serde_saphyr::from_multiple(text).unwrap()
 }
 
 /// Text of a refusal: what `kubectl` shows.
-pub fn refusal(result: kube::Result<Value>) -> String {
+pub(crate) fn refusal(result: kube::Result<Value>) -> String {
     match result {
         Err(kube::Error::Api(status)) => status.message.clone(),
         other => panic!("no refusal: {other:?}"),
@@ -266,7 +266,7 @@ pub fn refusal(result: kube::Result<Value>) -> String {
 }
 
 /// Writes what a projected volume would hold.
-pub fn write_volume(directory: &Path, files: &[(String, Vec<u8>)]) {
+pub(crate) fn write_volume(directory: &Path, files: &[(String, Vec<u8>)]) {
     fs::create_dir_all(directory).unwrap();
     mesh_lite_test_support::kubelet::project(directory, files, None);
 }

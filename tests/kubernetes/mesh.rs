@@ -15,34 +15,34 @@ use serde_json::{Value, json};
 
 use crate::cluster::{Kube, documents, name_of, reference, write_volume};
 
-pub const PROGRAM: &str = env!("CARGO_BIN_EXE_mesh-lite");
-pub const MESH_NAMESPACE: &str = "mesh-lite-system";
-pub const IMAGE: &str = "mesh-lite.test/mesh-lite:test";
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_mesh-lite");
+pub(crate) const MESH_NAMESPACE: &str = "mesh-lite-system";
+pub(crate) const IMAGE: &str = "mesh-lite.test/mesh-lite:test";
 const AUTHORITY_DIR: &str = "/var/run/mesh-lite/authority";
 /// What a process says that was refused something.
 const REFUSED: [&str; 2] = ["forbidden", "Forbidden"];
 
 /// Dropped in this order: processes, then what is in the cluster.
-pub struct Mesh {
+pub(crate) struct Mesh {
     roles: Vec<Role>,
     /// What `install` printed.
-    pub objects: Vec<Value>,
-    pub kube: Kube,
+    pub(crate) objects: Vec<Value>,
+    pub(crate) kube: Kube,
 }
 
 /// A running replica.
-pub struct Role {
-    pub process: Process,
+pub(crate) struct Role {
+    pub(crate) process: Process,
     /// gRPC, or the webhook.
-    pub listen: SocketAddr,
-    pub admin: SocketAddr,
+    pub(crate) listen: SocketAddr,
+    pub(crate) admin: SocketAddr,
     account: &'static str,
 }
 
 impl Mesh {
     /// Applies what `install` prints with `options`, and makes the root. None where another mesh
     /// is in the cluster: it is not this test's to change.
-    pub fn install(kube: Kube, test: &str, options: &[&str]) -> Option<Self> {
+    pub(crate) fn install(kube: Kube, test: &str, options: &[&str]) -> Option<Self> {
         let webhooks = reference(
             "admissionregistration.k8s.io/v1",
             "MutatingWebhookConfiguration",
@@ -72,7 +72,7 @@ impl Mesh {
     }
 
     /// What the Job does, as its service account; what it printed.
-    pub fn run_job(&self, kind: &str) -> String {
+    pub(crate) fn run_job(&self, kind: &str) -> String {
         let job = self.object(kind);
         let container = job
             .pointer("/spec/template/spec/containers/0")
@@ -92,13 +92,13 @@ impl Mesh {
     }
 
     /// The first object of a kind that `install` printed.
-    pub fn object(&self, kind: &str) -> &Value {
+    pub(crate) fn object(&self, kind: &str) -> &Value {
         let mut objects = self.objects.iter();
         objects.find(|object| object["kind"] == kind).unwrap()
     }
 
     /// A replica of the control plane that is ready; its number among the roles.
-    pub fn start_control_plane(&mut self, more: &[&str]) -> usize {
+    pub(crate) fn start_control_plane(&mut self, more: &[&str]) -> usize {
         let volume = self.kube.directory.path().join("authority");
         if !volume.exists() {
             write_volume(&volume, &self.authority());
@@ -111,7 +111,7 @@ impl Mesh {
     }
 
     /// A replica of the injector that is ready, and that the API server asks.
-    pub fn start_injector(&mut self) -> usize {
+    pub(crate) fn start_injector(&mut self) -> usize {
         let nothing = self.kube.directory.path().to_owned();
         let role = self.start("mesh-lite-injector", &nothing, &[]);
         let port = role.listen.port();
@@ -141,7 +141,7 @@ impl Mesh {
     }
 
     /// The registration, as it is now.
-    pub fn webhooks(&self) -> Value {
+    pub(crate) fn webhooks(&self) -> Value {
         let printed = self.object("MutatingWebhookConfiguration");
         self.kube.get(printed).unwrap()
     }
@@ -185,20 +185,20 @@ impl Mesh {
         }
     }
 
-    pub fn role(&self, place: usize) -> &Role {
+    pub(crate) fn role(&self, place: usize) -> &Role {
         &self.roles[place]
     }
 
     /// The one that was started last.
-    pub fn last_role(&self) -> usize {
+    pub(crate) fn last_role(&self) -> usize {
         self.roles.len() - 1
     }
 
-    pub fn role_mut(&mut self, place: usize) -> &mut Role {
+    pub(crate) fn role_mut(&mut self, place: usize) -> &mut Role {
         &mut self.roles[place]
     }
 
-    pub fn wait_ready(&mut self, place: usize) {
+    pub(crate) fn wait_ready(&mut self, place: usize) {
         let role = &mut self.roles[place];
         eventually(&format!("{} is ready", role.account), || {
             role.process.assert_runs();
@@ -211,7 +211,7 @@ impl Mesh {
 
     /// No role was ever refused a right that it asked for: by its own words, and by the API
     /// server's.
-    pub fn assert_no_right_was_missing(&self) {
+    pub(crate) fn assert_no_right_was_missing(&self) {
         for role in &self.roles {
             let output = role.process.output();
             let refused = |line: &&str| REFUSED.iter().any(|word| line.contains(word));
@@ -259,7 +259,7 @@ impl Mesh {
     }
 
     /// A namespace of a test's own whose pods are in the mesh.
-    pub fn labelled_namespace(&self) -> Value {
+    pub(crate) fn labelled_namespace(&self) -> Value {
         self.kube
             .namespace(&json!({"mesh-lite.io/inject": "enabled"}))
     }
@@ -295,14 +295,14 @@ fn strings(list: &Value) -> Vec<String> {
         .collect()
 }
 
-pub fn free_addresses<const N: usize>() -> [SocketAddr; N] {
+pub(crate) fn free_addresses<const N: usize>() -> [SocketAddr; N] {
     let localhost = IpAddr::from(Ipv4Addr::LOCALHOST);
     let listeners = [(); N].map(|()| TcpListener::bind((localhost, 0)).unwrap());
     listeners.map(|listener| listener.local_addr().unwrap())
 }
 
 /// A directory below the cluster's own, made anew.
-pub fn directory(kube: &Kube, name: &str) -> PathBuf {
+pub(crate) fn directory(kube: &Kube, name: &str) -> PathBuf {
     let path = kube.directory.path().join(name);
     fs::create_dir_all(&path).unwrap();
     path

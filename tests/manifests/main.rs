@@ -73,7 +73,7 @@ fn whatever_is_chosen_the_manifests_are_what_the_api_takes() {
             assert!(judged.status.success(), "{choice:?} {version}: {said}");
             let of_version = format!(
                 "mutatingwebhookconfiguration/mesh-lite-injector against version {}",
-                &version[..4]
+                version.rsplit_once('.').unwrap().0
             );
             assert!(said.contains(&of_version), "not judged: {said}");
         }

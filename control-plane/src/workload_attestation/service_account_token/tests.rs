@@ -173,7 +173,8 @@ fn a_yes_that_leaves_something_open_is_a_no() {
     let good = captured_json("token-review-authenticated.json");
     let pod_name = "authentication.kubernetes.io/pod-name";
     let pod_uid = "authentication.kubernetes.io/pod-uid";
-    let cases: [(&str, fn(&mut Value)); 11] = [
+    type Edit = fn(&mut Value);
+    let cases: [(&str, Edit); 11] = [
         ("authenticated", |status| {
             status["authenticated"] = json!(false)
         }),

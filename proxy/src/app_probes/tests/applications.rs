@@ -46,10 +46,11 @@ impl Application {
                 tokio::spawn(async move {
                     match tls {
                         None => serve(stream, answer, &sender).await,
-                        Some(tls) => match tls.accept(stream).await {
-                            Ok(stream) => serve(stream, answer, &sender).await,
-                            Err(_) => {}
-                        },
+                        Some(tls) => {
+                            if let Ok(stream) = tls.accept(stream).await {
+                                serve(stream, answer, &sender).await;
+                            }
+                        }
                     }
                 });
             }

@@ -31,7 +31,7 @@ fn found(directory: &Path) -> Option<Found> {
     })
 }
 
-fn with_files(server: &ScriptedControlPlane) -> (Sidecar, std::path::PathBuf) {
+fn with_files(server: &ScriptedControlPlane) -> (Sidecar, PathBuf) {
     let files = files();
     let directory = files.path().join("application");
     fs::create_dir(&directory).unwrap();
