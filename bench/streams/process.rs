@@ -65,6 +65,12 @@ pub(crate) async fn settled_kib(pid: u32) -> anyhow::Result<f64> {
     Ok(f64::from(u32::try_from(resident_kib(pid)?)?))
 }
 
+/// Resident memory at this moment, in KiB.
+#[allow(dead_code, reason = "not every bench asks")]
+pub(crate) fn resident(pid: u32) -> anyhow::Result<f64> {
+    Ok(f64::from(u32::try_from(resident_kib(pid)?)?))
+}
+
 fn resident_kib(pid: u32) -> anyhow::Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status

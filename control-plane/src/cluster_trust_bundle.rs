@@ -29,7 +29,7 @@ pub(crate) async fn run(cluster: Cluster) {
     loop {
         wait_until(&mut leads, true).await;
         let text = trust.borrow_and_update().bundle.to_pem();
-        let problem = match publish(&objects, &cluster.trust_domain.to_string(), &text).await {
+        let problem = match publish(&objects, cluster.trust_domain.as_ref(), &text).await {
             Ok(Step::NotServed) => {
                 if !told_of_absence {
                     tracing::info!("the API server has no ClusterTrustBundles: none is kept");

@@ -102,7 +102,7 @@ pub(super) fn verdict(policy: &PolicyObject, problem: Option<&Problem>) -> Optio
                 Effect::NoPolicy => "It is passed over",
             };
             let first = problem.errors.iter().next();
-            let reason = first.map_or("Refused".to_owned(), |error| as_reason(error.class));
+            let reason = first.map_or_else(|| "Refused".to_owned(), |error| as_reason(error.class));
             (false, reason, format!("{effect}. {}", problem.errors))
         }
     };

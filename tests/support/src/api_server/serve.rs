@@ -161,6 +161,8 @@ impl Watch {
             self.send_present(initial).await?;
         }
         loop {
+            // before the changes are read: one that comes meanwhile then wakes this again
+            let now = self.signal.borrow_and_update().clone();
             let (changes, forgotten, revision) = self.shared.changes_since(self.revision);
             if self.revision < forgotten {
                 let failure = Failure::expired(self.revision, forgotten);
@@ -170,7 +172,6 @@ impl Watch {
             for change in changes {
                 self.send_change(&change).await?;
             }
-            let now = self.signal.borrow_and_update().clone();
             if now.ended != begun.ended {
                 return None;
             }

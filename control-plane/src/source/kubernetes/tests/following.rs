@@ -46,23 +46,19 @@ impl Running {
         let metrics = Metrics::new();
         let rules = OutboundRules::default();
         let objects = KubernetesObjects::new(client, trust_domain(), rules, published, metrics);
+        let (outbound, known, verdicts) = (objects.outbound(), objects.known(), objects.verdicts());
         let mut tasks = JoinSet::new();
-        let running = Self {
+        tasks.spawn(objects.follow());
+        Self {
             server,
             workloads,
             policies,
-            outbound: objects.outbound(),
-            known: objects.known(),
-            verdicts: objects.verdicts(),
+            outbound,
+            known,
+            verdicts,
             conditions,
-            _tasks: {
-                let (known, verdicts) = (objects.known(), objects.verdicts());
-                drop((known, verdicts));
-                tasks.spawn(objects.follow());
-                tasks
-            },
-        };
-        running
+            _tasks: tasks,
+        }
     }
 
     async fn is_known(&mut self) {
@@ -309,4 +305,71 @@ async fn a_policy_that_is_too_large_denies_in_its_own_namespace_alone() {
     };
     assert_eq!((broken_for("shop"), broken_for("other")), (1, 0));
     assert_eq!(running.verdicts.borrow().len(), 1);
+}
+
+/// A smaller cluster than the bench's, whose pods are replaced all the time: in the end, and for
+/// each pod that is there, the directory says what the objects say.
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_are_right_after_very_many_changes() {
+    const PODS: usize = 60;
+    let address =
+        |pod: usize, round: usize| format!("10.{}.0.{}", 1 + (pod + round) % 200, pod + 1);
+    let name = |pod: usize, round: usize| format!("p{pod}-{round}");
+    let made = |pod, round| pod_of(&name(pod, round), &address(pod, round));
+    let server = ApiServer::start();
+    for pod in 0..PODS {
+        server.put(made(pod, 0));
+    }
+    let mut running = Running::on(server).await;
+    running.is_known().await;
+    let mut rounds = [0; PODS];
+    for step in 0..600 {
+        let pod = (step * 37) % PODS;
+        let round = rounds.get_mut(pod).unwrap();
+        running.server.remove("Pod", "shop", &name(pod, *round));
+        *round += 1;
+        running.server.put(made(pod, *round));
+        if step % 50 == 0 {
+            // an answer in between is that of some moment: never two claimants, never too many
+            assert!(running.workloads.borrow().conflicts().is_empty());
+            time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    let last = rounds
+        .iter()
+        .enumerate()
+        .map(|(pod, round)| (name(pod, *round), address(pod, *round)));
+    let last: Vec<(String, String)> = last.collect();
+    running
+        .eventually("the last of them", |it| {
+            let index = it.workloads.borrow();
+            let all = |(name, _): &(String, String)| {
+                index
+                    .workload(&format!("shop/{name}").parse().unwrap())
+                    .is_some()
+            };
+            index.workloads().count() == PODS && last.iter().all(all)
+        })
+        .await;
+    let index = Arc::clone(&running.workloads.borrow());
+    let settings = OutboundRules::default().settings_for("shop");
+    for (name, text) in &last {
+        match &*index.answer(&address_name(text), &settings) {
+            Answer::Endpoint(endpoint) => assert_eq!(&endpoint.name, name),
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+    for (pod, round) in rounds.iter().enumerate() {
+        let before = address(pod, round - 1);
+        let answer = index.answer(&address_name(&before), &settings);
+        assert!(matches!(&*answer, Answer::Unknown { .. }), "{before}");
+    }
+}
+
+fn pod_of(name: &str, address: &str) -> Value {
+    pod(&format!("shop/{name}"), address)
+}
+
+fn address_name(text: &str) -> Name {
+    super::address(text)
 }
