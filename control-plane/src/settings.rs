@@ -77,6 +77,13 @@ impl Settings {
                  unless its meshConfig.rootNamespace says otherwise"
             ));
         }
+        let in_cluster = matches!(self.documents, DocumentSource::Kubernetes { .. });
+        if in_cluster && self.istio_root_namespace.is_some() {
+            problems.push(
+                "--istio-root-namespace is for files: with --kubernetes only objects of mesh-lite.io/v1 are read"
+                    .to_owned(),
+            );
+        }
         if self.leaf_lifetime < SHORTEST_LEAF {
             problems.push(format!(
                 "--leaf-lifetime {:?} is shorter than {SHORTEST_LEAF:?}, the least that can be renewed in time",

@@ -1,9 +1,12 @@
 //! Sends each workload the whole of the policy that concerns it, numbered, at every change of
 //! its content, and notes what the workload made of it.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use mesh_lite_proto::{
@@ -67,6 +70,8 @@ impl AuthorizationPolicies for Policies {
             revision: Arc::clone(&self.revision),
             greeted: false,
             sent: None,
+            labels: None,
+            looked_at: self.sources.policies.clone(),
         };
         let open = self.sources.metrics.stream(KIND);
         Ok(Response::new(start(
@@ -88,12 +93,26 @@ struct PolicyConversation {
     greeted: bool,
     /// Numbered as it was sent.
     sent: Option<PolicySnapshot>,
+    /// The workload's, when policy was last looked at.
+    labels: Option<BTreeMap<String, String>>,
+    /// Says whether policy changed since then.
+    looked_at: watch::Receiver<PolicyIndex>,
 }
 
 impl PolicyConversation {
+    /// In a cluster pods come and go all the time, and nearly all of it changes nothing here: a
+    /// snapshot is not made for each.
+    fn is_as_sent(&self) -> bool {
+        let workloads = self.workloads.borrow();
+        let workload = self.proof.workload_in(&workloads).ok().flatten();
+        let labels = workload.map(|workload| &workload.labels);
+        let same = labels.is_some() && labels == self.labels.as_ref();
+        same && self.sent.is_some() && !self.looked_at.has_changed().unwrap_or(true)
+    }
+
     /// The snapshot of this workload, without a number. `None` while the workload is a pod that is
     /// not known here yet, or no longer: its labels decide what it gets.
-    fn current(&self) -> Result<Option<PolicySnapshot>, Status> {
+    fn current(&mut self) -> Result<Option<PolicySnapshot>, Status> {
         let workloads = self.workloads.borrow();
         let Some(workload) = self.proof.workload_in(&workloads)? else {
             return Ok(None);
@@ -102,8 +121,10 @@ impl PolicyConversation {
             namespace: &workload.name.namespace,
             labels: &workload.labels,
         };
+        self.labels = Some(workload.labels.clone());
         let now = (self.sources.clock)();
-        Ok(Some(self.policies.borrow().snapshot_for(selected, now)))
+        let policies = self.looked_at.borrow_and_update();
+        Ok(Some(policies.snapshot_for(selected, now)))
     }
 
     fn rejected(&self, nack: &wire::Nack) {
@@ -164,6 +185,9 @@ impl Conversation for PolicyConversation {
 
     fn owed(&mut self) -> Result<Option<wire::PolicySnapshot>, Status> {
         if !self.greeted {
+            return Ok(None);
+        }
+        if self.is_as_sent() {
             return Ok(None);
         }
         let Some(mut current) = self.current()? else {

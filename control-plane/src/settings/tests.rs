@@ -89,3 +89,20 @@ fn says_everything_that_is_wrong_at_once() {
         assert!(text.contains(part), "{part} is missing in: {text}");
     }
 }
+
+#[test]
+fn in_a_cluster_nothing_of_istios_is_read_and_the_data_directory_is_mounted() {
+    let directory = TempDir::new().unwrap();
+    let mut wrong = settings(&directory);
+    wrong.documents = DocumentSource::Kubernetes { kubeconfig: None };
+    assert!(
+        wrong.clone().check().is_ok(),
+        "no --config-dir is asked for"
+    );
+    wrong.istio_root_namespace = Some("istio-system".to_owned());
+    wrong.data_dir = directory.path().join("nowhere");
+    let text = refused(wrong);
+    for part in ["--istio-root-namespace", "--data-dir", "mesh-lite install"] {
+        assert!(text.contains(part), "{part} is missing in: {text}");
+    }
+}

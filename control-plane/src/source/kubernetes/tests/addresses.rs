@@ -31,11 +31,11 @@ fn a_pod_in_its_nodes_network_never_lends_it_an_identity() {
     let mut cluster = Stated::with_networks();
     let agent = pod("shop/agent", "192.168.1.10");
     cluster.put(with(agent, &[("/spec/hostNetwork", json!(true))]));
-    assert_eq!(cluster.at("192.168.1.10"), "unmeshed node/node-1");
+    assert_eq!(cluster.at("192.168.1.10"), "unmeshed Node/node-1");
     // of a node that is not known yet
     let other = pod("shop/other", "192.168.1.11");
     cluster.put(with(other, &[("/spec/hostNetwork", json!(true))]));
-    assert_eq!(cluster.at("192.168.1.11"), "unmeshed node/node-1");
+    assert_eq!(cluster.at("192.168.1.11"), "unmeshed Node/node-1");
     let workload = cluster.index.workload(&"shop/agent".parse().unwrap());
     assert_eq!(workload, None, "it has no place in the mesh either");
 }

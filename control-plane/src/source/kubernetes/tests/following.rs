@@ -371,5 +371,5 @@ fn pod_of(name: &str, address: &str) -> Value {
 }
 
 fn address_name(text: &str) -> Name {
-    super::address(text)
+    address(text)
 }
