@@ -210,7 +210,7 @@ impl WorkloadIndex {
 
     /// As [`Self::successor`], for what a cluster knows.
     pub(crate) fn successor_of(&self, facts: Facts) -> Self {
-        let (answers, conflicts) = Claims::of(&facts).answers(&facts);
+        let (mut answers, conflicts) = Claims::of(&facts).answers(&facts);
         let same_node_only = nodes_of_local_services(&facts.services);
         let Facts {
             workloads,
@@ -218,7 +218,7 @@ impl WorkloadIndex {
             ..
         } = facts;
         services.retain(|service| !service.selector.is_empty());
-        let changed = changed_names(&self.answers, &answers);
+        let changed = changed_names(&self.answers, &mut answers);
         let revision = self.revision.saturating_add(1);
         let mut changes = self.changes.clone();
         let remembered = (changed.len() <= MAX_REMEMBERED_NAMES).then(|| Arc::new(changed));
@@ -349,15 +349,23 @@ fn canonical(name: &Name) -> Name {
     }
 }
 
+/// The names whose answers differ. Those that don't are shared from here on: a snapshot costs what
+/// changed, and an answer that a stream sent is the one that later snapshots hold.
 fn changed_names(
     before: &HashMap<Name, Arc<Answer>>,
-    after: &HashMap<Name, Arc<Answer>>,
+    after: &mut HashMap<Name, Arc<Answer>>,
 ) -> HashSet<Name> {
     let gone = before.keys().filter(|name| !after.contains_key(*name));
-    let new = after
-        .iter()
-        .filter(|(name, answer)| before.get(*name) != Some(*answer));
-    gone.chain(new.map(|(name, _)| name)).cloned().collect()
+    let mut changed: HashSet<Name> = gone.cloned().collect();
+    for (name, answer) in after {
+        match before.get(name) {
+            Some(same) if same == answer => *answer = Arc::clone(same),
+            _ => {
+                changed.insert(name.clone());
+            }
+        }
+    }
+    changed
 }
 
 #[cfg(test)]

@@ -59,6 +59,7 @@ mod ending;
 mod long_messages;
 mod many_streams;
 mod pods;
+mod snapshots;
 mod strangers;
 mod wire_tap;
 

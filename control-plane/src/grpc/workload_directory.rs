@@ -62,12 +62,12 @@ impl WorkloadDirectory for Directory {
         let mut outbound = self.sources.outbound.clone();
         let settings = settings_of(proof.id(), &outbound.borrow_and_update());
         let workloads = self.sources.workloads.clone();
-        let index = Arc::clone(&workloads.borrow());
+        let revision = workloads.borrow().revision();
         let conversation = DirectoryConversation {
             proof,
             outbound,
             settings,
-            index,
+            revision,
             workloads,
             policies: self.sources.policies.clone(),
             trust: self.sources.authority.watch(),
@@ -98,8 +98,9 @@ struct DirectoryConversation {
     proof: StreamProof,
     outbound: watch::Receiver<Arc<OutboundRules>>,
     settings: MeshSettings,
-    /// What the answers sent so far were taken from.
-    index: Arc<WorkloadIndex>,
+    /// Of the snapshot that names were last looked up in. Not the snapshot: a stream whose client
+    /// takes nothing would hold it, with the whole cluster in it.
+    revision: u64,
     workloads: watch::Receiver<Arc<WorkloadIndex>>,
     policies: watch::Receiver<PolicyIndex>,
     trust: watch::Receiver<Arc<Trust>>,
@@ -159,9 +160,8 @@ impl DirectoryConversation {
 
     /// Some services are answered by the node that the caller is on, which is not known before its
     /// pod is.
-    fn take_node(&mut self) {
-        let index = Arc::clone(&self.workloads.borrow());
-        let workload = self.proof.workload_in(&index).ok().flatten();
+    fn take_node(&mut self, index: &WorkloadIndex) {
+        let workload = self.proof.workload_in(index).ok().flatten();
         let node = workload.and_then(|workload| workload.node.clone());
         if node != self.node {
             self.node = node;
@@ -169,25 +169,24 @@ impl DirectoryConversation {
         }
     }
 
-    /// Moves on to the newest index; the names it changed are to be answered again.
-    fn catch_up(&mut self) {
+    /// Moves on to the newest snapshot; the names it changed are to be answered again.
+    fn catch_up(&mut self, newest: &WorkloadIndex) {
         self.take_settings();
-        self.take_node();
-        let newest = Arc::clone(&self.workloads.borrow());
-        if newest.revision() == self.index.revision() {
+        self.take_node(newest);
+        if newest.revision() == self.revision {
             return;
         }
-        let changes = newest.changes_since(self.index.revision());
+        let changes = newest.changes_since(self.revision);
         let concerned = self
             .sent
             .keys()
             .filter(|name| changes.concern(name))
             .cloned();
         self.to_answer.extend(concerned);
-        self.index = newest;
+        self.revision = newest.revision();
     }
 
-    fn answers(&mut self) -> Vec<wire::DirectoryAnswer> {
+    fn answers(&mut self, index: &WorkloadIndex) -> Vec<wire::DirectoryAnswer> {
         let mut answers = Vec::new();
         let mut endpoints = MAX_ENDPOINTS;
         while answers.len() < MAX_ANSWERS && endpoints > 0 {
@@ -198,7 +197,7 @@ impl DirectoryConversation {
                 continue;
             };
             let node = self.node.as_deref();
-            let target = self.index.answer_on_node(&name, &self.settings, node);
+            let target = index.answer_on_node(&name, &self.settings, node);
             let before = before.as_deref();
             if before == Some(&*target) {
                 continue;
@@ -237,15 +236,16 @@ impl Conversation for DirectoryConversation {
         if !self.greeted {
             return Ok(None);
         }
-        self.catch_up();
-        let answers = self.answers();
+        let newest = Arc::clone(&self.workloads.borrow());
+        self.catch_up(&newest);
+        let answers = self.answers(&newest);
         let mesh = (!self.settings_sent).then(|| (&self.settings).into());
         if answers.is_empty() && mesh.is_none() {
             return Ok(None);
         }
         self.settings_sent = true;
         Ok(Some(wire::DirectoryResponse {
-            revision: self.index.revision(),
+            revision: self.revision,
             mesh,
             answers,
         }))

@@ -64,6 +64,22 @@ fn service_of(index: &WorkloadIndex, name: &Name) -> Service {
 }
 
 #[test]
+fn snapshots_share_the_answers_that_did_not_change() {
+    let stays = workload("a/x", &["10.0.0.1"]);
+    let moves = |at: &str| workload("a/y", &[at]);
+    let first = WorkloadIndex::default().successor(vec![stays.clone(), moves("10.0.0.2")], vec![]);
+    let second = first.successor(vec![stays, moves("10.0.0.3")], vec![]);
+    let settings = MeshSettings::default();
+    let of = |index: &WorkloadIndex, text| index.answer(&address(text), &settings);
+    assert!(Arc::ptr_eq(
+        &of(&first, "10.0.0.1"),
+        &of(&second, "10.0.0.1")
+    ));
+    assert_ne!(of(&first, "10.0.0.2"), of(&second, "10.0.0.2"));
+    assert_ne!(of(&first, "10.0.0.3"), of(&second, "10.0.0.3"));
+}
+
+#[test]
 fn gives_an_address_with_two_claimants_to_nobody() {
     let claims = [
         (
