@@ -16,12 +16,14 @@ use crate::mesh_settings::MeshSettings;
 
 mod callers;
 mod installed;
+mod namespace_switch;
 mod network_policies;
 pub mod objects;
 mod pods;
 mod policies;
 mod trust;
 
+pub use namespace_switch::switch_of;
 use objects::Objects;
 pub use pods::{PodsOfNamespace, pods_of_namespaces};
 pub use trust::{Roots, roots};
@@ -110,6 +112,7 @@ pub fn of_mesh(objects: &Objects, settings: &MeshSettings, now: SystemTime) -> V
 /// Of one namespace: what breaks when it is labelled, or is broken since it was.
 pub fn of_namespace(objects: &Objects, settings: &MeshSettings, namespace: &str) -> Vec<Finding> {
     let mut findings = installed::version(objects);
+    findings.extend(namespace_switch::findings(objects, namespace));
     findings.extend(network_policies::findings(
         objects,
         namespace,
@@ -117,6 +120,10 @@ pub fn of_namespace(objects: &Objects, settings: &MeshSettings, namespace: &str)
     ));
     findings.extend(callers::findings(objects, namespace));
     findings.extend(pods::findings(objects, settings, namespace));
+    // there, policy is for the whole mesh
+    if namespace != settings.mesh_namespace {
+        findings.extend(policies::without_pods(objects));
+    }
     sorted(findings, objects)
 }
 

@@ -89,6 +89,12 @@ impl Question<'_> {
             format!("{registration}/mutatingwebhookconfigurations"),
         );
         let ours = |kind, plural| (kind, format!("/apis/{API_GROUP}/{API_VERSION}/{plural}"));
+        let ours_in = |namespace: &str, kind, plural| {
+            (
+                kind,
+                format!("/apis/{API_GROUP}/{API_VERSION}/namespaces/{namespace}/{plural}"),
+            )
+        };
         match self {
             Self::Mesh(mesh) => vec![
                 version,
@@ -147,6 +153,8 @@ impl Question<'_> {
                     format!("/api/v1/namespaces/{name}/services"),
                 ),
                 (Kind::Pods, format!("/api/v1/namespaces/{name}/pods")),
+                ours_in(name, Kind::AuthorizationPolicies, "authorizationpolicies"),
+                ours_in(name, Kind::PeerAuthentications, "peerauthentications"),
                 (
                     Kind::Deployments,
                     format!("/apis/apps/v1/namespaces/{name}/deployments"),

@@ -76,9 +76,11 @@ pub(super) fn findings(
             &facts,
         ));
     }
-    if facts_of(found).switch() == Switch::Enabled {
+    let switch = facts_of(found).switch();
+    if switch == Switch::Enabled {
         findings.extend(to_restart(objects, settings, namespace, &facts));
     }
+    findings.extend(left_behind(objects, namespace, switch));
     findings
 }
 
@@ -88,7 +90,7 @@ fn is_own_master(object: &Value) -> bool {
     !owners.any(|owner| owner.get("controller") == Some(&Value::Bool(true)))
 }
 
-fn texts<'a>(object: &'a Value, pointer: &str) -> Vec<(&'a str, &'a str)> {
+pub(super) fn texts<'a>(object: &'a Value, pointer: &str) -> Vec<(&'a str, &'a str)> {
     let fields = object
         .pointer(pointer)
         .and_then(Value::as_object)
@@ -99,7 +101,7 @@ fn texts<'a>(object: &'a Value, pointer: &str) -> Vec<(&'a str, &'a str)> {
         .collect()
 }
 
-fn facts_of(namespace: &Value) -> NamespaceFacts {
+pub(super) fn facts_of(namespace: &Value) -> NamespaceFacts {
     NamespaceFacts::new(
         texts(namespace, "/metadata/labels"),
         texts(namespace, "/metadata/annotations"),
@@ -192,6 +194,44 @@ fn to_restart(
     findings
 }
 
+/// Running pods with a sidecar that they would not have if they were made now.
+fn left_behind(objects: &Objects, namespace: &str, switch: Switch) -> Vec<Finding> {
+    let pods = objects.of(Kind::Pods).iter();
+    let meshed = pods.filter(|pod| is_running(pod) && is_meshed(pod));
+    let left = meshed.filter(|pod| {
+        let enabled = switch == Switch::Enabled
+            || (switch == Switch::Absent && text(pod, &label_pointer()) == INJECT_ENABLED);
+        // who writes the sidecar into the template by hand means it
+        !enabled && !template_of(objects, pod).is_some_and(is_meshed)
+    });
+    left.map(|pod| {
+        Finding::problem(
+            subject("Pod", pod),
+            "has a sidecar, but its namespace is not labelled: the next pod in its place has none, and STRICT pods refuse it",
+            format!(
+                "to keep it in the mesh: kubectl label namespace {namespace} --overwrite {INJECT_LABEL}={INJECT_ENABLED}; to take it out: {}",
+                restart(pod, namespace)
+            ),
+        )
+    })
+    .collect()
+}
+
+/// What the pod was made from, as far as that was read.
+fn template_of<'a>(objects: &'a Objects, pod: &Value) -> Option<&'a Value> {
+    let owner = list(pod, "/metadata/ownerReferences").iter();
+    let owner = owner
+        .into_iter()
+        .find(|owner| owner.get("controller") == Some(&Value::Bool(true)))?;
+    let (kind, _, pointer) = TEMPLATES
+        .into_iter()
+        .find(|(_, word, _)| *word == text(owner, "/kind"))?;
+    let mut of_kind = objects.of(kind).iter();
+    of_kind
+        .find(|found| name(found) == text(owner, "/name"))?
+        .pointer(pointer)
+}
+
 fn restart(pod: &Value, namespace: &str) -> String {
     let mut owners = list(pod, "/metadata/ownerReferences").iter();
     match owners.next().map(|owner| text(owner, "/kind")) {
@@ -202,12 +242,16 @@ fn restart(pod: &Value, namespace: &str) -> String {
     }
 }
 
-fn is_running(pod: &Value) -> bool {
+pub(super) fn is_running(pod: &Value) -> bool {
     let ended = ["Succeeded", "Failed"].contains(&text(pod, "/status/phase"));
     !ended && pod.pointer("/metadata/deletionTimestamp").is_none()
 }
 
-fn is_meshed(pod: &Value) -> bool {
+fn label_pointer() -> String {
+    format!("/metadata/labels/{}", INJECT_LABEL.replace('/', "~1"))
+}
+
+pub(super) fn is_meshed(pod: &Value) -> bool {
     let all = ["/spec/initContainers", "/spec/containers"].into_iter();
     let mut containers = all.flat_map(|pointer| list(pod, pointer));
     containers.any(|container| text(container, "/name") == PROXY_CONTAINER)
@@ -245,7 +289,7 @@ pub fn pods_of_namespaces(objects: &Objects) -> BTreeMap<String, PodsOfNamespace
         let labelled = facts_of(namespace).switch() == Switch::Enabled;
         all.entry(name(namespace).to_owned()).or_default().labelled = labelled;
     }
-    let label = format!("/metadata/labels/{}", INJECT_LABEL.replace('/', "~1"));
+    let label = label_pointer();
     for pod in objects.of(Kind::Pods).iter().filter(|pod| is_running(pod)) {
         let of = all.entry(namespace_of(pod).to_owned()).or_default();
         if is_meshed(pod) {

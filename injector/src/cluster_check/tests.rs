@@ -8,6 +8,8 @@ use super::{
 };
 use crate::installation::{Choices, VERSION, manifests};
 
+mod namespaces;
+
 const NOW: i64 = 1_800_000_000;
 
 fn now() -> OffsetDateTime {
