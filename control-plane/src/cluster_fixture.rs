@@ -123,6 +123,7 @@ impl Fixture {
                 tunnel_port: Some(15008),
                 uid: None,
                 node: None,
+                host: None,
                 name,
             }
         });

@@ -88,6 +88,16 @@ pub(crate) struct Workload {
     pub(crate) uid: Option<Box<str>>,
     /// The node that a pod runs on.
     pub(crate) node: Option<Arc<str>>,
+    /// `None`: DNS has no name for it alone.
+    pub(crate) host: Option<Box<PodHost>>,
+}
+
+/// Cluster DNS calls a pod `HOSTNAME.SUBDOMAIN.NAMESPACE.svc` where a headless service of its
+/// namespace has the subdomain's name and selects it, as those of a StatefulSet do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PodHost {
+    pub(crate) hostname: String,
+    pub(crate) subdomain: String,
 }
 
 /// A service as its document states it.

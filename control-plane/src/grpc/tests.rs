@@ -118,6 +118,7 @@ fn web(uid: Option<&str>) -> Workload {
         tunnel_port: None,
         uid: uid.map(Into::into),
         node: None,
+        host: None,
     }
 }
 

@@ -70,6 +70,7 @@ pub(super) fn fixture(count: usize) -> Fixture {
         tunnel_port: None,
         uid: None,
         node: None,
+        host: None,
     });
     let index = WorkloadIndex::default().successor(documents.collect(), Vec::new());
     let (workloads, workloads_seen) = watch::channel(Arc::new(index));

@@ -137,6 +137,7 @@ impl Reader<'_> {
             tunnel_port,
             uid: None,
             node: None,
+            host: None,
         })
     }
 

@@ -21,6 +21,7 @@ fn index() -> WorkloadIndex {
         tunnel_port: None,
         uid: None,
         node: None,
+        host: None,
     };
     WorkloadIndex::default().successor(vec![web], Vec::new())
 }

@@ -17,6 +17,7 @@ fn workload(name: &str, addresses: &[&str]) -> Workload {
         tunnel_port: Some(15008),
         uid: None,
         node: None,
+        host: None,
         name,
     }
 }

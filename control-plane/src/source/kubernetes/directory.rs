@@ -112,6 +112,7 @@ fn workload(
         tunnel_port: pod.meshed.then_some(sidecar::TUNNEL_PORT),
         uid: Some(pod.uid.as_str().into()),
         node,
+        host: pod.host.clone(),
     })
 }
 

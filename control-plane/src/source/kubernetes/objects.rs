@@ -11,6 +11,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::namespaces::Namespace;
+use crate::workload_index::PodHost;
 
 /// `namespace/name`; the namespace is empty for objects of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,6 +41,7 @@ pub(super) struct Pod {
     pub(super) host_network: bool,
     /// Its spec has our sidecar.
     pub(super) meshed: bool,
+    pub(super) host: Option<Box<PodHost>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,6 +126,8 @@ pub(super) fn pod(metadata: ObjectMeta, object: Value) -> Result<Option<Pod>, se
         node_name: Option<String>,
         containers: Vec<Container>,
         init_containers: Vec<Container>,
+        hostname: String,
+        subdomain: String,
     }
     #[derive(Deserialize, Default)]
     #[serde(default)]
@@ -152,6 +156,8 @@ pub(super) fn pod(metadata: ObjectMeta, object: Value) -> Result<Option<Pod>, se
     let meshed = containers.any(|container| container.name == PROXY_CONTAINER);
     let texts = status.pod_ips.iter().map(|pod| &pod.ip);
     let account = spec.service_account_name;
+    let has_host = !spec.hostname.is_empty() && !spec.subdomain.is_empty();
+    let (hostname, subdomain) = (spec.hostname, spec.subdomain);
     Ok(Some(Pod {
         uid: metadata.uid.unwrap_or_default(),
         labels: metadata.labels.unwrap_or_default(),
@@ -164,6 +170,12 @@ pub(super) fn pod(metadata: ObjectMeta, object: Value) -> Result<Option<Pod>, se
         addresses: addresses(texts.chain([&status.pod_ip])),
         host_network: spec.host_network,
         meshed,
+        host: has_host.then(|| {
+            Box::new(PodHost {
+                hostname,
+                subdomain,
+            })
+        }),
     }))
 }
 
