@@ -4,7 +4,11 @@
 //! may take the Lease. Others go by their own clocks: they take it once it has not changed for its
 //! duration, however far clocks are apart.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    future::Future,
+    pin::pin,
+    time::{Duration, SystemTime},
+};
 
 use kube::{
     Api, Client,
@@ -42,7 +46,10 @@ pub(crate) async fn run(
     let api = Api::<DynamicObject>::namespaced_with(client, &namespace, &lease_resource());
     let mut election = Election::new(own_name());
     loop {
-        let problem = match time::timeout(ANSWER, turn(&api, &mut election, clock)).await {
+        let until = election.leads_until();
+        let turn = time::timeout(ANSWER, turn(&api, &mut election, clock));
+        let turned = while_leading(until, &leads, turn).await;
+        let problem = match turned {
             Ok(Ok(())) => None,
             Ok(Err(kube::Error::Api(status))) if status.code == 403 => Some(format!(
                 "the API server does not let the control plane hold the Lease {CONTROL_PLANE_LEASE}: its Role in \
@@ -53,17 +60,37 @@ pub(crate) async fn run(
             Ok(Err(_)) | Err(_) => None,
         };
         conditions.set(Part::Lease, problem.into_iter().collect());
-        let is_leader = election.leads(Instant::now());
-        leads.send_if_modified(|leads| {
-            let changed = *leads != is_leader;
-            if changed {
-                tracing::info!(leads = is_leader, "the Lease of the control plane");
-            }
-            *leads = is_leader;
-            changed
-        });
-        time::sleep(EVERY).await;
+        say(&leads, election.leads(Instant::now()));
+        while_leading(election.leads_until(), &leads, time::sleep(EVERY)).await;
     }
+}
+
+/// Waits for this to end. If the time as the leader is over before, that is said when it is.
+async fn while_leading<T>(
+    until: Option<Instant>,
+    leads: &watch::Sender<bool>,
+    what: impl Future<Output = T>,
+) -> T {
+    let mut what = pin!(what);
+    if let Some(until) = until {
+        tokio::select! {
+            biased;
+            done = &mut what => return done,
+            () = time::sleep_until(until) => say(leads, false),
+        }
+    }
+    what.await
+}
+
+fn say(leads: &watch::Sender<bool>, is_leader: bool) {
+    leads.send_if_modified(|leads| {
+        let changed = *leads != is_leader;
+        if changed {
+            tracing::info!(leads = is_leader, "the Lease of the control plane");
+        }
+        *leads = is_leader;
+        changed
+    });
 }
 
 /// Unlike every other process's, also after a restart under one name.
@@ -170,9 +197,13 @@ impl Election {
         self.held_at = Some(begun);
     }
 
+    /// Unless the Lease is renewed before. `None`: it is not held.
+    fn leads_until(&self) -> Option<Instant> {
+        self.held_at.and_then(|held| held.checked_add(RENEW_WITHIN))
+    }
+
     fn leads(&self, now: Instant) -> bool {
-        self.held_at
-            .is_some_and(|held| now.saturating_duration_since(held) < RENEW_WITHIN)
+        self.leads_until().is_some_and(|until| now < until)
     }
 
     /// The Lease as ours. An author's labels and the version stay.

@@ -1,4 +1,11 @@
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicBool, Ordering::SeqCst},
+};
+
+use kube::client::Body;
 use mesh_lite_test_support::api_server::ApiServer;
+use serde_json::Value;
 use tokio::task::JoinSet;
 
 use super::*;
@@ -82,6 +89,78 @@ fn a_taken_lease_counts_one_more_transition_and_a_renewed_one_none() {
 fn times_are_as_kubernetes_writes_them() {
     let time = SystemTime::UNIX_EPOCH + Duration::from_micros(1_700_000_000_000_042);
     assert_eq!(micro_time(time), "2023-11-14T22:13:20.000042Z");
+}
+
+/// An API server with one Lease, without a socket: so that the clock of the test may be a paused one.
+#[derive(Clone, Default)]
+struct OneLease {
+    lease: Arc<Mutex<Option<Value>>>,
+    hangs: Arc<AtomicBool>,
+    last_write: Arc<Mutex<Option<Instant>>>,
+}
+
+impl OneLease {
+    fn client(&self) -> Client {
+        let of = self.clone();
+        let service = tower::service_fn(move |request: http::Request<Body>| {
+            let of = of.clone();
+            async move { Ok::<_, std::convert::Infallible>(of.answer(request).await) }
+        });
+        Client::new(service, "default")
+    }
+
+    async fn answer(&self, request: http::Request<Body>) -> http::Response<Body> {
+        if self.hangs.load(SeqCst) {
+            return std::future::pending().await;
+        }
+        if request.method() != http::Method::GET {
+            let body = request.into_body().collect_bytes().await.unwrap();
+            let mut lease: Value = serde_json::from_slice(&body).unwrap();
+            lease["metadata"]["resourceVersion"] = json!("1");
+            *self.lease.lock().unwrap() = Some(lease);
+            *self.last_write.lock().unwrap() = Some(Instant::now());
+        }
+        let (code, body) = match &*self.lease.lock().unwrap() {
+            Some(lease) => (200, lease.clone()),
+            None => (
+                404,
+                json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 404,
+                       "reason": "NotFound", "message": "no such Lease"}),
+            ),
+        };
+        let body = Body::from(serde_json::to_vec(&body).unwrap());
+        let response = http::Response::builder().status(code);
+        response.body(body).unwrap()
+    }
+}
+
+/// Whatever the replica waits for meanwhile: the pause between looks, or an answer.
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_the_api_server_does_not_answer_says_at_once_that_its_time_is_over() {
+    for hangs_after in [0, 1, 2_499, 2_501, 4_000] {
+        let server = OneLease::default();
+        let (leads, mut seen) = watch::channel(false);
+        let mut task = JoinSet::new();
+        let (namespace, conditions) = ("mesh-lite-system".to_owned(), Conditions::new());
+        task.spawn(run(
+            server.client(),
+            namespace,
+            clock::now,
+            conditions,
+            leads,
+        ));
+        seen.wait_for(|leads| *leads).await.unwrap();
+        time::sleep(Duration::from_millis(hangs_after)).await;
+        assert!(*seen.borrow());
+        server.hangs.store(true, SeqCst);
+        seen.wait_for(|leads| !*leads).await.unwrap();
+        let held = server.last_write.lock().unwrap().unwrap().elapsed();
+        let exactly = RENEW_WITHIN..RENEW_WITHIN + Duration::from_millis(10);
+        assert!(exactly.contains(&held), "{held:?} after the last write");
+        // and once it is back it leads again
+        server.hangs.store(false, SeqCst);
+        seen.wait_for(|leads| *leads).await.unwrap();
+    }
 }
 
 /// Two replicas, one of which dies: exactly one leads, and the other one follows.
