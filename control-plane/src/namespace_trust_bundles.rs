@@ -23,7 +23,11 @@ use kube::{
 };
 use mesh_lite_proto::kubernetes::{TRUST_BUNDLE_CONFIG_MAP, TRUST_BUNDLE_KEY};
 use serde_json::json;
-use tokio::{pin, sync::watch, time};
+use tokio::{
+    pin,
+    sync::watch,
+    time::{self, Instant},
+};
 
 use crate::{
     certificate_authority::rotation::Trust,
@@ -41,8 +45,11 @@ const DEBOUNCE: Duration = Duration::from_millis(100);
 /// Between two writes: 50 a second, so that a new root in 1,000 namespaces is written within 20 s and
 /// the API server has room for others.
 const BETWEEN_WRITES: Duration = Duration::from_millis(20);
-/// What failed is tried again after this time.
+/// What failed is tried again after this time, twice that after the second failure in a row, and so
+/// on: whatever else changes meanwhile.
 const RETRY: Duration = Duration::from_secs(5);
+/// A pod that was made meanwhile waits for it.
+const LONGEST_RETRY: Duration = Duration::from_secs(40);
 /// A failure in each of many namespaces is one problem; a few show which.
 const TOLD_FAILURES: usize = 5;
 
@@ -66,8 +73,22 @@ struct Publisher<'a> {
     cluster: &'a Cluster,
     objects: ClusterObjects,
     published: Published,
-    failures: BTreeMap<String, ObjectError>,
+    failures: BTreeMap<String, Failed>,
     watch_failure: Option<String>,
+}
+
+/// A namespace whose ConfigMap can't be written.
+struct Failed {
+    error: ObjectError,
+    in_a_row: u32,
+    again_at: Instant,
+}
+
+fn pause(failures: u32) -> Duration {
+    let doublings = failures.saturating_sub(1);
+    RETRY
+        .saturating_mul(2_u32.saturating_pow(doublings))
+        .min(LONGEST_RETRY)
 }
 
 impl<'a> Publisher<'a> {
@@ -98,7 +119,7 @@ impl<'a> Publisher<'a> {
                 self.write(&wanted, &text).await;
             }
             self.tell();
-            let retry = !self.failures.is_empty();
+            let again_at = self.failures.values().map(|failed| failed.again_at).min();
             tokio::select! {
                 event = changes.next() => {
                     let Some(event) = event else { return };
@@ -112,7 +133,7 @@ impl<'a> Publisher<'a> {
                 Ok(()) = trust.changed() => {}
                 Ok(()) = namespaces.changed() => {}
                 Ok(()) = workloads.changed() => time::sleep(DEBOUNCE).await,
-                () = time::sleep(RETRY), if retry => {}
+                () = time::sleep_until(again_at.unwrap_or_else(Instant::now)), if again_at.is_some() => {}
             }
         }
     }
@@ -136,6 +157,10 @@ impl<'a> Publisher<'a> {
         self.failures
             .retain(|namespace, _| wanted.contains(namespace));
         for namespace in self.published.missing(wanted, text) {
+            let failed = self.failures.get(&namespace);
+            if failed.is_some_and(|failed| Instant::now() < failed.again_at) {
+                continue;
+            }
             let place = Place::config_map(&namespace, TRUST_BUNDLE_CONFIG_MAP);
             let body = body(&place, text);
             let change = Change::Apply { manager: MANAGER };
@@ -145,11 +170,23 @@ impl<'a> Publisher<'a> {
                     self.published.wrote(namespace, Arc::clone(text));
                 }
                 Err(error) => {
-                    self.failures.insert(namespace, error);
+                    self.failed(namespace, error);
                 }
             }
             time::sleep(BETWEEN_WRITES).await;
         }
+    }
+
+    fn failed(&mut self, namespace: String, error: ObjectError) {
+        let before = self.failures.get(&namespace);
+        let in_a_row = before.map_or(1, |failed| failed.in_a_row.saturating_add(1));
+        let now = Instant::now();
+        let failed = Failed {
+            error,
+            in_a_row,
+            again_at: now.checked_add(pause(in_a_row)).unwrap_or(now),
+        };
+        self.failures.insert(namespace, failed);
     }
 
     fn tell(&self) {
@@ -157,7 +194,7 @@ impl<'a> Publisher<'a> {
             .failures
             .values()
             .take(TOLD_FAILURES)
-            .map(|error| format!("{error}; new pods there do not start"))
+            .map(|failed| format!("{}; new pods there do not start", failed.error))
             .collect();
         let more = self.failures.len().saturating_sub(TOLD_FAILURES);
         if more > 0 {

@@ -138,6 +138,33 @@ async fn a_namespace_that_refuses_is_named_and_holds_up_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_namespace_that_refuses_is_not_asked_at_each_change_elsewhere() {
+    const CHANGES: usize = 15;
+    let fixture = Fixture::new().await;
+    let path = "/api/v1/namespaces/broken/configmaps";
+    fixture.server.trouble("PATCH", path, Trouble::Status(403));
+    tokio::spawn(run(fixture.cluster.clone()));
+    let mut pods = vec!["broken/pod".to_owned()];
+    for change in 0..CHANGES {
+        pods.push(format!("team-{change}/pod"));
+        let names: Vec<&str> = pods.iter().map(String::as_str).collect();
+        fixture.set_meshed_pods(&names);
+        wait_for_bundle(&fixture, &format!("team-{change}"));
+    }
+    let calls = fixture.server.calls();
+    let asked = calls.iter().filter(|call| call.path.starts_with(path));
+    let asked = asked.count();
+    assert!((1..=4).contains(&asked), "asked {asked} times");
+}
+
+#[test]
+fn each_failure_in_a_row_is_waited_for_longer_up_to_a_bound() {
+    let waits: Vec<u64> = (1..=6).map(|failures| pause(failures).as_secs()).collect();
+    assert_eq!(waits, [5, 10, 20, 40, 40, 40]);
+    assert_eq!(pause(u32::MAX), LONGEST_RETRY);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_an_outage_of_the_api_server_what_is_missing_is_written() {
     let mut fixture = Fixture::new().await;
     fixture.set_namespaces(&[("shop", true)]);
