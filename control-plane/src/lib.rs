@@ -27,6 +27,7 @@ mod grpc;
 mod issuance;
 mod leader;
 pub mod lifetime;
+mod listening;
 mod metrics;
 mod namespace_trust_bundles;
 mod open_files;

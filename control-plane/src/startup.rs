@@ -25,8 +25,10 @@ use crate::{
     gauges::keep_gauges,
     grpc::{self, Sources, connection::Ending, listener::Listener},
     issuance::Issuance,
+    listening::listen,
     metrics::Metrics,
     open_files,
+    outbound_rules::OutboundRules,
     policy_index::PolicyIndex,
     serving_identity::{Served, ServingError, ServingIdentity},
     settings::{Checked, DocumentSource, InvalidSettings, Settings},
@@ -84,7 +86,9 @@ pub async fn run_by_clock(
     };
     let parts = Parts::load(checked, data, clock).await?;
     let settings = parts.settings.clone();
-    let (admin, admin_address) = listen(settings.admin_listen, "--admin-listen").await?;
+    let (admin, admin_address) = listen(settings.admin_listen)
+        .await
+        .map_err(RunError::listen("--admin-listen", settings.admin_listen))?;
 
     let (end, ending) = watch::channel(Ending::NotYet);
     let serves = watch::Sender::new(false);
@@ -99,7 +103,9 @@ pub async fn run_by_clock(
         Ok(_) = started.known.wait_for(|known| *known) => {}
     }
     let routes = grpc::routes(started.sources.clone()).await?;
-    let (grpc, grpc_address) = listen(settings.listen, "--listen").await?;
+    let (grpc, grpc_address) = listen(settings.listen)
+        .await
+        .map_err(RunError::listen("--listen", settings.listen))?;
     let addresses = Bound {
         grpc: grpc_address,
         admin: admin_address,
@@ -162,6 +168,14 @@ impl Parts {
         let published = nothing_yet(&settings, &conditions, clock);
         let workloads = published.workloads.subscribe();
         let policies = published.policies.subscribe();
+        let facts = Facts {
+            workloads: workloads.clone(),
+            policies: policies.clone(),
+            trust: trust_seen,
+            authority: authority.clone(),
+            metrics: metrics.clone(),
+            conditions: conditions.clone(),
+        };
         let (documents, outbound, attestation) = match &settings.documents {
             DocumentSource::Directory(directory) => {
                 let directory = read_directory(directory.clone(), &settings, published)?;
@@ -171,35 +185,7 @@ impl Parts {
             }
             DocumentSource::Kubernetes { kubeconfig } => {
                 let client = cluster::connect(kubeconfig.as_deref()).await?;
-                let outbound = settings.outbound.clone();
-                let objects = KubernetesObjects::new(
-                    client.clone(),
-                    settings.trust_domain.clone(),
-                    outbound,
-                    published,
-                    metrics.clone(),
-                );
-                let outbound = objects.outbound();
-                let (trust_domain, counts) = (settings.trust_domain.clone(), metrics.clone());
-                let leads = watch::Sender::new(false);
-                let cluster = Cluster {
-                    tokens: ServiceAccountTokens::new(client.clone(), trust_domain, counts, clock),
-                    client,
-                    trust_domain: settings.trust_domain.clone(),
-                    mesh_namespace: settings.mesh_namespace.as_str().into(),
-                    trust: trust_seen,
-                    authority: authority.clone(),
-                    workloads: workloads.clone(),
-                    policies: policies.clone(),
-                    namespaces: objects.namespaces(),
-                    known: objects.known(),
-                    leads: leads.subscribe(),
-                    conditions: conditions.clone(),
-                    clock,
-                };
-                let attestation = Attestation::ServiceAccountTokens(cluster.tokens.clone());
-                let documents = Documents::Kubernetes(Box::new(objects), Box::new(cluster), leads);
-                (documents, outbound, attestation)
+                of_cluster(client, &settings, published, facts, clock)
             }
         };
 
@@ -211,10 +197,9 @@ impl Parts {
             clock,
         };
         let served = identity.make(&rotation.trust())?;
-        let tokens = JoinTokens::new(data.join_tokens());
         let issuance = Issuance::new(
             authority.clone(),
-            tokens,
+            JoinTokens::new(data.join_tokens()),
             workloads.clone(),
             policies.clone(),
         );
@@ -347,6 +332,58 @@ impl Started {
     }
 }
 
+/// What is known, for the parts that go by it in a cluster.
+struct Facts {
+    workloads: watch::Receiver<Arc<WorkloadIndex>>,
+    policies: watch::Receiver<PolicyIndex>,
+    trust: watch::Receiver<Arc<Trust>>,
+    authority: CertificateAuthority,
+    metrics: Metrics,
+    conditions: Conditions,
+}
+
+fn of_cluster(
+    client: kube::Client,
+    settings: &Settings,
+    published: Published,
+    facts: Facts,
+    clock: Clock,
+) -> (Documents, watch::Receiver<Arc<OutboundRules>>, Attestation) {
+    let trust_domain = settings.trust_domain.clone();
+    let objects = KubernetesObjects::new(
+        client.clone(),
+        trust_domain.clone(),
+        settings.outbound.clone(),
+        published,
+        facts.metrics.clone(),
+    );
+    let tokens =
+        ServiceAccountTokens::new(client.clone(), trust_domain.clone(), facts.metrics, clock);
+    let leads = watch::Sender::new(false);
+    let cluster = Cluster {
+        client,
+        tokens: tokens.clone(),
+        trust_domain,
+        mesh_namespace: settings.mesh_namespace.as_str().into(),
+        trust: facts.trust,
+        authority: facts.authority,
+        workloads: facts.workloads,
+        policies: facts.policies,
+        namespaces: objects.namespaces(),
+        known: objects.known(),
+        leads: leads.subscribe(),
+        conditions: facts.conditions,
+        clock,
+    };
+    let outbound = objects.outbound();
+    let documents = Documents::Kubernetes(Box::new(objects), Box::new(cluster), leads);
+    (
+        documents,
+        outbound,
+        Attestation::ServiceAccountTokens(tokens),
+    )
+}
+
 fn read_directory(
     directory: PathBuf,
     settings: &Settings,
@@ -375,20 +412,6 @@ fn nothing_yet(settings: &Settings, conditions: &Conditions, clock: Clock) -> Pu
         policies: watch::Sender::new(policies),
         conditions: conditions.clone(),
     }
-}
-
-async fn listen(
-    address: SocketAddr,
-    flag: &'static str,
-) -> Result<(TcpListener, SocketAddr), RunError> {
-    let fail = |error| RunError::Listen {
-        flag,
-        address,
-        error,
-    };
-    let socket = TcpListener::bind(address).await.map_err(fail)?;
-    let bound = socket.local_addr().map_err(fail)?;
-    Ok((socket, bound))
 }
 
 /// Why the control plane did not start, or stopped.
@@ -437,6 +460,14 @@ impl From<KeyStoreError> for RunError {
 }
 
 impl RunError {
+    fn listen(flag: &'static str, address: SocketAddr) -> impl Fn(io::Error) -> Self {
+        move |error| Self::Listen {
+            flag,
+            address,
+            error,
+        }
+    }
+
     fn ended(what: &'static str, ended: Option<Result<(), JoinError>>) -> Self {
         Self::Ended {
             what,

@@ -146,6 +146,8 @@ async fn accept(
         .await
         .map_err(io::Error::other)?;
     let (stream, from) = socket.accept().await?;
+    // IPv4 through `[::]` is IPv4
+    let from = SocketAddr::new(from.ip().to_canonical(), from.port());
     Ok((stream, from, place))
 }
 
