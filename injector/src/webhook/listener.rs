@@ -10,7 +10,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ServerConfig;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::watch,
+    sync::{Notify, watch},
     task::JoinSet,
     time,
 };
@@ -25,7 +25,9 @@ use crate::{metrics::Metrics, serving_certificate::keeper::Serving};
 
 /// A handshake is two messages; the API server waits three seconds for everything.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
-/// The API server keeps a connection for 90 s after an answer and must be the one who closes it:
+/// The API server connects when it has something to ask: who says nothing only takes a place.
+const FIRST_REQUEST: Duration = Duration::from_secs(5);
+/// After an answer. The API server keeps a connection for 90 s and must be the one who closes it:
 /// its next call on a closed one would fail. It also bounds how long the head of a request may
 /// take, which costs no more than a connection that says nothing.
 const IDLE: Duration = Duration::from_secs(120);
@@ -77,6 +79,13 @@ impl Listener {
     }
 
     async fn serve(self, stream: TcpStream, place: Place) {
+        tokio::select! {
+            () = place.lost() => self.metrics.handshake("no_place"),
+            () = self.converse(stream, &place) => {}
+        }
+    }
+
+    async fn converse(&self, stream: TcpStream, place: &Place) {
         let tls = self.serving.borrow().tls.clone();
         let Some(tls) = tls else {
             return self.metrics.handshake("no_certificate");
@@ -86,10 +95,11 @@ impl Listener {
             Err(outcome) => return self.metrics.handshake(outcome),
         };
         self.metrics.handshake("ok");
-        let open = self.metrics.connection();
+        let _open = self.metrics.connection();
+        let asked = Notify::new();
         let service = service_fn(|request| {
-            let listener = self.clone();
-            async move { Ok::<_, Infallible>(listener.answer(request).await) }
+            asked.notify_one();
+            async { Ok::<_, Infallible>(self.answer(place, request).await) }
         });
         let mut connection = pin!(
             http1::Builder::new()
@@ -104,15 +114,16 @@ impl Listener {
         // an error is a client that went away or speaks no HTTP, and the connection's end
         tokio::select! {
             _ = connection.as_mut() => return,
+            () = never_asked(&asked) => return,
             _ = ending.wait_for(|ending| *ending == Ending::Now) => {}
         }
         connection.as_mut().graceful_shutdown();
         let _ = time::timeout(LAST_ANSWERS, connection).await;
-        drop((open, place));
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        let mut response = match time::timeout(REQUEST_DEADLINE, self.route(request)).await {
+    async fn answer(&self, place: &Place, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let routed = self.route(place, request);
+        let mut response = match time::timeout(REQUEST_DEADLINE, routed).await {
             Ok(response) => response,
             Err(_) => said(
                 StatusCode::REQUEST_TIMEOUT,
@@ -121,23 +132,28 @@ impl Listener {
         };
         if *self.ending.borrow() != Ending::NotYet || response.status() != StatusCode::OK {
             // another replica next time; and whoever sends what we do not take starts anew
-            let close = HeaderValue::from_static("close");
-            response.headers_mut().insert(header::CONNECTION, close);
+            close_after(&mut response);
         }
         response
     }
 
     /// By the path alone: the API server adds `?timeout=3s`.
-    async fn route(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn route(&self, place: &Place, request: Request<Incoming>) -> Response<Full<Bytes>> {
         if request.uri().path() != PATH {
             return said(StatusCode::NOT_FOUND, "there is POST /inject\n");
         }
         if request.method() != Method::POST {
             return said(StatusCode::METHOD_NOT_ALLOWED, "only POST\n");
         }
-        match self.reviews.answer(request.into_body()).await {
-            Ok(review) => {
-                let mut response = Response::new(Full::new(review));
+        let answered = self.reviews.answer(place.source(), request.into_body());
+        match answered.await {
+            Ok(reply) => {
+                let mut response = Response::new(Full::new(reply.json));
+                if reply.is_to_review {
+                    place.prove();
+                } else {
+                    close_after(&mut response);
+                }
                 let json = HeaderValue::from_static("application/json");
                 response.headers_mut().insert(header::CONTENT_TYPE, json);
                 response
@@ -145,6 +161,18 @@ impl Listener {
             Err(error) => said(error.status(), &format!("{error}\n")),
         }
     }
+}
+
+/// Ends when the first request is late; never if there was one.
+async fn never_asked(asked: &Notify) {
+    if time::timeout(FIRST_REQUEST, asked.notified()).await.is_ok() {
+        std::future::pending().await
+    }
+}
+
+fn close_after(response: &mut Response<Full<Bytes>>) {
+    let close = HeaderValue::from_static("close");
+    response.headers_mut().insert(header::CONNECTION, close);
 }
 
 async fn handshake(

@@ -1,5 +1,7 @@
 //! One AdmissionReview: read, judged by what its namespace says, answered.
 
+use std::net::IpAddr;
+
 use bytes::Bytes;
 use http::StatusCode;
 use hyper::body::Incoming;
@@ -23,6 +25,13 @@ pub(super) struct Reviews {
     room: BodyRoom,
 }
 
+/// An AdmissionReview that answers one.
+pub(super) struct Reply {
+    pub(super) json: Bytes,
+    /// Whether a review of this version was asked, which is what API servers do.
+    pub(super) is_to_review: bool,
+}
+
 /// What can't be answered with an AdmissionReview.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ReviewError {
@@ -38,6 +47,7 @@ impl ReviewError {
     pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::Body(BodyError::TooLong) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Body(BodyError::NoRoom) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Body(BodyError::Cut) | Self::NoReview(_) => StatusCode::BAD_REQUEST,
             Self::Answer(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -50,15 +60,23 @@ impl Reviews {
             mesh,
             namespaces,
             metrics,
-            room: BodyRoom::new(),
+            room: BodyRoom::default(),
         }
     }
 
-    pub(super) async fn answer(&self, incoming: Incoming) -> Result<Bytes, ReviewError> {
-        let body = self.room.read(incoming).await?;
+    pub(super) async fn answer(
+        &self,
+        source: IpAddr,
+        incoming: Incoming,
+    ) -> Result<Reply, ReviewError> {
+        let body = self.room.read(source, incoming).await?;
         let begun = Instant::now();
+        let mut is_to_review = false;
         let answer = match AdmissionRequest::parse(&body.bytes) {
-            Ok(request) => self.judge(&request).await,
+            Ok(request) => {
+                is_to_review = true;
+                self.judge(&request).await
+            }
             Err(MalformedReview {
                 uid: Some(uid),
                 why,
@@ -74,7 +92,10 @@ impl Reviews {
         let outcome = &answer.outcome;
         self.metrics.decision(outcome.as_str(), outcome.reason());
         self.metrics.review_time(begun.elapsed());
-        Ok(answer.to_json()?.into())
+        Ok(Reply {
+            json: answer.to_json()?.into(),
+            is_to_review,
+        })
     }
 
     async fn judge(&self, request: &AdmissionRequest) -> Answer {

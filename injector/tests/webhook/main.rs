@@ -11,5 +11,6 @@
 )]
 
 mod certificate;
+mod flood;
 mod replica;
 mod serving;
