@@ -46,6 +46,9 @@ const LAST_ANSWERS: Duration = Duration::from_secs(5);
 /// endpoint of the Service any more.
 pub const DRAIN: Duration = Duration::from_secs(5);
 
+/// An API server is near; one that takes longer is away, and is tried again.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+
 /// What the injector is told at its start.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -73,6 +76,11 @@ pub enum RunError {
          ({0})"
     )]
     NoCluster(String),
+    #[error(
+        "the kubeconfig says insecure-skip-tls-verify: whoever answers in the API server's place would get the \
+         webhook's key; state certificate-authority instead"
+    )]
+    AnyCertificate,
     #[error("{flag} {address} can't be listened on: {error}")]
     Listen {
         flag: &'static str,
@@ -94,13 +102,22 @@ enum Ending {
 /// The client of the cluster that this pod is in, or of `KUBECONFIG`.
 ///
 /// # Errors
-/// If there is neither, or it can't be used.
+/// If there is neither, or it can't be used. Whether the API server answers is not asked.
 pub async fn client() -> Result<Client, RunError> {
     let no_cluster = |error: String| RunError::NoCluster(error.escape_debug().to_string());
     let config = kube::Config::infer()
         .await
         .map_err(|error| no_cluster(error.to_string()))?;
-    Client::try_from(config).map_err(|error| no_cluster(error.to_string()))
+    Client::try_from(careful(config)?).map_err(|error| no_cluster(error.to_string()))
+}
+
+/// As the control plane takes it too.
+fn careful(mut config: kube::Config) -> Result<kube::Config, RunError> {
+    if config.accept_invalid_certs {
+        return Err(RunError::AnyCertificate);
+    }
+    config.connect_timeout = Some(CONNECT_DEADLINE);
+    Ok(config)
 }
 
 /// Serves until `ended` is ready, then until the last answers are given. `bound` hears where it
@@ -192,4 +209,27 @@ fn is_without_ipv6(error: &io::Error) -> bool {
 
 fn address(listener: &TcpListener, asked: SocketAddr) -> SocketAddr {
     listener.local_addr().unwrap_or(asked)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> kube::Config {
+        kube::Config::new("https://127.0.0.1:1".parse().unwrap())
+    }
+
+    #[test]
+    fn an_api_server_that_anybody_can_play_is_not_asked() {
+        let mut anybody = config();
+        anybody.accept_invalid_certs = true;
+        let error = careful(anybody).unwrap_err().to_string();
+        assert!(error.contains("certificate-authority"), "{error}");
+    }
+
+    #[test]
+    fn an_api_server_that_says_nothing_is_away_after_seconds() {
+        let deadline = careful(config()).unwrap().connect_timeout;
+        assert_eq!(deadline, Some(CONNECT_DEADLINE));
+    }
 }
