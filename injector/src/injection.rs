@@ -29,6 +29,7 @@ use self::status::Status;
 mod ephemeral_ports;
 mod eviction;
 mod places;
+mod privileges;
 mod removal;
 mod status;
 
@@ -59,11 +60,15 @@ pub(crate) fn add(
         ),
         ..Status::default()
     };
+    let avoidable = matches!(wanted.capture, Capture::Transparent { .. })
+        .then(|| privileges::warning(&pod))
+        .flatten();
     let (probes, mut warnings) = rewrite_probes(&mut pod, wanted)?;
     add_containers(&mut pod, settings, wanted, probes.as_deref(), &mut status);
     add_volumes(&mut pod, wanted, &mut status);
     ephemeral_ports::add(&mut pod, &mut status);
     warnings.extend(grace_warning(&pod, wanted));
+    warnings.extend(avoidable);
     let _ = places::map(&mut pod, "metadata", &mut status);
     if let Some(labels) = places::map(&mut pod, "metadata/labels", &mut status) {
         labels.insert(MESHED_LABEL.to_owned(), "true".into());

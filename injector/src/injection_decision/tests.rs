@@ -580,3 +580,21 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_container_that_can_change_the_capture_rules_is_injected_and_named() {
+    let pod = pod_with(
+        "/spec/containers/0/securityContext",
+        json!({"privileged": true}),
+    );
+    let decided = inject(&pod, &request(Caller::Anybody), &settings(), &facts(&[]));
+    assert!(matches!(decided.decision, Decision::Inject(_)));
+    let [warning] = &decided.warnings[..] else {
+        panic!("{:?}", decided.warnings);
+    };
+    assert!(warning.contains("\"web\"") && warning.contains("capture rules"));
+    // ours has NET_ADMIN too, and is no reason for a warning
+    let again = injected(&pod_with("/metadata/name", json!("web")));
+    let again = inject(&again, &request(Caller::Kubelet), &settings(), &facts(&[]));
+    assert_eq!(again.warnings, [""; 0]);
+}
