@@ -23,6 +23,7 @@ use mesh_lite_proto::{
 };
 use mesh_lite_proxy::{
     access_log::Target,
+    app_probes::NodeAddresses,
     control::ControlConfig,
     drain::Patience,
     identity::token_file::TokenFile,
@@ -148,6 +149,15 @@ pub(crate) struct Args {
         value_name = "JSON"
     )]
     probes: AppProbes,
+    /// Of the node that this pod is on, with commas: from there the kubelet asks for the
+    /// application's hooks (preStop, postStart).
+    #[arg(
+        long,
+        env = "MESH_LITE_NODE_ADDRESSES",
+        default_value = "",
+        value_name = "ADDRESSES"
+    )]
+    node_addresses: NodeAddresses,
     // last: what follows a flattened group is shown under its heading
     #[command(flatten)]
     listeners: Listeners,
@@ -351,6 +361,7 @@ impl Args {
             },
             capture,
             app_probes: self.probes,
+            node_addresses: self.node_addresses,
             addresses: self.listeners.into_addresses(),
             workload_socket: self.workload_socket.into_config(),
             access_log: self.access_log,

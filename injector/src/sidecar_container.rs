@@ -95,10 +95,7 @@ fn environment(settings: &MeshSettings, pod: &PodSettings, probes: Option<&str>)
         "MESH_LITE_DATA_DIR",
         &format!("{STATE_DIR}/{SIDECAR_STATE}"),
     );
-    environment.0.push(json!({
-        "name": "MESH_LITE_POD_UID",
-        "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.uid"}},
-    }));
+    environment.set_field("MESH_LITE_POD_UID", "metadata.uid");
     match &pod.capture {
         Capture::Transparent { .. } => {
             environment.set("MESH_LITE_CAPTURE", "transparent");
@@ -132,6 +129,8 @@ fn environment(settings: &MeshSettings, pod: &PodSettings, probes: Option<&str>)
     }
     if let Some(table) = probes {
         environment.set(PROBES_VARIABLE, table);
+        // the kubelet's: the application's hooks are run for it
+        environment.set_field("MESH_LITE_NODE_ADDRESSES", "status.hostIPs");
     }
     environment
 }
@@ -145,6 +144,14 @@ impl Environment {
     pub(crate) fn set(&mut self, name: &str, value: &str) {
         self.0
             .push(json!({"name": name, "value": value.replace('$', "$$")}));
+    }
+
+    /// By the downward API.
+    fn set_field(&mut self, name: &str, path: &str) {
+        self.0.push(json!({
+            "name": name,
+            "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": path}},
+        }));
     }
 
     /// With commas; nothing for an empty list.

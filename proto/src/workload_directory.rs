@@ -8,6 +8,9 @@ use crate::identity::WorkloadId;
 
 pub mod wire_conversion;
 
+/// In place of the namespace of a node. No namespace is called so: names have no capital letters.
+pub const NODE_NAMESPACE: &str = "Node";
+
 /// What a sidecar asks about.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Name {
@@ -59,6 +62,13 @@ pub struct Endpoint {
     pub healthy: bool,
     /// As an endpoint of a service: its own ports, all of them. Empty: those of the service.
     pub ports: Vec<ServicePort>,
+}
+
+impl Endpoint {
+    /// A node of the cluster, not a workload on one.
+    pub fn is_node(&self) -> bool {
+        self.meshed.is_none() && self.namespace == NODE_NAMESPACE
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

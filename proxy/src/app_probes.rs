@@ -3,8 +3,13 @@
 //!
 //! Whoever reaches the health port may ask, so that asking costs little: requests for the same
 //! probe share one try, tries are [`MIN_INTERVAL`] apart, and nothing of the application's answer
-//! but its status is passed on. Hooks change something in the application: they are refused to
-//! every address that the directory knows as a pod's.
+//! but its status is passed on.
+//!
+//! Hooks change something in the application: they are run for the kubelet. The pod's node and the
+//! default gateways of the pod may ask without the directory's word, so that a hook runs also while
+//! the control plane is away. Of everybody else the directory is asked: a pod and a service are
+//! refused, and so is whoever it has no answer for. Another node may, and an address that is
+//! nobody's, from which some networks let the kubelet come.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -30,9 +35,13 @@ use crate::{
     socket::end_cleanly,
 };
 
+mod default_gateways;
 mod grpc;
+mod hook_callers;
 mod http_get;
 mod tls;
+
+pub use hook_callers::NodeAddresses;
 
 /// Between the beginnings of two tries of one probe. The kubelet's are a second or more apart; a
 /// stranger gets five dials a second out of a probe, however often it asks.
@@ -89,6 +98,9 @@ type Trying = Shared<BoxFuture<'static, Arc<Outcome>>>;
 pub struct AppProber {
     probes: BTreeMap<ProbeName, Slot>,
     listening: Listening,
+    /// These may have hooks run.
+    node: NodeAddresses,
+    /// Asked about everybody else.
     directory: Directory,
 }
 
@@ -114,7 +126,13 @@ struct Try {
 }
 
 impl AppProber {
-    pub fn new(probes: &AppProbes, listening: Listening, directory: Directory) -> Self {
+    /// `node`: who may have hooks run, whatever `directory` says.
+    pub fn new(
+        probes: &AppProbes,
+        listening: Listening,
+        node: NodeAddresses,
+        directory: Directory,
+    ) -> Self {
         let slot = |(name, probe): (&ProbeName, &AppProbe)| {
             let probe = Probe {
                 name: name.clone(),
@@ -131,6 +149,7 @@ impl AppProber {
         Self {
             probes: probes.iter().map(slot).collect(),
             listening,
+            node,
             directory,
         }
     }
@@ -163,6 +182,9 @@ impl AppProber {
     }
 
     async fn may_ask_for_hooks(&self, by: SocketAddr) -> Result<(), NotAsked> {
+        if self.node.contains(by.ip()) {
+            return Ok(());
+        }
         let answer = self
             .directory
             .resolve(&Name::Address(by.ip().to_canonical()))
@@ -171,12 +193,13 @@ impl AppProber {
                 NotAsked::HookFailed(format!("who {by} is can't be told: {unavailable}"))
             })?;
         match &*answer {
+            Answer::Endpoint(endpoint) if endpoint.is_node() => Ok(()),
             Answer::Endpoint(pod) => {
                 let pod = format!("{}/{}", pod.namespace, pod.name);
                 Err(NotAsked::NotThePodsNode(by, pod))
             }
             Answer::Service(service) => Err(NotAsked::NotThePodsNode(by, service.name.to_string())),
-            // a node, or somebody beyond the cluster
+            // nobody's: an address of a node that it does not name, or somebody beyond the cluster
             Answer::Outside | Answer::Unknown { .. } => Ok(()),
         }
     }

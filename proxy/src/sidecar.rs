@@ -17,7 +17,7 @@ use tokio::{
 use crate::{
     access_log::{AccessLog, AccessLogError, ConnectionIds, Target},
     admin::{AdminServer, BindError},
-    app_probes::{AppProber, Listening},
+    app_probes::{AppProber, Listening, NodeAddresses},
     authorization::enforcement::Enforcement,
     clock,
     control::{self, ControlConfig},
@@ -57,6 +57,8 @@ pub struct SidecarConfig {
     pub capture: Capture,
     /// Of the application, asked for on the health port.
     pub app_probes: AppProbes,
+    /// Of the node that the pod is on: its kubelet asks for the application's hooks.
+    pub node_addresses: NodeAddresses,
     pub addresses: Addresses,
     pub access_log: Target,
     pub metrics_prefix: MetricsPrefix,
@@ -170,11 +172,12 @@ async fn serve(
         addresses,
         capture,
         app_probes,
+        node_addresses,
         patience,
         workload_socket,
         ..
     } = config;
-    let prober = app_prober(&app_probes, &capture, &handles);
+    let prober = app_prober(&app_probes, node_addresses, &capture, &handles);
     serve_admin(&addresses, &shown, prober.as_ref()).await?;
     let workload_socket =
         open_workload_socket(workload_socket.as_ref(), &handles, &path.metrics).await?;
@@ -227,6 +230,7 @@ async fn open_workload_socket(
 
 fn app_prober(
     probes: &AppProbes,
+    node: NodeAddresses,
     capture: &Capture,
     handles: &control::ControlHandles,
 ) -> Option<Arc<AppProber>> {
@@ -234,7 +238,10 @@ fn app_prober(
         Capture::Transparent { .. } => Listening::OnThePod,
         Capture::Explicit { .. } => Listening::OnLoopback,
     };
-    let prober = || AppProber::new(probes, listening, handles.directory.clone());
+    let prober = || {
+        let node = node.with_default_gateways();
+        AppProber::new(probes, listening, node, handles.directory.clone())
+    };
     (!probes.is_empty()).then(prober).map(Arc::new)
 }
 

@@ -6,13 +6,13 @@ use std::{
     sync::Arc,
 };
 
-use mesh_lite_proto::workload_directory::{Answer, Endpoint, Meshed, Name, Service, ServicePort};
+use mesh_lite_proto::workload_directory::{
+    Answer, Endpoint, Meshed, NODE_NAMESPACE, Name, Service, ServicePort,
+};
 
 use super::{Facts, ListedEndpoint, ServiceDocument, TargetPort, Workload};
 
-/// In place of a namespace, of what has none: the nodes of a cluster, and whoever a service lists
-/// who is no pod.
-const NODE: &str = "node";
+/// In place of a namespace, of whoever a service lists who is no pod.
 const STRANGER: &str = "outside-the-mesh";
 
 type Answers = HashMap<Name, Arc<Answer>>;
@@ -65,7 +65,9 @@ impl<'a> Claims<'a> {
         for (address, claimants) in &self.0 {
             let answer = match claimants.as_slice() {
                 [Claimant::Workload(workload)] => Answer::Endpoint(endpoint(workload, *address)),
-                [Claimant::Node(node)] => Answer::Endpoint(unmeshed(*address, NODE, node)),
+                [Claimant::Node(node)] => {
+                    Answer::Endpoint(unmeshed(*address, NODE_NAMESPACE, node))
+                }
                 // below, once for all its addresses
                 [Claimant::Service(_)] => continue,
                 several => {
@@ -155,7 +157,7 @@ impl<'a> Claims<'a> {
             let address = listed.address.to_canonical();
             let mut endpoint = match self.sole(address) {
                 Some(Claimant::Workload(workload)) => endpoint(workload, address),
-                Some(Claimant::Node(node)) => unmeshed(address, NODE, node),
+                Some(Claimant::Node(node)) => unmeshed(address, NODE_NAMESPACE, node),
                 // the endpoint of a service is no service
                 Some(Claimant::Service(_)) => return None,
                 None if !self.0.contains_key(&address) && listed.may_be_stranger => {

@@ -27,7 +27,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use mesh_lite_proto::app_probes::PATH_PREFIX;
+use mesh_lite_proto::app_probes::{PATH_PREFIX, ProbeName};
 
 use super::{Page, Pages};
 use crate::{
@@ -235,19 +235,25 @@ async fn answer(
     })
 }
 
-/// What the application answers to one of its probes.
+/// What the application answers to one of its probes. The kubelet takes every answer to a hook for
+/// a success: one that was not run gets none.
 async fn probed(prober: &AppProber, path: &str, asked: Asked) -> Result<Page, NotAsked> {
     let (status, words) = match prober.ask(path, asked).await {
         Ok(outcome) => (outcome.status, outcome.words),
-        Err(failed @ NotAsked::HookFailed(_)) => {
+        Err(failed) if is_hook(path) => {
             tracing::warn!(hook = path, by = %asked.by, "a hook failed: {failed}");
             return Err(failed);
         }
         Err(not @ NotAsked::Unknown) => (StatusCode::NOT_FOUND, not.to_string()),
-        Err(not @ NotAsked::NotThePodsNode(..)) => (StatusCode::FORBIDDEN, not.to_string()),
+        Err(hook @ (NotAsked::NotThePodsNode(..) | NotAsked::HookFailed(_))) => return Err(hook),
         Err(not @ NotAsked::Busy) => (StatusCode::SERVICE_UNAVAILABLE, not.to_string()),
     };
     Ok(Page::text(words + "\n").with_status(status))
+}
+
+fn is_hook(path: &str) -> bool {
+    path.parse::<ProbeName>()
+        .is_ok_and(|name| name.kind.is_hook())
 }
 
 fn host_is_loopback(request: &Request<Incoming>) -> bool {

@@ -22,31 +22,31 @@ use crate::{
 };
 
 mod applications;
+mod hooks;
 
 use applications::{Application, certificate};
 
+/// The pod's own, as the downward API says; the directory has no answer for it.
 const NODE: [u8; 4] = [10, 0, 0, 1];
-const POD: [u8; 4] = [10, 0, 0, 2];
-const STRANGER: [u8; 4] = [10, 0, 0, 3];
 
-/// Knows the node, which is nobody's, and a pod; of everybody else it has no answer.
-fn directory() -> Directory {
-    let pod = Answer::Endpoint(Endpoint {
-        address: POD.into(),
+fn unmeshed(address: [u8; 4], namespace: &str, name: &str) -> Answer {
+    Answer::Endpoint(Endpoint {
+        address: address.into(),
         meshed: None,
-        namespace: "shop".to_owned(),
-        name: "guest".to_owned(),
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
         healthy: true,
         ports: Vec::new(),
-    });
-    let unknown = Answer::Unknown {
-        reason: "nobody".to_owned(),
-    };
+    })
+}
+
+/// Has these answers. For everybody else it has none, as when the control plane is away.
+fn directory(answers: &[([u8; 4], Answer)]) -> Directory {
+    let answers = answers.iter();
     let saved = wire::DirectoryResponse {
-        answers: vec![
-            pod.to_wire(&Name::Address(POD.into())),
-            unknown.to_wire(&Name::Address(NODE.into())),
-        ],
+        answers: answers
+            .map(|(address, answer)| answer.to_wire(&Name::Address((*address).into())))
+            .collect(),
         ..Default::default()
     };
     let status = Arc::new(watch::Sender::new(ControlStatus::default()));
@@ -67,7 +67,8 @@ fn prober(kind: ProbeKind, action: ProbeAction) -> AppProber {
     };
     let mut probes = AppProbes::default();
     probes.insert(name(kind), probe).unwrap();
-    AppProber::new(&probes, Listening::OnThePod, directory())
+    let node = "10.0.0.1,fd77::1".parse().unwrap();
+    AppProber::new(&probes, Listening::OnThePod, node, directory(&[]))
 }
 
 fn port(application: SocketAddr) -> ProbePort {
@@ -358,40 +359,6 @@ async fn only_probes_of_the_table_are_asked() {
         assert_eq!(prober.ask(path, asked(NODE)).await, Err(NotAsked::Unknown));
     }
     assert_eq!(accepted.load(Ordering::SeqCst), 0);
-}
-
-#[tokio::test]
-async fn a_hook_is_run_for_the_node_and_for_no_pod_and_for_nobody_unknown() {
-    let mut application =
-        Application::answering("HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n").await;
-    let prober = prober(
-        ProbeKind::PreStop,
-        get(Scheme::Http, application.address, "/quit"),
-    );
-    let path = name(ProbeKind::PreStop).to_string();
-    let refused = prober.ask(&path, asked(POD)).await.unwrap_err();
-    assert!(refused.to_string().contains("shop/guest"), "{refused}");
-    let unknown = prober.ask(&path, asked(STRANGER)).await;
-    assert!(
-        matches!(unknown, Err(NotAsked::HookFailed(_))),
-        "{unknown:?}"
-    );
-    assert_eq!(application.requests(), 0);
-    // every answer is a success to the kubelet
-    let outcome = prober.ask(&path, asked(NODE)).await.unwrap();
-    assert_eq!(outcome.status, 200);
-    let request = application.request().await;
-    assert!(request.contains("user-agent: kube-lifecycle/"), "{request}");
-}
-
-#[tokio::test]
-async fn a_hook_that_nobody_listens_for_has_failed() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    drop(listener);
-    let prober = prober(ProbeKind::PostStart, get(Scheme::Http, address, "/"));
-    let failed = ask(&prober, ProbeKind::PostStart).await;
-    assert!(matches!(failed, Err(NotAsked::HookFailed(_))), "{failed:?}");
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::network::{NODE_V4, Pod};
+use crate::network::{NODE_V4, NODE_V6, Pod};
 
 #[derive(Debug)]
 pub(super) struct Environment(Vec<(String, String)>);
@@ -63,6 +63,7 @@ impl Environment {
 /// What the downward API gives.
 pub(super) fn field(pod: &Value, at: &Pod, path: &str) -> String {
     let status = json!({"podIP": at.v4.to_string(), "hostIP": NODE_V4.to_string(),
+        "hostIPs": format!("{NODE_V4},{NODE_V6}"),
         "podIPs": format!("{},{}", at.v4, at.v6)});
     let found = match path.split_once('[') {
         Some((map, key)) => {
