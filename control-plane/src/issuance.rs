@@ -44,8 +44,8 @@ use admission::Admission;
 pub(crate) use audit::{AUDIT, Proof};
 use audit::{Asking, Signed};
 use redeeming::Redeeming;
-use service_names::service_names;
 pub(crate) use refusal::Refusal;
+use service_names::service_names;
 
 /// What a caller showed to prove who it is.
 pub(crate) enum Credential {
@@ -150,6 +150,9 @@ impl Issuance {
             self.check_token(token, now)?;
         }
         let attested = self.entitled(proof, now)?;
+        if let StandingProof::Pod(proof) = proof {
+            check_no_other_pod(proof, &self.workloads.borrow())?;
+        }
         let print = public_key.print();
         let since_start = self.started.elapsed();
         self.admission()
@@ -189,7 +192,7 @@ impl Issuance {
                 (attested, Some(&peer.leaf))
             }
             StandingProof::Pod(proof) => {
-                let attested = by_pod(proof, &self.authority.trust().bundle)?;
+                let attested = by_pod(proof, &self.authority.trust().bundle, &index)?;
                 (attested, proof.peer.as_ref().map(|peer| &peer.leaf))
             }
         };
@@ -288,7 +291,9 @@ impl Issuance {
         address: SocketAddr,
         now: SystemTime,
     ) -> Result<Granted, Refusal> {
-        let attested = by_pod(proof, &self.authority.trust().bundle)?;
+        let index = Arc::clone(&self.workloads.borrow());
+        let attested = by_pod(proof, &self.authority.trust().bundle, &index)?;
+        check_no_other_pod(proof, &index)?;
         check_uris(&attested, request)?;
         let peer = proof.peer.as_ref();
         self.check_evicted(&attested, peer.map(|peer| &peer.leaf), now)?;
@@ -387,6 +392,16 @@ impl<'a> Key<'a> {
             made_here: false,
             with_service_names: request.wants_service_names,
         }
+    }
+}
+
+/// Another pod under the name is the one before or the one after: which, the next changes of the
+/// index say.
+fn check_no_other_pod(proof: &PodProof, index: &WorkloadIndex) -> Result<(), Refusal> {
+    let known = index.workload(&proof.pod.workload);
+    match known.and_then(|workload| workload.uid.as_deref()) {
+        Some(uid) if uid != &*proof.pod.uid => Err(Refusal::OtherPod(proof.pod.workload.clone())),
+        _ => Ok(()),
     }
 }
 

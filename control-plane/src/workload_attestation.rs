@@ -33,9 +33,17 @@ pub(crate) enum Attestation {
 
 /// By a pod's service-account token, which was reviewed. A certificate on the same connection must
 /// be the same workload's, and still be trusted: it proves nothing here, but whoever shows
-/// another's has stolen one of the two. The pod need not be in the index yet.
-pub(crate) fn by_pod(proof: &PodProof, bundle: &TrustBundle) -> Result<Attested, NotAttested> {
+/// another's has stolen one of the two. The pod need not be in the index yet, but one that was there
+/// and is gone is nobody, whatever was said of its token before.
+pub(crate) fn by_pod(
+    proof: &PodProof,
+    bundle: &TrustBundle,
+    index: &WorkloadIndex,
+) -> Result<Attested, NotAttested> {
     let pod = &proof.pod;
+    if index.is_gone(&pod.uid) {
+        return Err(NotAttested::PodGone(pod.workload.clone()));
+    }
     if let Some(peer) = &proof.peer {
         if peer.leaf.id != pod.id {
             return Err(NotAttested::OtherThanToken {
@@ -141,6 +149,10 @@ pub(crate) enum NotAttested {
     )]
     OtherThanToken { token: WorkloadId, svid: WorkloadId },
     #[error(
+        "the pod {0} that the service-account token was made for is gone: a pod of the same name has a token of its own"
+    )]
+    PodGone(WorkloadName),
+    #[error(
         "the Workload document {workload} is {document} now, not {svid}: ask with a new join token, made by `mesh-lite token create {workload}`"
     )]
     OtherIdentity {
@@ -153,7 +165,10 @@ pub(crate) enum NotAttested {
 impl NotAttested {
     /// The credential proves nothing, rather than somebody without a place in the mesh.
     pub(crate) fn is_about_the_credential(&self) -> bool {
-        matches!(self, Self::Expired { .. } | Self::RootDropped(_))
+        matches!(
+            self,
+            Self::Expired { .. } | Self::RootDropped(_) | Self::PodGone(_)
+        )
     }
 }
 

@@ -16,8 +16,10 @@ use mesh_lite_proto::{
 use serde::{Deserialize, Serialize};
 
 mod claims;
+mod gone_pods;
 
 use claims::Claims;
+use gone_pods::GonePods;
 
 /// Revisions whose changes are remembered. A stream is woken at each; one that slept longer
 /// compares all its names.
@@ -177,6 +179,7 @@ pub(crate) struct WorkloadIndex {
     conflicts: Vec<String>,
     /// Oldest first.
     changes: Vec<Change>,
+    gone: GonePods,
 }
 
 /// What a stream that saw an earlier revision has to look at again.
@@ -239,6 +242,10 @@ impl WorkloadIndex {
             .into_iter()
             .map(|workload| (workload.name.clone(), workload))
             .collect();
+        self.gone.take(
+            uids_not_in(&self.workloads, &workloads),
+            uids_not_in(&workloads, &self.workloads),
+        );
         Self {
             revision,
             workloads,
@@ -247,7 +254,14 @@ impl WorkloadIndex {
             same_node_only,
             conflicts,
             changes,
+            gone: self.gone.clone(),
         }
+    }
+
+    /// Whether the pod with this uid was there and is no more. One that is not known yet is not
+    /// gone.
+    pub(crate) fn is_gone(&self, uid: &str) -> bool {
+        self.gone.has(uid)
     }
 
     pub(crate) fn revision(&self) -> u64 {
@@ -334,6 +348,18 @@ impl WorkloadIndex {
             .collect::<Option<Vec<_>>>()
             .map_or(Changes::Everything, Changes::Names)
     }
+}
+
+/// Uids of pods that the others don't have under the same name.
+fn uids_not_in<'a>(
+    workloads: &'a BTreeMap<WorkloadName, Workload>,
+    others: &'a BTreeMap<WorkloadName, Workload>,
+) -> impl Iterator<Item = &'a str> {
+    workloads.iter().filter_map(|(name, workload)| {
+        let uid = workload.uid.as_deref()?;
+        let other = others.get(name).and_then(|other| other.uid.as_deref());
+        (other != Some(uid)).then_some(uid)
+    })
 }
 
 fn nodes_of_local_services(

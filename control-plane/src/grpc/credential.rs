@@ -19,7 +19,7 @@ use crate::{
     workload_attestation::{
         Attestation,
         join_token::JoinToken,
-        service_account_token::{NotReviewed, PodProof, ServiceAccountToken, ServiceAccountTokens},
+        service_account_token::{PodProof, ServiceAccountToken, ServiceAccountTokens},
     },
 };
 
@@ -69,9 +69,11 @@ pub(super) async fn credential(
 ) -> Result<Credential, Status> {
     if let Attestation::ServiceAccountTokens(tokens) = &sources.attestation {
         let token = needed(bearer, "a certificate")?;
-        let proof = pod_proof(caller, token, tokens).await;
-        let proof = proof.map_err(|not| not_issued(&queue.not_reviewed(not, caller.address)))?;
-        return Ok(Credential::Pod(proof));
+        let peer = caller.peer.clone();
+        let urgency = urgency_of(peer.as_deref());
+        let pod = tokens.attest_for_certificate(&token, urgency).await;
+        let pod = pod.map_err(|not| not_issued(&queue.not_reviewed(not, caller.address)))?;
+        return Ok(Credential::Pod(PodProof { pod, token, peer }));
     }
     match (bearer, &caller.peer) {
         (Some(bearer), _) => Ok(Credential::JoinToken(bearer.into_join_token()?)),
@@ -129,21 +131,13 @@ async fn standing_pod(
     tokens: &ServiceAccountTokens,
 ) -> Result<StandingProof, Status> {
     let token = needed(bearer, "a stream")?;
-    let proof = pod_proof(caller, token, tokens).await.map_err(|error| {
+    let peer = caller.peer.clone();
+    let pod = tokens.attest(&token, urgency_of(peer.as_deref())).await;
+    let pod = pod.map_err(|error| {
         tracing::warn!(client.addr = %caller.address, %error, "a token opens no stream");
         not_reviewed(&error)
     })?;
-    Ok(StandingProof::Pod(proof))
-}
-
-async fn pod_proof(
-    caller: &Caller,
-    token: Arc<ServiceAccountToken>,
-    tokens: &ServiceAccountTokens,
-) -> Result<PodProof, NotReviewed> {
-    let peer = caller.peer.clone();
-    let pod = tokens.attest(&token, urgency_of(peer.as_deref())).await?;
-    Ok(PodProof { pod, token, peer })
+    Ok(StandingProof::Pod(PodProof { pod, token, peer }))
 }
 
 /// A certificate alone lives on in the hands of whoever copied it; a pod's token ends with the pod.

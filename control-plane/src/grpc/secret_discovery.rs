@@ -169,7 +169,7 @@ pub(super) fn status_of(refusal: &Refusal) -> Status {
         Refusal::Attestation(_) | Refusal::OtherUri { .. } | Refusal::Evicted(_) => {
             Status::permission_denied(text)
         }
-        Refusal::NotKnownYet(_) => come_back(text),
+        Refusal::NotKnownYet(_) | Refusal::OtherPod(_) => come_back(text),
         Refusal::Issue(_) => {
             Status::unavailable("the control plane can't issue now; its log says why")
         }

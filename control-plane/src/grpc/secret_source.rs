@@ -108,6 +108,7 @@ impl CallerSecrets {
             let maker = MadeHere {
                 queue: queue.clone(),
                 proof: proof.shown().clone(),
+                attestation: sources.attestation.clone(),
                 address: caller.address,
             };
             let (clock, metrics) = (sources.clock, sources.metrics.clone());

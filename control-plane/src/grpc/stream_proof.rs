@@ -1,10 +1,14 @@
 //! What a stream was opened by, and whether that still holds. A pod's token is reviewed again and
-//! again while its stream is open: the stream of a pod that was deleted ends.
+//! again while its stream is open, and the cluster's pods are watched: the stream of a pod that was
+//! deleted ends.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use mesh_lite_proto::identity::WorkloadId;
-use tokio::time::{self, Instant};
+use tokio::{
+    sync::watch,
+    time::{self, Instant},
+};
 use tonic::Status;
 
 use super::{
@@ -117,7 +121,12 @@ impl StreamProof {
         if self.ended.is_some() {
             return std::future::pending().await;
         }
-        time::sleep_until(self.look_at).await;
+        let workloads = self.sources.workloads.clone();
+        tokio::select! {
+            // the next check says so
+            () = until_gone(workloads, &proof.pod.uid) => return,
+            () = time::sleep_until(self.look_at) => {}
+        }
         match tokens.attest(&proof.token, Urgency::Renewal).await {
             Ok(pod) => {
                 self.look_at = pod.until;
@@ -153,5 +162,16 @@ impl StreamProof {
                 Ok(named.filter(|workload| workload.uid.as_deref() == Some(&*proof.pod.uid)))
             }
         }
+    }
+}
+
+/// Nobody waits for the next review of the token where its pod is seen to be gone.
+async fn until_gone(mut workloads: watch::Receiver<Arc<WorkloadIndex>>, uid: &str) {
+    if workloads
+        .wait_for(|index| index.is_gone(uid))
+        .await
+        .is_err()
+    {
+        std::future::pending().await
     }
 }

@@ -32,6 +32,11 @@ pub(crate) enum Refusal {
         "{0} is not among the known workloads yet, so nobody can tell which services it is behind: ask again in a moment"
     )]
     NotKnownYet(WorkloadName),
+    #[error(
+        "another pod is known as {0} than the one that the service-account token was made for: if that is the newer one, \
+         ask again in a moment"
+    )]
+    OtherPod(WorkloadName),
     #[error(transparent)]
     Issue(#[from] IssueError),
 }
@@ -47,7 +52,7 @@ impl Refusal {
             Self::KeyUsedBefore => "key_used_before",
             Self::TooOften(_) => "too_often",
             Self::Evicted(_) => "evicted",
-            Self::NotKnownYet(_) => "not_known_yet",
+            Self::NotKnownYet(_) | Self::OtherPod(_) => "not_known_yet",
             Self::Token(_) | Self::Issue(_) => "failed",
         }
     }

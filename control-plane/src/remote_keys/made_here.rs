@@ -13,12 +13,18 @@ use crate::{
         queue::{IssuanceQueue, NotIssued},
         turns::Urgency,
     },
+    workload_attestation::{
+        Attestation,
+        service_account_token::{NotReviewed, PodProof},
+    },
 };
 
 /// For the caller of one stream.
 pub(crate) struct MadeHere {
     pub(crate) queue: IssuanceQueue,
     pub(crate) proof: StandingProof,
+    /// Judges the proof anew for each certificate, where that is a pod's token.
+    pub(crate) attestation: Attestation,
     pub(crate) address: SocketAddr,
 }
 
@@ -27,12 +33,14 @@ impl Maker for MadeHere {
         &self,
         urgency: Urgency,
     ) -> impl Future<Output = Result<Made, NotIssued>> + Send + 'static {
-        make(
-            self.queue.clone(),
-            self.proof.clone(),
-            self.address,
-            urgency_of(&self.proof, urgency),
-        )
+        let urgency = urgency_of(&self.proof, urgency);
+        let (queue, address) = (self.queue.clone(), self.address);
+        let (proof, attestation) = (self.proof.clone(), self.attestation.clone());
+        async move {
+            let proof = judged_anew(proof, &attestation, urgency).await;
+            let proof = proof.map_err(|not| queue.not_reviewed(not, address))?;
+            make(queue, proof, address, urgency).await
+        }
     }
 }
 
@@ -41,6 +49,21 @@ fn urgency_of(proof: &StandingProof, urgency: Urgency) -> Urgency {
     match proof {
         StandingProof::Svid(_) => Urgency::Renewal,
         StandingProof::StreamToken(_) | StandingProof::Pod(_) => urgency,
+    }
+}
+
+/// A stream lives on what was said of a pod's token minutes ago. A certificate does not.
+async fn judged_anew(
+    proof: StandingProof,
+    attestation: &Attestation,
+    urgency: Urgency,
+) -> Result<StandingProof, NotReviewed> {
+    match (proof, attestation) {
+        (StandingProof::Pod(proof), Attestation::ServiceAccountTokens(tokens)) => {
+            let pod = tokens.attest_for_certificate(&proof.token, urgency).await?;
+            Ok(StandingProof::Pod(PodProof { pod, ..proof }))
+        }
+        (proof, _) => Ok(proof),
     }
 }
 
@@ -63,15 +86,54 @@ async fn make(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use std::{sync::Arc, time::Duration};
 
     use mesh_lite_proto::svid::LeafFacts;
+    use mesh_lite_test_support::{
+        ApiServer,
+        service_account_token::{TokenIssuer, TokenOf},
+    };
+    use tokio::time;
 
     use super::*;
     use crate::{
-        caller::Peer, certificate_authority::certificate_request::KeyPrint,
-        clock::from_unix_seconds, workload_attestation::join_token::StreamToken,
+        caller::Peer,
+        certificate_authority::certificate_request::KeyPrint,
+        clock::{self, from_unix_seconds},
+        metrics::Metrics,
+        workload_attestation::{
+            join_token::StreamToken,
+            service_account_token::{ServiceAccountToken, ServiceAccountTokens},
+        },
     };
+
+    #[tokio::test]
+    async fn a_pods_token_is_judged_anew_for_each_certificate() {
+        // kube's client takes the process's provider
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let (server, issuer) = (ApiServer::start(), TokenIssuer::new());
+        let kubeconfig = server.kubeconfig();
+        let client = crate::cluster::connect(Some(&kubeconfig));
+        let domain = "mesh.test".parse().unwrap();
+        let (client, metrics) = (client.await.unwrap(), Metrics::new());
+        let tokens = ServiceAccountTokens::new(client, domain, metrics, clock::now);
+        let of = TokenOf::pod(("shop", "web"), ("web", "uid"), clock::now());
+        let text = issuer.accepted_at(&server, &of);
+        let token = Arc::new(ServiceAccountToken::received(&text).unwrap());
+        let pod = tokens.attest(&token, Urgency::First).await.unwrap();
+        let peer = None;
+        let proof = StandingProof::Pod(PodProof { pod, token, peer });
+        let attestation = Attestation::ServiceAccountTokens(tokens);
+        let judge = || judged_anew(proof.clone(), &attestation, Urgency::Renewal);
+        assert_eq!(judge().await.unwrap(), proof);
+        server.forget_token(&text);
+        time::pause();
+        time::advance(Duration::from_secs(11)).await;
+        time::resume();
+        assert!(judge().await.unwrap_err().is_refusal());
+    }
 
     #[test]
     fn is_in_no_hurry_for_a_caller_that_has_a_certificate() {

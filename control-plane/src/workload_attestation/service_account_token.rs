@@ -53,6 +53,9 @@ const MAX_REVIEWS: usize = 50;
 const REVIEW_DEADLINE: Duration = Duration::from_secs(3);
 /// How long a review is believed: how long a deleted pod's streams live on.
 const BELIEVED: Duration = Duration::from_secs(5 * 60);
+/// The same where a certificate is asked for. The streams and the certificate of a pod that starts
+/// are one review.
+const BELIEVED_FOR_CERTIFICATE: Duration = Duration::from_secs(10);
 /// The same of what the signing keys say, which know nothing of deleted pods: the API server is
 /// asked as soon as it is back.
 const BELIEVED_OFFLINE: Duration = Duration::from_secs(15);
@@ -159,8 +162,8 @@ impl ServiceAccountTokens {
         }))
     }
 
-    /// Whose token it is. Whoever shows the same one meanwhile waits for the same answer; nothing
-    /// is lost if the caller gives up.
+    /// Whose token it is, for a stream. Whoever shows the same one meanwhile waits for the same
+    /// answer; nothing is lost if the caller gives up.
     ///
     /// # Errors
     /// If nobody vouches for it, or nobody can be asked.
@@ -169,10 +172,30 @@ impl ServiceAccountTokens {
         token: &Arc<ServiceAccountToken>,
         urgency: Urgency,
     ) -> Result<AttestedPod, NotReviewed> {
+        self.attest_within(BELIEVED, token, urgency).await
+    }
+
+    /// As [`Self::attest`], for a certificate: that outlives a stream by far, so only what was said
+    /// just now counts.
+    pub(crate) async fn attest_for_certificate(
+        &self,
+        token: &Arc<ServiceAccountToken>,
+        urgency: Urgency,
+    ) -> Result<AttestedPod, NotReviewed> {
+        self.attest_within(BELIEVED_FOR_CERTIFICATE, token, urgency)
+            .await
+    }
+
+    async fn attest_within(
+        &self,
+        believed: Duration,
+        token: &Arc<ServiceAccountToken>,
+        urgency: Urgency,
+    ) -> Result<AttestedPod, NotReviewed> {
         token.claims.check((self.0.clock)())?;
         let mut answer = {
             let mut verdicts = self.0.verdicts();
-            match verdicts.of(token.print, Instant::now()) {
+            match verdicts.of(token.print, believed, Instant::now()) {
                 Some(Known::Answered(verdict)) => return verdict,
                 Some(Known::Asked(answer)) => answer,
                 None => {

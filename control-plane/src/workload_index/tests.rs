@@ -272,3 +272,24 @@ fn reads_names_of_workloads_strictly() {
         assert!(text.parse::<WorkloadName>().is_err(), "{text}");
     }
 }
+
+#[test]
+fn a_pod_is_gone_once_it_was_there_and_is_not_and_not_before() {
+    let pod = |uid: &str| {
+        let mut pod = workload("shop/web", &[]);
+        pod.uid = Some(uid.into());
+        vec![pod]
+    };
+    let empty = WorkloadIndex::default();
+    let first = empty.successor(pod("1"), Vec::new());
+    assert!(!first.is_gone("1") && !first.is_gone("2"));
+    let second = first.successor(pod("2"), Vec::new());
+    assert!(second.is_gone("1") && !second.is_gone("2"));
+    let third = second.successor(vec![workload("shop/web", &[])], Vec::new());
+    assert!(third.is_gone("1") && third.is_gone("2"));
+    // one that could not be read for a while
+    let fourth = third.successor(pod("2"), Vec::new());
+    assert!(fourth.is_gone("1") && !fourth.is_gone("2"));
+    let other = WorkloadIndex::default().successor(Vec::new(), Vec::new());
+    assert!(!other.is_gone("1"), "of another index");
+}

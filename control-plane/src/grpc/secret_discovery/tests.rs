@@ -25,6 +25,7 @@ fn is_in_the_table(refusal: &Refusal) -> bool {
         | Refusal::TooOften(_)
         | Refusal::Evicted(_)
         | Refusal::NotKnownYet(_)
+        | Refusal::OtherPod(_)
         | Refusal::Issue(_) => true,
     }
 }
@@ -58,6 +59,7 @@ fn refusals() -> Vec<(Refusal, Code)> {
     vec![
         (InvalidRequest::TooLong(1).into(), Code::InvalidArgument),
         (Refusal::NotKnownYet(name()), Code::Unavailable),
+        (Refusal::OtherPod(name()), Code::Unavailable),
         (InvalidRequest::KeyKind.into(), Code::InvalidArgument),
         (InvalidRequest::Signature.into(), Code::InvalidArgument),
         (Refusal::KeyUsedBefore, Code::InvalidArgument),
@@ -121,7 +123,7 @@ fn says_by_its_status_whose_fault_it_is() {
         let (text, status) = (refusal.to_string(), status_of(&refusal));
         assert_eq!(status.code(), code, "{text}");
         // what is wrong with this machine is for its log
-        let soon = matches!(refusal, Refusal::NotKnownYet(_));
+        let soon = matches!(refusal, Refusal::NotKnownYet(_) | Refusal::OtherPod(_));
         let ours = code == Code::Unavailable && !soon;
         assert_eq!(status.message() == text, !ours, "{status}");
         assert_eq!(status.message().contains("log says why"), ours, "{status}");

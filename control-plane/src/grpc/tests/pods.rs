@@ -321,6 +321,75 @@ async fn the_streams_of_a_deleted_pod_end_when_its_token_is_reviewed_again() {
     }
 }
 
+/// A token that was good a moment ago may have been copied from a pod that is no more.
+#[tokio::test]
+async fn the_token_of_a_deleted_pod_brings_no_certificate_while_its_streams_still_live() {
+    let cluster = Cluster::new().await;
+    let served = cluster.served(cluster.peer()).await;
+    let token = cluster.token("web", "web");
+    let mut policies = policies(&served, &token).await.unwrap();
+    issue(&served, &token).await.unwrap();
+    cluster.server.forget_token(&token);
+    after(Duration::from_secs(11)).await;
+    let refused = issue(&served, &token).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unauthenticated, "{refused}");
+    let early = time::timeout(Duration::from_millis(200), policies.message()).await;
+    assert!(early.is_err(), "{early:?}");
+}
+
+/// Nobody waits for a review, and while the API server is away there is none.
+#[tokio::test]
+async fn a_pod_that_the_index_saw_go_gets_nothing_and_its_streams_end_at_once() {
+    let cluster = Cluster::new().await;
+    for successor in [None, Some("uid-of-the-next")] {
+        let served = cluster.served(cluster.peer()).await;
+        served.publish(Some("uid-of-web"));
+        let token = cluster.token("web", "web");
+        let mut open = policies(&served, &token).await.unwrap();
+        open.message().await.unwrap().unwrap();
+        let mut secrets = SecretDiscoveryServiceClient::new(served.channel.clone())
+            .stream_secrets(showing(&token, saying(ask(&[OWN_BUNDLE], None))))
+            .await
+            .unwrap()
+            .into_inner();
+        secrets.message().await.unwrap().unwrap();
+        issue(&served, &token).await.unwrap();
+        served.publish(successor);
+        for refused in [
+            open.message().await.unwrap_err(),
+            secrets.message().await.unwrap_err(),
+            issue(&served, &token).await.map(drop).unwrap_err(),
+            policies(&served, &token).await.map(drop).unwrap_err(),
+        ] {
+            assert_eq!(refused.code(), Code::Unauthenticated, "{refused}");
+            assert!(refused.message().contains("is gone"), "{refused}");
+        }
+    }
+}
+
+/// It may be older or newer than the one that asks: the index is not always up to date.
+#[tokio::test]
+async fn while_another_pod_is_known_under_the_name_a_certificate_waits() {
+    let cluster = Cluster::new().await;
+    let served = cluster.served(cluster.peer()).await;
+    served.publish(Some("uid-of-another"));
+    let token = cluster.token("web", "web");
+    let status = issue(&served, &token).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable, "{status}");
+    assert!(status.metadata().get("retry-after").is_some());
+    served.publish(Some("uid-of-web"));
+    issue(&served, &token).await.unwrap();
+}
+
+impl Served {
+    /// The pod `shop/web` with this uid and no other, or nobody.
+    fn publish(&self, uid: Option<&str>) {
+        let pods = uid.map(|uid| web(Some(uid))).into_iter().collect();
+        let index = self.workloads.borrow().successor(pods, Vec::new());
+        self.workloads.send_replace(Arc::new(index));
+    }
+}
+
 async fn after(time: Duration) {
     time::pause();
     time::advance(time).await;

@@ -307,6 +307,38 @@ async fn a_review_is_believed_for_five_minutes_and_never_past_the_tokens_end() {
 }
 
 #[tokio::test]
+async fn a_certificate_rests_on_what_was_said_just_now() {
+    let cluster = Cluster::new().await;
+    let token = cluster.good();
+    let certify = || async {
+        let token = Arc::new(ServiceAccountToken::received(&token)?);
+        let tokens = &cluster.tokens;
+        tokens.attest_for_certificate(&token, Urgency::First).await
+    };
+    // the streams and the certificate of a pod that starts are one review
+    cluster.judge(&token).await.unwrap();
+    cluster.after(Duration::from_secs(8)).await;
+    certify().await.unwrap();
+    assert_eq!(cluster.reviews(), 1);
+    cluster.after(Duration::from_secs(3)).await;
+    certify().await.unwrap();
+    assert_eq!(cluster.reviews(), 2);
+    // a review that fails says nothing: no certificate, and streams have what they had
+    cluster.after(Duration::from_secs(11)).await;
+    cluster
+        .server
+        .trouble("POST", REVIEWS, Trouble::Status(500));
+    assert!(!certify().await.unwrap_err().is_refusal());
+    cluster.judge(&token).await.unwrap();
+    cluster.server.heal();
+    cluster.after(LEFT_ALONE).await;
+    cluster.server.forget_token(&token);
+    cluster.judge(&token).await.unwrap();
+    assert!(certify().await.unwrap_err().is_refusal());
+    cluster.refused(&token).await;
+}
+
+#[tokio::test]
 async fn one_token_is_reviewed_once_however_many_ask() {
     let cluster = Cluster::new().await;
     let token = cluster.good();

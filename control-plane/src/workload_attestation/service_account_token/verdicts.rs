@@ -32,7 +32,8 @@ pub(super) enum Known {
 
 #[derive(Default)]
 pub(super) struct Verdicts {
-    accepted: HashMap<KeyPrint, AttestedPod>,
+    /// And when that was said.
+    accepted: HashMap<KeyPrint, (Instant, AttestedPod)>,
     refused: HashMap<KeyPrint, (Instant, NotReviewed)>,
     asked: HashMap<KeyPrint, watch::Receiver<Option<Verdict>>>,
     /// Until the token ends.
@@ -40,9 +41,11 @@ pub(super) struct Verdicts {
 }
 
 impl Verdicts {
-    pub(super) fn of(&self, token: KeyPrint, now: Instant) -> Option<Known> {
-        if let Some(pod) = self.accepted.get(&token)
+    /// An acceptance counts if it is no older than that.
+    pub(super) fn of(&self, token: KeyPrint, believed: Duration, now: Instant) -> Option<Known> {
+        if let Some((said, pod)) = self.accepted.get(&token)
             && now < pod.until
+            && now.saturating_duration_since(*said) < believed
         {
             return Some(Known::Answered(Ok(pod.clone())));
         }
@@ -64,14 +67,17 @@ impl Verdicts {
 
     pub(super) fn answered(&mut self, token: KeyPrint, verdict: &Verdict, now: Instant) {
         self.asked.remove(&token);
-        self.accepted.remove(&token);
+        // one that could not be reviewed anew is as good as before, for what that is enough for
+        if verdict.as_ref().err().is_none_or(NotReviewed::is_refusal) {
+            self.accepted.remove(&token);
+        }
         match verdict {
             Ok(pod) => {
                 if self.accepted.len() >= MAX_ACCEPTED {
-                    self.accepted.retain(|_, pod| now < pod.until);
+                    self.accepted.retain(|_, (_, pod)| now < pod.until);
                 }
                 if self.accepted.len() < MAX_ACCEPTED {
-                    self.accepted.insert(token, pod.clone());
+                    self.accepted.insert(token, (now, pod.clone()));
                 }
             }
             Err(error) if error.is_refusal() => {
