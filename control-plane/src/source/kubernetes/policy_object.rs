@@ -5,24 +5,44 @@ use std::{fmt::Write as _, sync::Arc};
 
 use kube::api::DynamicObject;
 use mesh_lite_proto::document::{
-    Dialect, DocumentError, DocumentKey, Documents, Kind, MAX_FILE, Place, Position, RefusalClass,
-    UnreadableDocument,
+    Dialect, DocumentError, DocumentKey, Documents, Kind, MAX_FILE, Place, Position, RawDocument,
+    RefusalClass, UnreadableDocument,
 };
 use serde_json::Value;
 
-use super::object_status::Told;
+use super::{
+    kinds::WatchedKind,
+    object_status::{LastLoaded, Told},
+    objects::ObjectName,
+};
 
 /// A policy as the cluster has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct PolicyObject {
     pub(super) key: DocumentKey,
     /// Empty if it would be longer than a document may be.
-    text: String,
+    text: Arc<str>,
     pub(super) uid: String,
     /// Counts changes of what its author says.
     pub(super) generation: i64,
     /// What its status says of it now.
     pub(super) told: Option<Told>,
+    /// What its status says loaded last.
+    pub(super) last_loaded: Option<LastLoaded>,
+}
+
+/// As documents' places name it.
+pub(super) fn file(key: &DocumentKey) -> String {
+    format!("kubernetes:{}/{}/{}", key.kind, key.namespace, key.name)
+}
+
+/// `None`: not a policy's kind.
+pub(super) fn document_key(kind: WatchedKind, name: &ObjectName) -> Option<DocumentKey> {
+    Some(DocumentKey {
+        kind: kind.document()?,
+        namespace: name.namespace.as_str().into(),
+        name: name.name.as_str().into(),
+    })
 }
 
 /// `None`: it has no name, which no object of an API server lacks.
@@ -40,6 +60,7 @@ pub(super) fn policy_object(kind: Kind, mut object: DynamicObject) -> Option<Pol
     metadata.managed_fields = None;
     let metadata = serde_json::to_value(&object.metadata).ok()?;
     let told = Told::of_object(&object.data);
+    let mut last_loaded = LastLoaded::of_object(&object.data);
     let mut fields = match object.data {
         Value::Object(fields) => fields,
         _ => serde_json::Map::new(),
@@ -51,10 +72,16 @@ pub(super) fn policy_object(kind: Kind, mut object: DynamicObject) -> Option<Pol
     );
     fields.insert("kind".to_owned(), kind.as_str().into());
     fields.insert("metadata".to_owned(), metadata);
-    let mut text = String::new();
-    map(&fields, 0, &mut text);
+    let mut text = yaml(&fields);
     if text.len() > MAX_FILE {
         text = String::new();
+    }
+    let text: Arc<str> = text.into();
+    if let Some(last_loaded) = &mut last_loaded
+        && last_loaded.document == text
+    {
+        // most have loaded, and are held once
+        last_loaded.document = Arc::clone(&text);
     }
     Some(PolicyObject {
         key,
@@ -62,6 +89,7 @@ pub(super) fn policy_object(kind: Kind, mut object: DynamicObject) -> Option<Pol
         uid,
         generation,
         told,
+        last_loaded,
     })
 }
 
@@ -71,10 +99,50 @@ impl PolicyObject {
         self.key != other.key || self.text != other.text
     }
 
+    /// Whether the status of an object tells of another last good version than that object is.
+    pub(super) fn has_another_last_good(&self, before: &Self) -> bool {
+        self.last_loaded != before.last_loaded
+            && self
+                .last_loaded
+                .as_ref()
+                .is_some_and(|last| last.document != self.text)
+    }
+
+    /// The last good version that its status tells of, if this process knows an older one or none.
+    pub(super) fn newer_last_good(&self, own: Option<&LastLoaded>) -> Option<&LastLoaded> {
+        let told = self.last_loaded.as_ref()?;
+        let is_newer = own.is_none_or(|own| own.generation < told.generation);
+        (is_newer && told.document != self.text).then_some(told)
+    }
+
+    /// It as a document, if it is a version of this object.
+    pub(super) fn last_good_document(
+        &self,
+        last: &LastLoaded,
+        dialect: &Dialect,
+    ) -> Option<RawDocument> {
+        let mut documents = dialect.split(&self.file(), last.document.as_bytes());
+        let document = documents.readable.pop()?;
+        let alone = documents.readable.is_empty() && documents.unreadable.is_empty();
+        (alone && document.key == self.key).then_some(document)
+    }
+
+    /// What its status should say of it if it loads.
+    pub(super) fn as_last_loaded(&self) -> LastLoaded {
+        LastLoaded {
+            generation: self.generation,
+            document: Arc::clone(&self.text),
+        }
+    }
+
     /// As documents' places name it.
     pub(super) fn file(&self) -> String {
-        let key = &self.key;
-        format!("kubernetes:{}/{}/{}", key.kind, key.namespace, key.name)
+        file(&self.key)
+    }
+
+    /// Bytes of what its author says; `None` if they are more than a document may have.
+    pub(super) fn size(&self) -> Option<usize> {
+        (!self.text.is_empty()).then_some(self.text.len())
     }
 
     /// Whatever can't be read is of the object's namespace: no namespace's objects may deny in
@@ -106,6 +174,13 @@ fn too_large(file: &str) -> UnreadableDocument {
     let remedy = "use patterns, or split it into several objects";
     let errors = DocumentError::new(class, place, problem, remedy).into();
     UnreadableDocument::of_file(&file, 1, errors)
+}
+
+/// Longer than a file may be, and broken off, if it is too long.
+pub(super) fn yaml(fields: &serde_json::Map<String, Value>) -> String {
+    let mut text = String::new();
+    map(fields, 0, &mut text);
+    text
 }
 
 /// Sorted by key, as serde_json's maps are; lists stand at their key's column.
@@ -181,9 +256,11 @@ fn scalar(string: &str, indent: usize, is_key: bool, text: &mut String) {
         text.push_str(string);
     } else if !is_key && is_block(string) {
         block(string, indent.saturating_add(2), text);
-    } else {
+    } else if is_key {
         // JSON's strings are YAML's in double quotes
         text.push_str(&Value::from(string).to_string());
+    } else {
+        quoted(string, indent.saturating_add(2), text);
     }
 }
 
@@ -202,6 +279,46 @@ fn is_plain(string: &str) -> bool {
         && string.len() <= 512
         && string.bytes().all(inner)
         && !WORDS.contains(&string.to_ascii_lowercase().as_str())
+}
+
+/// In double quotes, as JSON has it, with a new line where `kubectl` begins one: at the first
+/// single space beyond column 80. To readers of YAML that is a space too.
+fn quoted(string: &str, indent: usize, text: &mut String) {
+    const WIDTH: usize = 80;
+    let line = text.rsplit('\n').next().unwrap_or_default();
+    // kubectl quotes less
+    let mut column = line
+        .chars()
+        .count()
+        .saturating_add(usize::from(!is_plain_in_go(string)));
+    text.push('"');
+    let mut before = ' ';
+    let mut chars = string.chars().peekable();
+    while let Some(char) = chars.next() {
+        let is_between = before != ' ' && chars.peek().is_some_and(|next| *next != ' ');
+        if char == ' ' && is_between && column > WIDTH {
+            text.push('\n');
+            spaces(indent, text);
+            column = indent;
+        } else {
+            let escaped = Value::from(char.to_string()).to_string();
+            let inner = escaped
+                .strip_prefix('"')
+                .and_then(|rest| rest.strip_suffix('"'));
+            text.push_str(inner.unwrap_or_default());
+            column = column.saturating_add(1);
+        }
+        before = char;
+    }
+    text.push('"');
+}
+
+/// Sentences, mostly: whether `kubectl` writes them without quotes moves a column, no more.
+fn is_plain_in_go(string: &str) -> bool {
+    string.starts_with(|first: char| first.is_alphabetic())
+        && !string.ends_with([' ', ':'])
+        && !string.contains(": ")
+        && !string.contains(" #")
 }
 
 fn is_block(string: &str) -> bool {

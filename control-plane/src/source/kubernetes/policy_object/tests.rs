@@ -52,7 +52,7 @@ spec:
       app: api
       version: \"2\"
 ";
-    assert_eq!(policy.text, expected);
+    assert_eq!(&*policy.text, expected);
     let documents = policy.documents(&Dialect::default());
     assert_eq!(
         (documents.readable.len(), documents.unreadable.len()),
@@ -137,6 +137,45 @@ fn texts_that_yaml_takes_for_something_else_stay_texts() {
         panic!("{:?}\n{}", documents.unreadable, policy.text);
     };
     for (index, text) in texts.iter().enumerate() {
+        let read = document.annotations.get(&format!("k{index}"));
+        assert_eq!(read.map(String::as_str), Some(*text), "\n{}", policy.text);
+    }
+}
+
+/// The lines that kubectl 1.36 printed.
+#[test]
+fn long_texts_are_broken_where_kubectl_breaks_them() {
+    let words = "word ".repeat(40);
+    let sentence = words.trim_end();
+    let (mut text, indent) = ("  a: ".to_owned(), 2);
+    scalar(&words, indent, false, &mut text);
+    let expected = format!(
+        "  a: \"{}\n    {}\n    {}\"",
+        "word ".repeat(16).trim_end(),
+        "word ".repeat(16).trim_end(),
+        "word ".repeat(8),
+    );
+    assert_eq!(text, expected);
+    // and what is read is the text
+    let quoted = "say \"this\": ".repeat(20);
+    let values = [
+        words.as_str(),
+        sentence,
+        &quoted,
+        &"a  b ".repeat(50),
+        &"\"".repeat(200),
+    ];
+    let annotations: serde_json::Map<String, Value> = values
+        .iter()
+        .enumerate()
+        .map(|(index, text)| (format!("k{index}"), json!(text)))
+        .collect();
+    let policy = object(json!({
+        "metadata": {"namespace": "shop", "name": "api", "annotations": annotations}, "spec": {},
+    }));
+    let documents = policy.documents(&Dialect::default());
+    let document = documents.readable.first().unwrap();
+    for (index, text) in values.iter().enumerate() {
         let read = document.annotations.get(&format!("k{index}"));
         assert_eq!(read.map(String::as_str), Some(*text), "\n{}", policy.text);
     }
