@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
-    injection_decision::{Caller, Decided, Decision, Refusal, Request, SkipReason, inject},
+    injection_decision::{
+        Caller, Decided, Decision, Refusal, Request, SkipReason, debug_containers, inject,
+    },
     mesh_settings::MeshSettings,
     namespace_facts::NamespaceFacts,
     pod_patch,
@@ -26,6 +28,8 @@ pub struct AdmissionRequest {
     uid: String,
     /// Whether a pod is being made, by its resource and operation.
     makes_pod: bool,
+    /// Whether a pod that runs gets a debug container (`kubectl debug`).
+    adds_debug_container: bool,
     request: Request,
     pod: Value,
 }
@@ -127,6 +131,12 @@ impl AdmissionRequest {
     /// Decides, and makes the patch.
     #[must_use]
     pub fn answer(&self, settings: &MeshSettings, namespace: &NamespaceFacts) -> Answer {
+        if self.adds_debug_container {
+            let refusals = debug_containers(&self.pod);
+            if !refusals.is_empty() {
+                return self.refuse(&refusals, Vec::new());
+            }
+        }
         if !self.makes_pod {
             return self.allow(None, Outcome::Skipped(SkipReason::NotAPod), Vec::new());
         }
@@ -275,9 +285,11 @@ impl WireRequest {
             self.resource.version.as_str(),
             self.resource.resource.as_str(),
         );
-        let makes_pod = resource == ("", "v1", "pods")
-            && self.sub_resource.as_deref().is_none_or(str::is_empty)
-            && self.operation == "CREATE";
+        let is_pod = resource == ("", "v1", "pods");
+        let part = self.sub_resource.as_deref().unwrap_or_default();
+        let operation = self.operation.as_str();
+        let makes_pod = is_pod && (part, operation) == ("", "CREATE");
+        let adds_debug_container = is_pod && (part, operation) == ("ephemeralcontainers", "UPDATE");
         let caller = if self.user_info.username.starts_with(NODE_USER) {
             Caller::Kubelet
         } else {
@@ -286,6 +298,7 @@ impl WireRequest {
         AdmissionRequest {
             uid: self.uid,
             makes_pod,
+            adds_debug_container,
             request: Request {
                 namespace: self.namespace.unwrap_or_default(),
                 name: self.name.filter(|name| !name.is_empty()),

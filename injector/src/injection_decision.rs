@@ -9,7 +9,7 @@
 use mesh_lite_proto::kubernetes::INJECT_LABEL;
 use serde_json::Value;
 
-pub(crate) use self::refusal::Quoted;
+pub(crate) use self::{conflicts::debug_containers, refusal::Quoted};
 use self::switch::{Wanted, wanted};
 pub use self::{
     refusal::{Place, Refusal},

@@ -88,6 +88,54 @@ fn whatever_does_not_make_a_pod_is_allowed_unchanged() {
     }
 }
 
+/// What `kubectl debug` sends.
+fn debug(container: Value) -> Value {
+    let mut review = review();
+    review["request"]["operation"] = json!("UPDATE");
+    review["request"]["subResource"] = json!("ephemeralcontainers");
+    review["request"]["object"]["spec"]["ephemeralContainers"] = json!([container]);
+    review
+}
+
+#[test]
+fn a_debug_container_that_would_be_the_sidecar_is_refused() {
+    let containers = [
+        (
+            json!({"name": "debug", "securityContext": {"runAsUser": 15008}}),
+            "sidecar-uid",
+        ),
+        (json!({"name": "mesh-lite-proxy"}), "reserved-name"),
+        (json!({"name": "mesh-lite-redirect"}), "reserved-name"),
+        (
+            json!({"name": "debug", "volumeMounts": [
+                {"name": crate::pod_volumes::OWN_VOLUMES[0], "mountPath": "/x"}]}),
+            "reserved-mount",
+        ),
+    ];
+    for (container, reason) in containers {
+        let response = answer(&debug(container.clone()))["response"].take();
+        assert_eq!(response["allowed"], false, "{container}");
+        assert_eq!(response["auditAnnotations"]["reason"], reason);
+        assert!(response.get("patch").is_none());
+    }
+}
+
+/// A pod that runs has a sidecar already, and can't get another one.
+#[test]
+fn any_other_debug_container_is_allowed_unchanged() {
+    for container in [
+        json!({"name": "debug", "image": "busybox"}),
+        json!({"name": "debug", "securityContext": {"runAsUser": 0}}),
+    ] {
+        let mut review = debug(container);
+        let own = json!({"name": "mesh-lite-proxy", "securityContext": {"runAsUser": 15008}});
+        review["request"]["object"]["spec"]["initContainers"] = json!([own]);
+        let response = answer(&review)["response"].take();
+        assert_eq!(response["allowed"], true);
+        assert!(response.get("patch").is_none() && response.get("patchType").is_none());
+    }
+}
+
 #[test]
 fn a_pod_that_is_no_pod_is_refused_in_words() {
     for object in [Value::Null, json!("pod"), json!({})] {

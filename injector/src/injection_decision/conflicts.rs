@@ -23,36 +23,49 @@ pub(super) fn refusals(pod: &Value) -> Vec<Refusal> {
         found.push(Refusal::SidecarUid { container: None });
     }
     for (name, container) in all_containers(pod) {
-        let name = || name.to_owned();
-        if [PROXY_CONTAINER, REDIRECT_CONTAINER].contains(&name().as_str()) {
-            found.push(Refusal::ReservedName {
-                what: "container",
-                name: name(),
-            });
-        }
-        if runs_as_sidecar(Some(container)) {
-            found.push(Refusal::SidecarUid {
-                container: Some(name()),
-            });
-        }
-        found.extend(sidecar_ports(container).map(|port| Refusal::SidecarPort {
-            container: name(),
-            port,
-        }));
-        for mount in array(container.get("volumeMounts")) {
-            if let Some(volume) = own_volume(mount) {
-                found.push(Refusal::ReservedMount {
-                    container: name(),
-                    volume: volume.to_owned(),
-                });
-            }
-        }
+        found.extend(of_container(name, container));
     }
     for volume in array(pod.pointer("/spec/volumes")) {
         if let Some(name) = own_volume(volume) {
             found.push(Refusal::ReservedName {
                 what: "volume",
                 name: name.to_owned(),
+            });
+        }
+    }
+    found
+}
+
+/// Of the debug containers of a pod that runs: what the sidecar is in it stays out of it.
+#[must_use]
+pub(crate) fn debug_containers(pod: &Value) -> Vec<Refusal> {
+    containers(pod, "ephemeralContainers")
+        .flat_map(|(name, container)| of_container(name, container))
+        .collect()
+}
+
+fn of_container(name: &str, container: &Value) -> Vec<Refusal> {
+    let mut found = Vec::new();
+    if [PROXY_CONTAINER, REDIRECT_CONTAINER].contains(&name) {
+        found.push(Refusal::ReservedName {
+            what: "container",
+            name: name.to_owned(),
+        });
+    }
+    if runs_as_sidecar(Some(container)) {
+        found.push(Refusal::SidecarUid {
+            container: Some(name.to_owned()),
+        });
+    }
+    found.extend(sidecar_ports(container).map(|port| Refusal::SidecarPort {
+        container: name.to_owned(),
+        port,
+    }));
+    for mount in array(container.get("volumeMounts")) {
+        if let Some(volume) = own_volume(mount) {
+            found.push(Refusal::ReservedMount {
+                container: name.to_owned(),
+                volume: volume.to_owned(),
             });
         }
     }

@@ -104,7 +104,7 @@ image: mesh-lite:@VERSION@
 imagePullPolicy: IfNotPresent
 # A Secret in the mesh's namespace, for the image of the control plane and the injector.
 imagePullSecret: \"\"
-# The chart makes this namespace: install the release in another one, or without --create-namespace.
+# The chart makes this namespace: install the release in another one.
 meshNamespace: mesh-lite-system
 # Of all identities: spiffe://<trust domain>/ns/<namespace>/sa/<service account>. One for each cluster.
 trustDomain: cluster.local

@@ -84,14 +84,19 @@ fn entry(name: &str, mesh_namespace: &str, namespaces: Value, pods: Value) -> Va
         "objectSelector": pods,
         // again, if another webhook adds a container after us
         "reinvocationPolicy": "IfNeeded",
-        "rules": [{
-            "apiGroups": [""],
-            "apiVersions": ["v1"],
-            "operations": ["CREATE"],
-            "resources": ["pods"],
-            "scope": "Namespaced",
-        }],
+        // a debug container could take the sidecar's user, which nothing captures
+        "rules": [rule("CREATE", "pods"), rule("UPDATE", "pods/ephemeralcontainers")],
         "sideEffects": "None",
         "timeoutSeconds": TIMEOUT_SECONDS,
+    })
+}
+
+fn rule(operation: &str, resource: &str) -> Value {
+    json!({
+        "apiGroups": [""],
+        "apiVersions": ["v1"],
+        "operations": [operation],
+        "resources": [resource],
+        "scope": "Namespaced",
     })
 }

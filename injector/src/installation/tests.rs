@@ -262,8 +262,13 @@ fn the_webhook_fails_closed_and_soon() {
         assert!(webhook["timeoutSeconds"].as_u64().unwrap() <= 5);
         assert_eq!(webhook["sideEffects"], "None");
         assert_eq!(webhook["reinvocationPolicy"], "IfNeeded");
-        assert_eq!(webhook["rules"][0]["operations"], json!(["CREATE"]));
-        assert_eq!(webhook["rules"][0]["resources"], json!(["pods"]));
+        let asked = [("CREATE", "pods"), ("UPDATE", "pods/ephemeralcontainers")];
+        let rules = webhook["rules"].as_array().unwrap();
+        assert_eq!(rules.len(), asked.len());
+        for (rule, (operation, resource)) in rules.iter().zip(asked) {
+            assert_eq!(rule["operations"], json!([operation]));
+            assert_eq!(rule["resources"], json!([resource]));
+        }
     }
 }
 
