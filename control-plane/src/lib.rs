@@ -44,6 +44,13 @@ mod trust_bundle_publisher;
 mod workload_attestation;
 mod workload_index;
 
+/// A cluster's objects as documents, for tools.
+pub mod cluster_documents {
+    pub use crate::source::kubernetes::cluster_documents::{
+        ClusterDocuments, File, LeftOut, ReadError, Scope, read_cluster,
+    };
+}
+
 /// Why something failed, by stage.
 pub mod error {
     pub use crate::{

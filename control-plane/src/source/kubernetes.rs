@@ -21,6 +21,8 @@ use tokio::{
 use super::directory_of_files::{Published, in_words};
 use crate::{condition::Part, metrics::Metrics, outbound_rules::OutboundRules};
 
+mod as_documents;
+pub(crate) mod cluster_documents;
 mod directory;
 pub(crate) mod kinds;
 pub(crate) mod namespaces;
