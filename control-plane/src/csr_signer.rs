@@ -6,7 +6,8 @@
 //! watch ─▶ standing (whose turn is it?) ─▶ judgement (may it?) ─┬─▶ Denied, in words
 //!                                                               └─▶ Approved ─▶ sign ─▶ certificate
 //! ```
-//! Only the replica that leads acts, on one request after another.
+//! Only the replica that leads acts, on one request after another. One that fails is set aside and
+//! tried again later; the others go on.
 
 use std::time::{Duration, SystemTime};
 
@@ -33,18 +34,17 @@ use crate::{
 };
 
 mod judgement;
+mod set_aside;
 mod standing;
 
 use judgement::{Accepted, Refused, judge};
+use set_aside::{Due, SetAside};
 use standing::{SigningRequest, Standing};
 
 /// Between two requests: 20 a second. Who makes them faster waits, and so do others: the API
 /// server's own limits are the place to stop such a user.
 const BETWEEN_REQUESTS: Duration = Duration::from_millis(50);
-/// Looks at one request that others change at the same time, or that the API server fails to take.
-const TRIES: u32 = 5;
-const BETWEEN_TRIES: Duration = Duration::from_secs(1);
-/// What was given up is found again by a new list, this often.
+/// What was lost sight of is found again by a new list, this often.
 const LIST_AGAIN: Duration = Duration::from_secs(600);
 
 /// Runs for as long as the control plane does; acts while this replica leads.
@@ -87,71 +87,65 @@ impl<'a> Signer<'a> {
         pin!(events);
         let end = time::sleep(LIST_AGAIN);
         pin!(end);
+        let mut aside = SetAside::default();
         loop {
-            let event = tokio::select! {
-                event = events.next() => event,
-                () = &mut end => return,
-            };
-            let problem = match event {
-                Some(Ok(Event::Apply(request) | Event::InitApply(request))) => {
-                    match self.handle(request).await {
-                        Ok(Done::Nothing) => continue,
-                        Ok(Done::Something) => None,
-                        Err(error) => Some(error),
+            let mut problem = None;
+            let mut done = Done::Something;
+            tokio::select! {
+                event = events.next() => match event {
+                    Some(Ok(Event::Apply(request) | Event::InitApply(request))) => {
+                        done = self.handle(request, None, &mut aside).await;
                     }
+                    Some(Ok(Event::Delete(request))) => {
+                        aside.forget(request.metadata.name.as_deref().unwrap_or_default());
+                    }
+                    Some(Ok(Event::Init | Event::InitDone)) => {}
+                    Some(Err(error)) => problem = Some(format!(
+                        "CertificateSigningRequests can't be watched: {}",
+                        error.to_string().escape_debug()
+                    )),
+                    None => return,
+                },
+                Due { request, delay } = aside.due() => {
+                    done = self.handle(request, Some(delay), &mut aside).await;
                 }
-                Some(Ok(_)) => None,
-                Some(Err(error)) => Some(format!(
-                    "CertificateSigningRequests can't be watched: {}",
-                    error.to_string().escape_debug()
-                )),
-                None => return,
-            };
-            let problems = problem.into_iter().collect();
+                () = &mut end => return,
+            }
+            if done == Done::Nothing {
+                continue;
+            }
+            let problems = problem.into_iter().chain(aside.problems()).collect();
             self.cluster.conditions.set(Part::SigningRequests, problems);
             time::sleep(BETWEEN_REQUESTS).await;
         }
     }
 
-    /// Takes a request as far as it goes.
-    async fn handle(&self, request: SigningRequest) -> Result<Done, String> {
+    /// Takes a request as far as it goes, and sets it aside if that is not far enough. `waited`:
+    /// for how long it was aside.
+    async fn handle(
+        &self,
+        request: SigningRequest,
+        waited: Option<Duration>,
+        aside: &mut SetAside,
+    ) -> Done {
         let Some(name) = request.metadata.name.clone() else {
-            return Ok(Done::Nothing);
+            return Done::Nothing;
         };
+        aside.forget(&name);
         let place = Place::signing_request(&name);
-        let mut request = Some(request);
-        let mut last = None;
-        for round in 0..TRIES {
-            if round > 0 {
-                time::sleep(BETWEEN_TRIES).await;
+        match self.step(&place, &request).await {
+            Ok(done) => done,
+            // the watch says what became of it
+            Err(NotDone::Object(error))
+                if matches!(error.failure, Failure::Conflict | Failure::NotFound) =>
+            {
+                Done::Something
             }
-            let looked = match request.take() {
-                Some(request) => Ok(Some(request)),
-                None => self.look(&place).await,
-            };
-            let result = match looked {
-                Ok(None) => return Ok(Done::Something),
-                Ok(Some(request)) => self.step(&place, &request).await,
-                Err(error) => Err(error),
-            };
-            match result {
-                Ok(done) => return Ok(done),
-                // somebody changed it: looked at again, it may be done
-                Err(NotDone::Object(error)) if error.failure == Failure::Conflict => {}
-                Err(NotDone::Object(error)) if error.failure == Failure::NotFound => {
-                    return Ok(Done::Something);
-                }
-                Err(error) => last = Some(error.to_string()),
+            Err(error) => {
+                let problem = format!("{place} waits: {error}");
+                aside.put(name, request, waited, problem);
+                Done::Something
             }
-        }
-        let why = last.unwrap_or_else(|| "it changes all the time".to_owned());
-        Err(format!("{place} waits: {why}"))
-    }
-
-    async fn look(&self, place: &Place) -> Result<Option<SigningRequest>, NotDone> {
-        match self.objects.get(place).await? {
-            Some(text) => Ok(Some(parse(place, &text)?)),
-            None => Ok(None),
         }
     }
 

@@ -193,3 +193,45 @@ async fn a_request_waits_for_an_api_server_that_fails_and_for_a_leader() {
     fixture.server.heal();
     wait_for_certificate(&fixture, "web");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_that_fail_hold_up_no_other_and_are_told_of() {
+    const STUCK: usize = 10;
+    let fixture = Fixture::new().await;
+    let path = |name: &str, what: &str| {
+        format!("/apis/certificates.k8s.io/v1/certificatesigningrequests/{name}/{what}")
+    };
+    for number in 0..STUCK {
+        let name = format!("stuck-{number}");
+        let approval = path(&name, "approval");
+        fixture
+            .server
+            .trouble("PATCH", &approval, Trouble::Status(500));
+        fixture.server.put(object(&name, WEB));
+    }
+    fixture.server.put(object("well", WEB));
+    tokio::spawn(run(fixture.cluster.clone()));
+    wait_for_certificate(&fixture, "well");
+    let calls = fixture.server.calls();
+    let tries = calls
+        .iter()
+        .filter(|call| call.method == "PATCH" && call.path.contains("/stuck-"));
+    // five of each, one second apart, would be fifty
+    assert!(tries.count() < 3 * STUCK, "the others were waited for");
+    let said = eventually("what waits is told of", || {
+        let said = fixture.problems(Part::SigningRequests);
+        if said.contains("waits:") {
+            Ok(said)
+        } else {
+            Err(said)
+        }
+    });
+    assert!(
+        said.contains("other CertificateSigningRequests wait too"),
+        "{said}"
+    );
+    fixture.server.heal();
+    for number in 0..STUCK {
+        wait_for_certificate(&fixture, &format!("stuck-{number}"));
+    }
+}
