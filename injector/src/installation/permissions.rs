@@ -79,13 +79,13 @@ const CONTROL_PLANE: &[Rule] = &[
         &["patch"],
     ),
     // the trust bundle of each namespace; server-side apply asks for create by name as well
+    rule("", &["configmaps"], &["create", "list", "patch", "watch"])
+        .named(&[TRUST_BUNDLE_CONFIG_MAP]),
     rule(
-        "",
-        &["configmaps"],
-        &["create", "get", "list", "patch", "watch"],
-    )
-    .named(&[TRUST_BUNDLE_CONFIG_MAP]),
-    rule("certificates.k8s.io", &["certificatesigningrequests"], READ),
+        "certificates.k8s.io",
+        &["certificatesigningrequests"],
+        FOLLOW,
+    ),
     rule(
         "certificates.k8s.io",
         &[
@@ -114,7 +114,7 @@ const INJECTOR: &[Rule] = &[
     rule(
         "admissionregistration.k8s.io",
         &["mutatingwebhookconfigurations"],
-        &["get", "list", "watch", "patch"],
+        &["list", "watch", "patch"],
     )
     .named(&[INJECTOR_SERVICE]),
 ];

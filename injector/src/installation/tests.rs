@@ -146,6 +146,24 @@ fn roles_name_what_they_allow() {
     }
 }
 
+/// What is listed and watched is not asked for one by one.
+#[test]
+fn nothing_that_is_followed_may_be_gotten_by_name_too() {
+    for choices in all_choices() {
+        for role in of_kind(&manifests(&choices), "ClusterRole") {
+            for rule in role["rules"].as_array().unwrap() {
+                let verbs = rule["verbs"].as_array().unwrap();
+                let has = |verb: &str| verbs.contains(&json!(verb));
+                // the injector asks for one that its watch has not told of yet
+                let excepted =
+                    name(role).contains("injector") && rule["resources"] == json!(["namespaces"]);
+                let both = has("get") && has("watch");
+                assert!(!both || excepted, "{}: {rule}", name(role));
+            }
+        }
+    }
+}
+
 #[test]
 fn the_control_plane_reads_no_secret_at_all() {
     for choices in all_choices() {
