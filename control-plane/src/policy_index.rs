@@ -34,6 +34,7 @@ use self::{
 mod directory_scan;
 mod evictions;
 mod in_force;
+mod last_good;
 mod precedence;
 mod scope;
 

@@ -18,7 +18,7 @@ use tokio::{
     time::{self, Instant},
 };
 
-use super::directory_of_files::{Published, in_words};
+use super::directory_of_files::Published;
 use crate::{condition::Part, metrics::Metrics, outbound_rules::OutboundRules};
 
 mod as_documents;
@@ -28,6 +28,7 @@ pub(crate) mod kinds;
 pub(crate) mod namespaces;
 pub(crate) mod object_status;
 mod objects;
+mod policies;
 mod policy_object;
 mod state;
 mod watching;
@@ -153,13 +154,13 @@ impl KubernetesObjects {
             self.published.workloads.send_replace(Arc::new(next));
         }
         if changed.policies {
-            let documents = self.state.documents(&self.dialect);
+            let (policies, dialect) = (&mut self.state.policies, &self.dialect);
             self.published
                 .policies
-                .send_modify(|policies| policies.replace_all(documents));
+                .send_modify(|index| policies.publish(dialect, index));
         }
         if changed.policies || changed.verdicts {
-            let verdicts = self.state.verdicts(&self.published.policies.borrow());
+            let verdicts = self.state.policies.verdicts();
             self.verdicts.send_replace(Arc::new(verdicts));
         }
         self.say_problems();
@@ -189,9 +190,7 @@ impl KubernetesObjects {
         let mut texts = self.state.problems();
         let workloads = Arc::clone(&self.published.workloads.borrow());
         texts.extend(workloads.conflicts().iter().cloned());
-        let policies = self.published.policies.borrow();
-        texts.extend(policies.problems().map(|problem| in_words(&problem)));
-        drop(policies);
+        texts.extend(self.state.policies.problems());
         self.published.conditions.set(Part::Documents, texts);
     }
 

@@ -50,6 +50,10 @@ fn definition(kind: &str, plural: &str, column: (&str, &str), definitions: &Valu
     let spec = definitions.get(kind).cloned().unwrap_or_default();
     let description = spec.get("description").cloned().unwrap_or_default();
     let (title, path) = column;
+    let mut structure = structural(&spec, definitions);
+    if kind == "PeerAuthentication" {
+        with_words_for_ports(&mut structure);
+    }
     json!({
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
@@ -91,13 +95,30 @@ fn definition(kind: &str, plural: &str, column: (&str, &str), definitions: &Valu
                         "apiVersion": {"type": "string"},
                         "kind": {"type": "string"},
                         "metadata": {"type": "object"},
-                        "spec": structural(&spec, definitions),
+                        "spec": structure,
                         "status": status(),
                     },
                 }},
             }],
         },
     })
+}
+
+/// What the schema's only `if` asks for, as a rule with words of its own: the API server's for a
+/// failed `anyOf` name neither field.
+fn with_words_for_ports(spec: &mut Value) {
+    let Some(fields) = spec.as_object_mut() else {
+        return;
+    };
+    // a rule is not looked at while the structure is wrong
+    fields.remove("allOf");
+    let rule = "!has(self.portLevelMtls) || (has(self.selector) && has(self.selector.matchLabels) \
+                && size(self.selector.matchLabels) > 0)";
+    let message = "portLevelMtls needs a selector with matchLabels: ports mean something for one workload only";
+    fields.insert(
+        "x-kubernetes-validations".to_owned(),
+        json!([{"rule": rule, "message": message}]),
+    );
 }
 
 /// Written by the control plane alone, so nothing in it is refused.
@@ -124,6 +145,15 @@ fn status() -> Value {
                 },
                 "x-kubernetes-list-type": "map",
                 "x-kubernetes-list-map-keys": ["type"],
+            },
+            "lastLoaded": {
+                "description": "What loaded last. It stays in force while the object is broken, \
+                    also in a control plane that starts later.",
+                "type": "object",
+                "properties": {
+                    "generation": {"type": "integer", "format": "int64"},
+                    "document": {"type": "string"},
+                },
             },
         },
     })

@@ -1,5 +1,5 @@
-//! The condition `Loaded` in the status of each policy: whether it is in force as it is written,
-//! and if not, why, with the line.
+//! The status of each policy. Its condition `Loaded`: whether it is in force as it is written, and
+//! if not, why, with the line. And `lastLoaded`, for replicas that did not see it load.
 
 use std::{
     collections::HashMap,
@@ -26,9 +26,13 @@ use crate::{
     cluster::Cluster,
     condition::Part,
     policy_index::{Effect, Problem},
+    source::directory_of_files::in_words,
 };
 
 const CONDITION: &str = "Loaded";
+const LAST_LOADED: &str = "lastLoaded";
+/// An object in Kubernetes has at most 1.5 MB; one that is changed needs room beside this.
+const MAX_OBJECT: usize = 1024 * 1024;
 /// What Kubernetes takes as a condition's message.
 const MAX_MESSAGE: usize = 32 * 1024;
 /// One replica writes them, one after the other: at most 50 in a second.
@@ -42,7 +46,7 @@ const ANSWER: Duration = Duration::from_secs(10);
 pub(crate) struct Told {
     loaded: bool,
     reason: String,
-    message: String,
+    message: Arc<str>,
     observed_generation: i64,
 }
 
@@ -56,23 +60,50 @@ impl Told {
         Some(Self {
             loaded: text(condition, "status") == Some("True"),
             reason: text(condition, "reason").unwrap_or_default().to_owned(),
-            message: text(condition, "message").unwrap_or_default().to_owned(),
+            message: text(condition, "message").unwrap_or_default().into(),
             observed_generation: condition.get("observedGeneration")?.as_i64()?,
         })
     }
 
-    fn to_patch(&self, uid: &str, now: SystemTime) -> Value {
+    fn to_condition(&self, now: SystemTime) -> Value {
         json!({
-            // of an object that was made anew the API server refuses it
-            "metadata": {"uid": uid},
-            "status": {"conditions": [{
-                "type": CONDITION,
-                "status": if self.loaded { "True" } else { "False" },
-                "reason": self.reason,
-                "message": self.message,
-                "observedGeneration": self.observed_generation,
-                "lastTransitionTime": readable(now),
-            }]},
+            "type": CONDITION,
+            "status": if self.loaded { "True" } else { "False" },
+            "reason": self.reason,
+            "message": &*self.message,
+            "observedGeneration": self.observed_generation,
+            "lastTransitionTime": readable(now),
+        })
+    }
+}
+
+/// A version of an object that loaded. As a text it is one field, which is replaced as a whole,
+/// and its lines are those that people saw.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct LastLoaded {
+    pub(super) generation: i64,
+    pub(super) document: Arc<str>,
+}
+
+impl LastLoaded {
+    pub(super) fn of_object(object: &Value) -> Option<Self> {
+        let last = object.get("status")?.get(LAST_LOADED)?;
+        Some(Self {
+            generation: last.get("generation")?.as_i64()?,
+            document: text(last, "document")?.into(),
+        })
+    }
+
+    /// Whether it finds room in the status of this object, as it is now.
+    fn fits(&self, policy: &PolicyObject) -> bool {
+        let length = self.document.len();
+        // JSON writes line ends and quotes with one more byte
+        let escaped = |byte: &u8| matches!(byte, b'\n' | b'"' | b'\\');
+        policy.size().is_some_and(|size| {
+            let room = MAX_OBJECT.saturating_sub(size).saturating_sub(MAX_MESSAGE);
+            length.saturating_mul(2) <= room
+                || length.saturating_add(self.document.bytes().filter(|b| escaped(b)).count())
+                    <= room
         })
     }
 }
@@ -89,23 +120,69 @@ pub(crate) struct Verdict {
     uid: String,
     told: Option<Told>,
     wanted: Told,
+    told_last: Option<LastLoaded>,
+    wanted_last: Option<LastLoaded>,
+}
+
+/// What became of a policy, in words: made once for each of its versions.
+pub(super) struct Judged {
+    effect: Option<Effect>,
+    wanted: Told,
+    problem: Option<String>,
+}
+
+impl Judged {
+    pub(super) fn of(policy: &PolicyObject, problem: Option<&Problem>) -> Self {
+        let (reason, message) = match problem {
+            None if policy.as_last_loaded().fits(policy) => {
+                ("Loaded".to_owned(), "in force as written".to_owned())
+            }
+            None => (
+                "Loaded".to_owned(),
+                "in force as written. It is too large to be kept in its status as the last good version: once it is \
+                 broken, replicas that start later DENY in its scope; split it into several objects"
+                    .to_owned(),
+            ),
+            Some(problem) => {
+                let effect = match problem.effect {
+                    Effect::LastGood => "Its last good version stays in force",
+                    Effect::Denies => "Until it is repaired it DENIES in its scope",
+                    Effect::NoPolicy => "It is passed over",
+                };
+                let first = problem.errors.iter().next();
+                let reason =
+                    first.map_or_else(|| "Refused".to_owned(), |error| as_reason(error.class));
+                (reason, format!("{effect}. {}", problem.errors))
+            }
+        };
+        Self {
+            effect: problem.map(|problem| problem.effect),
+            wanted: Told {
+                loaded: problem.is_none(),
+                reason,
+                message: shortened(message).into(),
+                observed_generation: policy.generation,
+            },
+            problem: problem.map(in_words),
+        }
+    }
+
+    /// `None`: it is in force as it is written.
+    pub(super) const fn effect(&self) -> Option<Effect> {
+        self.effect
+    }
+
+    pub(super) fn problem(&self) -> Option<&str> {
+        self.problem.as_deref()
+    }
 }
 
 /// `None` if it is not a policy's kind.
-pub(super) fn verdict(policy: &PolicyObject, problem: Option<&Problem>) -> Option<Verdict> {
-    let (loaded, reason, message) = match problem {
-        None => (true, "Loaded".to_owned(), "in force as written".to_owned()),
-        Some(problem) => {
-            let effect = match problem.effect {
-                Effect::LastGood => "Its last good version stays in force",
-                Effect::Denies => "Until it is repaired it DENIES in its scope",
-                Effect::NoPolicy => "It is passed over",
-            };
-            let first = problem.errors.iter().next();
-            let reason = first.map_or_else(|| "Refused".to_owned(), |error| as_reason(error.class));
-            (false, reason, format!("{effect}. {}", problem.errors))
-        }
-    };
+pub(super) fn verdict(
+    policy: &PolicyObject,
+    judged: &Judged,
+    last_good: Option<&LastLoaded>,
+) -> Option<Verdict> {
     Some(Verdict {
         kind: WatchedKind::of_document(policy.key.kind)?,
         name: ObjectName {
@@ -114,13 +191,29 @@ pub(super) fn verdict(policy: &PolicyObject, problem: Option<&Problem>) -> Optio
         },
         uid: policy.uid.clone(),
         told: policy.told.clone(),
-        wanted: Told {
-            loaded,
-            reason,
-            message: shortened(message),
-            observed_generation: policy.generation,
-        },
+        wanted: judged.wanted.clone(),
+        told_last: policy.last_loaded.clone(),
+        wanted_last: wanted_last(policy, judged, last_good).cloned(),
     })
+}
+
+/// An older version than the last good one is never left there: it may allow more.
+fn wanted_last<'a>(
+    policy: &'a PolicyObject,
+    judged: &Judged,
+    last_good: Option<&'a LastLoaded>,
+) -> Option<&'a LastLoaded> {
+    let told = policy.last_loaded.as_ref();
+    match judged.effect {
+        None => last_good.filter(|last| last.fits(policy)),
+        Some(Effect::LastGood) => {
+            let own = last_good?;
+            let as_new = told.filter(|told| told.generation >= own.generation);
+            as_new.or_else(|| Some(own).filter(|own| own.fits(policy)))
+        }
+        // this replica, perhaps of an older release, can't use it: others may
+        Some(Effect::Denies | Effect::NoPolicy) => told,
+    }
 }
 
 /// `unknown-field` as conditions write it: `UnknownField`.
@@ -147,10 +240,9 @@ fn shortened(mut message: String) -> String {
     message
 }
 
-/// What was written, and in whose place: until a watch shows it, it is not written again.
+/// What was written: until a watch shows it, it is not written again.
 struct Written {
-    before: Option<Told>,
-    wanted: Told,
+    verdict: Verdict,
     at: Instant,
 }
 
@@ -168,17 +260,16 @@ pub(crate) async fn keep(cluster: Cluster, mut verdicts: watch::Receiver<Arc<Vec
                 break;
             }
             let key = (verdict.kind, verdict.name.clone());
-            let is_written = written.get(&key).is_some_and(|written| {
-                written.wanted == verdict.wanted && written.before == verdict.told
-            });
+            let is_written = written
+                .get(&key)
+                .is_some_and(|written| written.verdict == *verdict);
             if is_written {
                 continue;
             }
             match write(&cluster, verdict).await {
                 Ok(()) => {
                     let written_now = Written {
-                        before: verdict.told.clone(),
-                        wanted: verdict.wanted.clone(),
+                        verdict: verdict.clone(),
                         at: Instant::now(),
                     };
                     written.insert(key, written_now);
@@ -207,7 +298,23 @@ pub(crate) async fn keep(cluster: Cluster, mut verdicts: watch::Receiver<Arc<Vec
 
 impl Verdict {
     fn is_to_be_written(&self) -> bool {
-        self.told.as_ref() != Some(&self.wanted)
+        self.told.as_ref() != Some(&self.wanted) || self.told_last != self.wanted_last
+    }
+
+    fn to_patch(&self, now: SystemTime) -> Value {
+        let mut status = json!({"conditions": [self.wanted.to_condition(now)]});
+        if self.told_last != self.wanted_last
+            && let Some(fields) = status.as_object_mut()
+        {
+            // null takes it away
+            let last = self
+                .wanted_last
+                .as_ref()
+                .map(|last| json!({"generation": last.generation, "document": &*last.document}));
+            fields.insert(LAST_LOADED.to_owned(), last.unwrap_or_default());
+        }
+        // of an object that was made anew the API server refuses it
+        json!({"metadata": {"uid": self.uid}, "status": status})
     }
 }
 
@@ -216,7 +323,7 @@ async fn write(cluster: &Cluster, verdict: &Verdict) -> Result<(), String> {
     let resource = resource(kind);
     let api =
         Api::<DynamicObject>::namespaced_with(cluster.client.clone(), &name.namespace, &resource);
-    let patch = Patch::Merge(verdict.wanted.to_patch(&verdict.uid, (cluster.clock)()));
+    let patch = Patch::Merge(verdict.to_patch((cluster.clock)()));
     let params = PatchParams::default();
     let answer = api.patch_status(&name.name, &params, &patch);
     match time::timeout(ANSWER, answer).await {

@@ -7,7 +7,7 @@ use std::{
 
 use ipnet::IpNet;
 use kube::api::DynamicObject;
-use mesh_lite_proto::document::{Dialect, Documents, Kind};
+use mesh_lite_proto::document::Kind;
 use spiffe::TrustDomain;
 use tokio::time::Instant;
 
@@ -15,12 +15,12 @@ use super::{
     directory::{self, Objects, PodNetworks},
     kinds::WatchedKind,
     namespaces::{Namespace, Namespaces},
-    object_status::{Verdict, verdict},
     objects::{self, EndpointSlice, Node, ObjectName, Pod, Service},
+    policies::{News, Policies},
     policy_object::{PolicyObject, policy_object},
     watching::{Change, Read, Reason, Seen, Trouble},
 };
-use crate::{policy_index::PolicyIndex, workload_index::Facts};
+use crate::workload_index::Facts;
 
 /// An object, as far as it is used.
 pub(super) enum Object {
@@ -103,9 +103,7 @@ pub(super) struct State {
     objects: Objects,
     service_cidrs: BTreeMap<ObjectName, Vec<String>>,
     namespaces: BTreeMap<ObjectName, (Namespace, Option<String>)>,
-    policies: BTreeMap<(WatchedKind, ObjectName), PolicyObject>,
-    /// Of the policies, as they were last read.
-    documents: BTreeMap<(WatchedKind, ObjectName), Documents>,
+    pub(super) policies: Policies,
     listed: BTreeSet<WatchedKind>,
     troubles: BTreeMap<WatchedKind, Trouble>,
     changed: Changed,
@@ -121,8 +119,7 @@ impl State {
             objects: Objects::default(),
             service_cidrs: BTreeMap::new(),
             namespaces: BTreeMap::new(),
-            policies: BTreeMap::new(),
-            documents: BTreeMap::new(),
+            policies: Policies::default(),
             listed: BTreeSet::new(),
             troubles: BTreeMap::new(),
             changed: Changed::default(),
@@ -201,21 +198,20 @@ impl State {
     fn take_policies(&mut self, kind: WatchedKind, change: Change<Object>) {
         match change {
             Change::All(all) => {
-                let known: Vec<ObjectName> = self
-                    .policies
-                    .keys()
-                    .filter(|(of, name)| *of == kind && !all.contains_key(name))
-                    .map(|(_, name)| name.clone())
+                let known = self.policies.names_of(kind);
+                let gone: Vec<ObjectName> = known
+                    .filter(|name| !all.contains_key(name))
+                    .cloned()
                     .collect();
-                for name in known {
-                    self.forget_policy(kind, name);
+                for name in gone {
+                    self.changed.policies |= self.policies.remove(kind, name);
                 }
                 for (name, object) in all {
                     self.put_policy(kind, name, object);
                 }
             }
             Change::Put(name, object) => self.put_policy(kind, name, object),
-            Change::Gone(name) => self.forget_policy(kind, name),
+            Change::Gone(name) => self.changed.policies |= self.policies.remove(kind, name),
         }
     }
 
@@ -223,20 +219,11 @@ impl State {
         let Object::Policy(policy) = object else {
             return;
         };
-        let key = (kind, name);
-        let before = self.policies.get(&key);
-        if before.is_none_or(|before| before.differs(&policy)) {
-            self.documents.remove(&key);
-            self.changed.policies = true;
+        match self.policies.put(kind, name, *policy) {
+            News::Nothing => {}
+            News::Status => self.changed.verdicts = true,
+            News::Document => self.changed.policies = true,
         }
-        self.changed.verdicts |= before != Some(&policy);
-        self.policies.insert(key, *policy);
-    }
-
-    fn forget_policy(&mut self, kind: WatchedKind, name: ObjectName) {
-        let key = (kind, name);
-        self.documents.remove(&key);
-        self.changed.policies |= self.policies.remove(&key).is_some();
     }
 
     /// Whether every kind was read once.
@@ -273,28 +260,6 @@ impl State {
                 .map(|(name, (namespace, _))| (name.name.clone(), *namespace))
                 .collect(),
         )
-    }
-
-    /// All policies; only those that changed are read again.
-    pub(super) fn documents(&mut self, dialect: &Dialect) -> impl Iterator<Item = &Documents> {
-        for (key, policy) in &self.policies {
-            if !self.documents.contains_key(key) {
-                self.documents
-                    .insert(key.clone(), policy.documents(dialect));
-            }
-        }
-        self.documents.values()
-    }
-
-    pub(super) fn verdicts(&self, policies: &PolicyIndex) -> Vec<Verdict> {
-        let problems: BTreeMap<_, _> = policies
-            .problems()
-            .map(|problem| (std::sync::Arc::clone(&problem.source.file), problem))
-            .collect();
-        self.policies
-            .values()
-            .filter_map(|policy| verdict(policy, problems.get(policy.file().as_str())))
-            .collect()
     }
 
     /// What is wrong with objects, policies apart.

@@ -9,7 +9,7 @@ fn wanted(message: &str) -> Told {
     Told {
         loaded: false,
         reason: "UnknownField".to_owned(),
-        message: message.to_owned(),
+        message: message.into(),
         observed_generation: 2,
     }
 }
@@ -24,6 +24,8 @@ fn verdict_of(told: Option<Told>, message: &str) -> Arc<Vec<Verdict>> {
         uid: "uid-1".to_owned(),
         told,
         wanted: wanted(message),
+        told_last: None,
+        wanted_last: None,
     }])
 }
 
