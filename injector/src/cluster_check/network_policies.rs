@@ -7,26 +7,44 @@ use mesh_lite_proto::{
 use serde_json::{Value, json};
 
 use super::{
-    Finding, list, name,
+    Finding, list, name, number,
     objects::{Kind, Objects},
-    subject,
+    subject, text,
 };
 
+/// Sidecars find the control plane by its name.
+const DNS_PORT: u16 = 53;
 const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
 pub(super) fn findings(objects: &Objects, namespace: &str, mesh: &str) -> Vec<Finding> {
-    let policies = objects.of(Kind::NetworkPolicies).iter();
+    let policies = objects.of(Kind::NetworkPolicies);
     policies
-        .filter_map(|policy| finding(policy, namespace, mesh))
+        .iter()
+        .filter_map(|policy| finding(policy, &besides(policy, policies), namespace, mesh))
+        .collect()
+}
+
+/// The policies that surely are about the same pods, the policy itself too: what one of them lets
+/// out, gets out.
+fn besides<'a>(policy: &Value, policies: &'a [Value]) -> Vec<&'a Value> {
+    let everybody = json!({});
+    let selector = |policy: &Value| policy.pointer("/spec/podSelector").cloned();
+    let own = selector(policy).unwrap_or_else(|| everybody.clone());
+    policies
+        .iter()
+        .filter(|other| {
+            let selected = selector(other).unwrap_or_else(|| everybody.clone());
+            has_type(other, "Egress") && (selected == everybody || selected == own)
+        })
         .collect()
 }
 
 /// All that has to be added to one policy, as one patch.
-fn finding(policy: &Value, namespace: &str, mesh: &str) -> Option<Finding> {
+fn finding(policy: &Value, besides: &[&Value], namespace: &str, mesh: &str) -> Option<Finding> {
     let mut patch = Vec::new();
     let mut what = Vec::new();
     if has_type(policy, "Ingress") {
-        let rules = add_tunnel_port(policy, "ingress");
+        let rules = add_tunnel_port(policy, "ingress", |_| true);
         if !rules.is_empty() {
             what.push(format!(
                 "lets no sidecar in: port {TUNNEL_PORT} is not among its ingress ports"
@@ -35,19 +53,30 @@ fn finding(policy: &Value, namespace: &str, mesh: &str) -> Option<Finding> {
         patch.extend(rules);
     }
     if has_type(policy, "Egress") {
-        let rules = add_tunnel_port(policy, "egress");
+        let rules = add_tunnel_port(policy, "egress", |rule| leads_to_sidecars(rule, mesh));
         if !rules.is_empty() {
             what.push(format!(
                 "lets no sidecar out: port {TUNNEL_PORT} is not among its egress ports"
             ));
         }
         patch.extend(rules);
-        if !lets_out_to_control_plane(policy, mesh) {
+        let mut rules = Vec::new();
+        if !besides
+            .iter()
+            .any(|policy| lets_out_to_control_plane(policy, mesh))
+        {
             what.push(format!(
                 "keeps sidecars from the control plane ({CONTROL_PLANE_SERVICE}.{mesh}, port {CONTROL_PLANE_PORT}): the pods would not start"
             ));
-            patch.push(add_control_plane(policy, mesh));
+            rules.push(to_control_plane(mesh));
         }
+        if !besides.iter().any(|policy| lets_out_to_dns(policy)) {
+            what.push(format!(
+                "keeps sidecars from DNS (port {DNS_PORT}): they could not find the control plane"
+            ));
+            rules.push(to_dns());
+        }
+        patch.extend(add_egress(policy, rules));
     }
     if patch.is_empty() {
         return None;
@@ -75,11 +104,15 @@ fn has_type(policy: &Value, wanted: &str) -> bool {
 
 /// A step for each rule that names ports, and not the tunnel's. Whom a rule lets through stays as
 /// it is; a policy without rules lets nobody through, and means to.
-fn add_tunnel_port(policy: &Value, direction: &str) -> Vec<Value> {
+fn add_tunnel_port(
+    policy: &Value,
+    direction: &str,
+    concerns_us: impl Fn(&Value) -> bool,
+) -> Vec<Value> {
     let rules = list(policy, &format!("/spec/{direction}"))
         .iter()
         .enumerate();
-    let lacking = rules.filter(|(_, rule)| !allows_port(rule, TUNNEL_PORT));
+    let lacking = rules.filter(|(_, rule)| concerns_us(rule) && !allows_port(rule, TUNNEL_PORT));
     lacking
         .map(|(index, _)| {
             json!({
@@ -128,14 +161,63 @@ fn lets_out_to_control_plane(policy: &Value, mesh: &str) -> bool {
     })
 }
 
-fn add_control_plane(policy: &Value, mesh: &str) -> Value {
-    let rule = json!({
+/// A rule for port 53 was written for DNS, wherever it leads; without ports, only one for every peer.
+fn lets_out_to_dns(policy: &Value) -> bool {
+    list(policy, "/spec/egress").iter().any(|rule| {
+        let mut ports = list(rule, "/ports").iter();
+        let is_dns = |entry: &Value| {
+            text(entry, "/protocol") == "UDP"
+                && (entry.get("port").is_none()
+                    || number(entry, "/port") == u64::from(DNS_PORT)
+                    || text(entry, "/port") == "dns")
+        };
+        let everybody = list(rule, "/to").is_empty()
+            || list(rule, "/to")
+                .iter()
+                .any(|peer| *peer == json!({"namespaceSelector": {}}));
+        ports.any(is_dns) || (list(rule, "/ports").is_empty() && everybody)
+    })
+}
+
+/// Not those that lead only to DNS or to the mesh's own namespace: no sidecar is there.
+fn leads_to_sidecars(rule: &Value, mesh: &str) -> bool {
+    let by_name = json!({"matchLabels": {NAMESPACE_NAME_LABEL: mesh}});
+    let peers = list(rule, "/to");
+    let only_mesh = !peers.is_empty()
+        && peers
+            .iter()
+            .all(|peer| peer.get("namespaceSelector") == Some(&by_name));
+    let ports = list(rule, "/ports");
+    let only_dns = !ports.is_empty()
+        && ports.iter().all(|entry| {
+            entry.get("endPort").is_none() && number(entry, "/port") == u64::from(DNS_PORT)
+        });
+    !only_mesh && !only_dns
+}
+
+fn to_control_plane(mesh: &str) -> Value {
+    json!({
         "ports": [{"port": CONTROL_PLANE_PORT, "protocol": "TCP"}],
         "to": [{"namespaceSelector": {"matchLabels": {NAMESPACE_NAME_LABEL: mesh}}}],
-    });
-    // to an absent list nothing can be appended
-    match policy.pointer("/spec/egress").is_some_and(Value::is_array) {
-        true => json!({"op": "add", "path": "/spec/egress/-", "value": rule}),
-        false => json!({"op": "add", "path": "/spec/egress", "value": [rule]}),
+    })
+}
+
+/// To any pod: where a cluster's DNS runs, its policies do not say.
+fn to_dns() -> Value {
+    json!({
+        "ports": [{"port": DNS_PORT, "protocol": "UDP"}, {"port": DNS_PORT, "protocol": "TCP"}],
+        "to": [{"namespaceSelector": {}}],
+    })
+}
+
+fn add_egress(policy: &Value, rules: Vec<Value>) -> Vec<Value> {
+    if rules.is_empty() {
+        return Vec::new();
     }
+    // to an absent list nothing can be appended
+    if !policy.pointer("/spec/egress").is_some_and(Value::is_array) {
+        return vec![json!({"op": "add", "path": "/spec/egress", "value": rules})];
+    }
+    let step = |rule| json!({"op": "add", "path": "/spec/egress/-", "value": rule});
+    rules.into_iter().map(step).collect()
 }

@@ -38,6 +38,8 @@ pub enum Kind {
     NetworkPolicies,
     Services,
     Pods,
+    /// The injector's Deployment, when a namespace is asked about; `Deployments` are that namespace's.
+    Injector,
 }
 
 /// What was read, kind by kind.
@@ -76,7 +78,10 @@ impl Objects {
 pub enum Question<'a> {
     /// The whole mesh, whose own objects are in this namespace.
     Mesh(&'a str),
-    Namespace(&'a str),
+    Namespace {
+        name: &'a str,
+        mesh: &'a str,
+    },
 }
 
 impl Question<'_> {
@@ -129,8 +134,14 @@ impl Question<'_> {
                 ours(Kind::Evictions, "evictions"),
                 (Kind::Pods, "/api/v1/pods".to_owned()),
             ],
-            Self::Namespace(name) => vec![
+            Self::Namespace { name, mesh } => vec![
                 version,
+                (
+                    Kind::Injector,
+                    format!(
+                        "/apis/apps/v1/namespaces/{mesh}/deployments?fieldSelector=metadata.name%3D{INJECTOR_SERVICE}"
+                    ),
+                ),
                 mutating,
                 (
                     Kind::Namespaces,

@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mesh_lite_proto::kubernetes::{
-    INJECT_DISABLED, INJECT_ENABLED, INJECT_LABEL, PROXY_CONTAINER, VERSION_ANNOTATION,
+    CONFIG_ANNOTATION_PREFIX, INJECT_DISABLED, INJECT_ENABLED, INJECT_LABEL, PROXY_CONTAINER,
+    VERSION_ANNOTATION,
 };
 use serde_json::Value;
 
 use super::{
-    Finding, list, name, namespace_of,
+    Finding, list, name, namespace_of, number,
     objects::{Kind, Objects},
     subject, text,
 };
@@ -139,7 +140,9 @@ fn judged(
     facts: &NamespaceFacts,
 ) -> Vec<Finding> {
     match decision(pod, settings, namespace, facts) {
-        Decision::Inject(_) => Vec::new(),
+        Decision::Inject(_) => explicit_without_ports(pod, facts, subject)
+            .into_iter()
+            .collect(),
         Decision::Skip(skipped) => vec![Finding::warning(
             subject,
             format!("stays out of the mesh: {}", skipped.reason),
@@ -158,6 +161,42 @@ fn judged(
     }
 }
 
+/// Without capture, only ports that are named lead through the sidecar.
+fn explicit_without_ports(pod: &Value, facts: &NamespaceFacts, subject: &str) -> Option<Finding> {
+    let of_pod = texts(pod, "/metadata/annotations");
+    let says = |key: &str| {
+        let key = format!("{CONFIG_ANNOTATION_PREFIX}{key}");
+        let of_namespace = facts.annotations().get(&key).map(String::as_str);
+        let mut of_pod = of_pod.iter().filter(|(written, _)| *written == key);
+        of_pod
+            .next()
+            .map(|(_, value)| value.trim())
+            .or(of_namespace.map(str::trim))
+    };
+    if says("capture") != Some("explicit") || says("inbound-ports").is_some() {
+        return None;
+    }
+    let containers = list(pod, "/spec/containers").iter();
+    let ports = containers.flat_map(|container| list(container, "/ports"));
+    let ports = ports.filter(|port| ["", "TCP"].contains(&text(port, "/protocol")));
+    let ports: BTreeSet<String> = ports
+        .map(|port| number(port, "/containerPort").to_string())
+        .collect();
+    if ports.is_empty() {
+        return None;
+    }
+    let ports = ports.into_iter().collect::<Vec<_>>().join(",");
+    Some(Finding::warning(
+        subject,
+        format!(
+            "capture is explicit and no inbound-ports are named: nobody reaches port {ports} through the sidecar"
+        ),
+        format!(
+            "annotate its pods {CONFIG_ANNOTATION_PREFIX}inbound-ports: \"{ports}\"; what they call, {CONFIG_ANNOTATION_PREFIX}upstreams"
+        ),
+    ))
+}
+
 /// Running pods that would have a sidecar if they were made now, or one of this version.
 fn to_restart(
     objects: &Objects,
@@ -166,10 +205,19 @@ fn to_restart(
     facts: &NamespaceFacts,
 ) -> Vec<Finding> {
     let mut findings = Vec::new();
+    let wanted = injectors_image(objects);
     for pod in objects.of(Kind::Pods).iter().filter(|pod| is_running(pod)) {
         let version = version_of(pod);
+        let image = sidecar(pod).map_or("", |container| text(container, "/image"));
         let what = match (is_meshed(pod), version) {
-            (true, VERSION) => continue,
+            (true, VERSION) => match wanted {
+                Some(wanted) if wanted != image => Finding::warning(
+                    subject("Pod", pod),
+                    format!("its sidecar is of image {image:?}, the injector's is {wanted:?}"),
+                    restart(pod, namespace),
+                ),
+                _ => continue,
+            },
             (true, version) => Finding::warning(
                 subject("Pod", pod),
                 format!("its sidecar is of version {version:?}, this program of {VERSION}"),
@@ -252,13 +300,31 @@ fn label_pointer() -> String {
 }
 
 pub(super) fn is_meshed(pod: &Value) -> bool {
-    let all = ["/spec/initContainers", "/spec/containers"].into_iter();
-    let mut containers = all.flat_map(|pointer| list(pod, pointer));
-    containers.any(|container| text(container, "/name") == PROXY_CONTAINER)
+    sidecar(pod).is_some()
 }
 
-fn uses_nodes_network(pod: &Value) -> bool {
+fn sidecar(pod: &Value) -> Option<&Value> {
+    let all = ["/spec/initContainers", "/spec/containers"].into_iter();
+    let mut containers = all.flat_map(|pointer| list(pod, pointer));
+    containers.find(|container| text(container, "/name") == PROXY_CONTAINER)
+}
+
+/// What new sidecars are of, by the flag of the injector's Deployment.
+fn injectors_image(objects: &Objects) -> Option<&str> {
+    let deployment = objects.of(Kind::Injector).first()?;
+    let arguments = list(deployment, "/spec/template/spec/containers/0/args").iter();
+    let mut texts = arguments.filter_map(Value::as_str);
+    texts.find_map(|argument| argument.strip_prefix("--image="))
+}
+
+/// As injection skips them: with the node's network, made by a kubelet alone, or of Windows.
+fn takes_no_sidecar(pod: &Value) -> bool {
+    let mirror = "/metadata/annotations/kubernetes.io~1config.mirror";
+    let of_os = |pointer| text(pod, pointer) == "windows";
     pod.pointer("/spec/hostNetwork") == Some(&Value::Bool(true))
+        || pod.pointer(mirror).is_some()
+        || of_os("/spec/os/name")
+        || of_os("/spec/nodeSelector/kubernetes.io~1os")
 }
 
 fn version_of(pod: &Value) -> &str {
@@ -276,7 +342,9 @@ pub struct PodsOfNamespace {
     pub meshed: usize,
     /// Without a sidecar, though nothing of theirs says so.
     pub unmeshed: usize,
-    /// Without one by their own label, or with the node's network.
+    /// Their names.
+    pub without_sidecar: Vec<String>,
+    /// Without one by their own label, or because no sidecar could be in them.
     pub opted_out: usize,
     /// Versions of the sidecars.
     pub versions: BTreeSet<String>,
@@ -295,10 +363,11 @@ pub fn pods_of_namespaces(objects: &Objects) -> BTreeMap<String, PodsOfNamespace
         if is_meshed(pod) {
             of.meshed += 1;
             of.versions.insert(version_of(pod).to_owned());
-        } else if text(pod, &label) == INJECT_DISABLED || uses_nodes_network(pod) {
+        } else if text(pod, &label) == INJECT_DISABLED || takes_no_sidecar(pod) {
             of.opted_out += 1;
         } else {
             of.unmeshed += 1;
+            of.without_sidecar.push(name(pod).to_owned());
         }
     }
     all.retain(|_, of| of.labelled || of.meshed > 0);

@@ -8,7 +8,9 @@ use super::{
 };
 use crate::installation::{Choices, VERSION, manifests};
 
+mod callers;
 mod namespaces;
+mod network_policies;
 
 const NOW: i64 = 1_800_000_000;
 
@@ -280,114 +282,6 @@ fn pod(spec: Value) -> Value {
 }
 
 #[test]
-fn a_network_policy_without_our_port_gets_a_patch_that_adds_it() {
-    let policy =
-        |spec: Value| json!([{"metadata": {"name": "np", "namespace": "shop"}, "spec": spec}]);
-    let findings = namespace_with(
-        Kind::NetworkPolicies,
-        policy(json!({
-            "podSelector": {}, "policyTypes": ["Ingress"],
-            "ingress": [{"ports": [{"port": 8080}]}, {"from": [{"podSelector": {}}]}, {"ports": [{"port": "http"}]}],
-        })),
-    );
-    finds(
-        &findings,
-        Severity::Problem,
-        "port 15008 is not among its ingress ports",
-    );
-    let next = &findings[0].next;
-    let patch = next.split_once("-p '").unwrap().1.trim_end_matches('\'');
-    let patch: Value = serde_json::from_str(patch).unwrap();
-    let paths: Vec<&str> = patch
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|step| step["path"].as_str().unwrap())
-        .collect();
-    assert_eq!(
-        paths,
-        ["/spec/ingress/0/ports/-", "/spec/ingress/2/ports/-"]
-    );
-    for spec in [
-        json!({"podSelector": {}, "ingress": [{"ports": [{"port": 15000, "endPort": 15010}]}]}),
-        json!({"podSelector": {}, "ingress": [{"ports": [{"protocol": "TCP"}]}]}),
-        json!({"podSelector": {}, "ingress": [{}]}),
-        json!({"podSelector": {}, "policyTypes": ["Ingress"]}),
-        json!({"podSelector": {}, "policyTypes": ["Egress"], "egress": [{}]}),
-    ] {
-        let findings = namespace_with(Kind::NetworkPolicies, policy(spec));
-        assert!(findings.is_empty(), "{}", said(&findings));
-    }
-    let udp =
-        json!({"podSelector": {}, "ingress": [{"ports": [{"port": 15008, "protocol": "UDP"}]}]});
-    finds(
-        &namespace_with(Kind::NetworkPolicies, policy(udp)),
-        Severity::Problem,
-        "15008",
-    );
-}
-
-#[test]
-fn egress_that_keeps_sidecars_from_the_control_plane_is_a_problem() {
-    let policy =
-        |spec: Value| json!([{"metadata": {"name": "np", "namespace": "shop"}, "spec": spec}]);
-    for spec in [
-        json!({"policyTypes": ["Egress"]}),
-        json!({"policyTypes": ["Egress"], "egress": [{"ports": [{"port": 53, "protocol": "UDP"}]}]}),
-        json!({"egress": [{"to": [{"podSelector": {}}]}]}),
-        json!({"egress": [{"to": [{"namespaceSelector": {"matchLabels": {"a": "b"}}}]}]}),
-    ] {
-        let findings = namespace_with(Kind::NetworkPolicies, policy(spec));
-        finds(
-            &findings,
-            Severity::Problem,
-            "keeps sidecars from the control plane",
-        );
-    }
-    let fine = json!({"egress": [{"to": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "mesh-lite-system"}}}]}]});
-    let findings = namespace_with(Kind::NetworkPolicies, policy(fine));
-    assert!(findings.is_empty(), "{}", said(&findings));
-}
-
-#[test]
-fn callers_that_can_have_no_identity_are_named() {
-    let service =
-        |spec: Value| json!([{"metadata": {"name": "web", "namespace": "shop"}, "spec": spec}]);
-    finds(
-        &namespace_with(Kind::Services, service(json!({"type": "NodePort"}))),
-        Severity::Warning,
-        "NodePort",
-    );
-    finds(
-        &namespace_with(Kind::Services, service(json!({"type": "LoadBalancer"}))),
-        Severity::Warning,
-        "LoadBalancer",
-    );
-    assert!(namespace_with(Kind::Services, service(json!({"type": "ClusterIP"}))).is_empty());
-    let webhook = |namespace: &str| json!([{"metadata": {"name": "v"}, "webhooks": [{"clientConfig": {"service": {"name": "w", "namespace": namespace}}}]}]);
-    finds(
-        &namespace_with(Kind::ValidatingWebhooks, webhook("shop")),
-        Severity::Warning,
-        "the API server calls it",
-    );
-    assert!(namespace_with(Kind::ValidatingWebhooks, webhook("other")).is_empty());
-    let api = json!([{"metadata": {"name": "v1.x"}, "spec": {"service": {"name": "w", "namespace": "shop"}}}]);
-    finds(
-        &namespace_with(Kind::ApiServices, api),
-        Severity::Warning,
-        "APIService v1.x",
-    );
-    let host_port = json!([pod(
-        json!({"containers": [{"name": "a", "ports": [{"containerPort": 80, "hostPort": 80}]}]})
-    )]);
-    finds(
-        &namespace_with(Kind::Pods, host_port),
-        Severity::Warning,
-        "hostPort 80",
-    );
-}
-
-#[test]
 fn what_injection_would_refuse_or_skip_is_said_before_the_label() {
     let deployment = |spec: Value| json!([{"metadata": {"name": "d", "namespace": "shop"}, "spec": {"template": {"metadata": {}, "spec": spec}}}]);
     let plain = json!({"containers": [{"name": "a", "image": "a"}]});
@@ -408,6 +302,9 @@ fn what_injection_would_refuse_or_skip_is_said_before_the_label() {
     let restricted = json!({"pod-security.kubernetes.io/enforce": "restricted"});
     let findings = labelled_with("shop", restricted, Kind::Deployments, deployment(plain));
     finds(&findings, Severity::Problem, "restricted");
+    // what explicit capture asks for besides
+    finds(&findings, Severity::Problem, "inbound-ports");
+    finds(&findings, Severity::Problem, "upstreams");
     let host = json!([pod(
         json!({"hostNetwork": true, "containers": [{"name": "a", "image": "a"}]})
     )]);
@@ -475,12 +372,14 @@ fn pods_are_counted_by_namespace() {
         pod(json!({"containers": [{"name": "a"}]})),
         out,
         pod(json!({"hostNetwork": true, "containers": [{"name": "a"}]})),
+        pod(json!({"os": {"name": "windows"}, "containers": [{"name": "a"}]})),
     ]));
     let all = pods_of_namespaces(&objects);
     assert_eq!(all.keys().collect::<Vec<_>>(), ["shop"]);
     let shop = &all["shop"];
+    assert_eq!(shop.without_sidecar, ["p"]);
     assert_eq!(
         (shop.meshed, shop.unmeshed, shop.opted_out, shop.labelled),
-        (1, 1, 2, true)
+        (1, 1, 3, true)
     );
 }

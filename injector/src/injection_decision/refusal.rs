@@ -92,7 +92,8 @@ pub enum Refusal {
     #[error(
         "namespace {} enforces Pod Security level {level}, which forbids NET_ADMIN, and capture needs it: label the \
          namespace pod-security.kubernetes.io/enforce=privileged, or annotate it \
-         {CONFIG_ANNOTATION_PREFIX}capture=explicit, which needs no capability (applications then dial local ports)",
+         {CONFIG_ANNOTATION_PREFIX}capture=explicit, which needs no capability (pods then name their ports in inbound-ports, and what they dial \
+         on local ports in upstreams, both under {CONFIG_ANNOTATION_PREFIX})",
         Quoted(.namespace)
     )]
     PodSecurity {

@@ -130,3 +130,56 @@ fn a_policy_for_no_meshed_pod_is_said_to_protect_nobody() {
         }
     }
 }
+
+#[test]
+fn a_sidecar_of_another_image_than_the_injectors_is_said() {
+    let injector = manifests(&strict())
+        .into_iter()
+        .find(|made| {
+            made["kind"] == "Deployment" && made["metadata"]["name"] == "mesh-lite-injector"
+        })
+        .unwrap();
+    let of = |image: &str| {
+        let mut pod = meshed_pod(json!({}), Some("r"));
+        pod["spec"]["initContainers"][0]["image"] = json!(image);
+        let kinds = vec![(Kind::Pods, pod), (Kind::Injector, injector.clone())];
+        of_labelled(Some("enabled"), kinds)
+    };
+    finds(
+        &of("old.example/mesh-lite:1"),
+        Severity::Warning,
+        "of image \"old.example/mesh-lite:1\"",
+    );
+    let same = of(&strict().image);
+    assert!(same.is_empty(), "{}", said(&same));
+}
+
+#[test]
+fn explicit_capture_without_inbound_ports_is_said_where_pods_listen() {
+    let explicit = |annotations: Value, ports: Value| {
+        let namespace = json!({"metadata": {"name": "shop", "annotations": {"config.mesh-lite.io/capture": "explicit"}}});
+        let deployment = json!({"metadata": {"name": "d", "namespace": "shop"}, "spec": {"template": {
+            "metadata": {"annotations": annotations},
+            "spec": {"containers": [{"name": "a", "image": "a", "ports": ports}]}}}});
+        let mut objects = Objects::default();
+        objects.put(Kind::Namespaces, Ok(vec![namespace]));
+        objects.put(Kind::Deployments, Ok(vec![deployment]));
+        of_namespace(&objects, &settings(), "shop")
+    };
+    let findings = explicit(json!({}), json!([{"containerPort": 8080}]));
+    finds(
+        &findings,
+        Severity::Warning,
+        "nobody reaches port 8080 through the sidecar",
+    );
+    let named = json!({"config.mesh-lite.io/inbound-ports": "8080"});
+    let transparent = json!({"config.mesh-lite.io/capture": "transparent"});
+    for fine in [
+        explicit(named, json!([{"containerPort": 8080}])),
+        explicit(transparent, json!([{"containerPort": 8080}])),
+        explicit(json!({}), json!([{"containerPort": 53, "protocol": "UDP"}])),
+        explicit(json!({}), json!([])),
+    ] {
+        assert!(fine.is_empty(), "{}", said(&fine));
+    }
+}
