@@ -515,3 +515,31 @@ fn schemas_are_structural_and_lose_no_unknown_field() {
         }
     }
 }
+
+#[test]
+fn ports_without_a_selector_are_refused_in_words() {
+    let definitions = custom_resource_definitions();
+    let of = |kind: &str| {
+        let mut all = definitions.iter();
+        let found = all.find(|found| found["spec"]["names"]["kind"] == kind);
+        found.unwrap()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+            .clone()
+    };
+    let spec = of("PeerAuthentication");
+    let rules = spec["x-kubernetes-validations"].as_array().unwrap();
+    assert_eq!(rules.len(), 1);
+    let message = rules[0]["message"].as_str().unwrap();
+    assert!(
+        message.starts_with("portLevelMtls needs a selector"),
+        "{message}"
+    );
+    assert!(
+        spec.get("allOf").is_none(),
+        "its own words would come first, and alone"
+    );
+    assert!(
+        of("AuthorizationPolicy")
+            .get("x-kubernetes-validations")
+            .is_none()
+    );
+}
