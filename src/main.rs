@@ -43,6 +43,7 @@ struct Arguments {
 const EXAMPLES: &str = "\
 Examples:
   mesh-lite demo                              see the mesh at work, without root
+  mesh-lite install --help                    put the mesh into a Kubernetes cluster
   mesh-lite root init --data-dir state        make a root and the first issuing CA
   mesh-lite control-plane --data-dir state --config-dir documents
   mesh-lite token create shop/web --data-dir state

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 
 pub(crate) mod documents;
+mod from_cluster;
 mod lint;
 mod plan;
 mod replay;
@@ -23,6 +24,7 @@ Examples:
   mesh-lite policy plan --config-dir new          what would close, and open
   mesh-lite policy replay --config-dir new --records api-1.jsonl
   mesh-lite policy suggest --config-dir documents --records api-1.jsonl
+  mesh-lite policy documents --to cluster         of a cluster, for --config-dir
   mesh-lite policy schema > mesh-lite.json        for an editor
 
 Each tool's --help has more, and its exit codes.";
@@ -47,6 +49,8 @@ enum Tool {
     Replay(replay::Args),
     /// Write the least policy that lets recorded connections through.
     Suggest(suggest::Args),
+    /// Print policy, pods and services of a cluster as documents.
+    Documents(from_cluster::Args),
     /// Print the JSON Schema of documents, for editors.
     Schema,
 }
@@ -58,6 +62,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Tool::Plan(args) => plan::run(args),
         Tool::Replay(args) => replay::run(args),
         Tool::Suggest(args) => suggest::run(args),
+        Tool::Documents(args) => from_cluster::run(args),
         Tool::Schema => schema::run(),
     }
 }

@@ -211,7 +211,8 @@ fn modes(objects: &Objects) -> Vec<Finding> {
         findings.push(Finding::warning(
             "mesh",
             "PERMISSIVE: meshed pods take plaintext too, and whatever no policy denies is allowed",
-            "when `mesh-lite strict-ready` says so: mesh-lite install --strict | kubectl apply -f -",
+            "mesh-lite policy documents --to cluster; when `mesh-lite strict-ready --config-dir cluster --shipped \
+             permissive` says so of their recordings: mesh-lite install --strict | kubectl apply -f -",
         ));
     }
     if says("--outbound-unmeshed=allow") {
