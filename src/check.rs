@@ -9,9 +9,10 @@ use mesh_lite_injector::{
     cluster_check::{
         Finding, Severity,
         objects::{Objects, Question, read},
-        of_mesh, of_namespace,
+        of_mesh, of_namespace, switch_of,
     },
     mesh_settings::MeshSettings,
+    namespace_facts::Switch,
 };
 use mesh_lite_proto::sidecar::DEFAULT_MESH_NAMESPACE;
 use serde_json::{Value, json};
@@ -52,7 +53,10 @@ pub(crate) enum Output {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let question = match &args.namespace {
-        Some(namespace) => Question::Namespace(namespace),
+        Some(name) => Question::Namespace {
+            name,
+            mesh: &args.mesh_namespace,
+        },
         None => Question::Mesh(&args.mesh_namespace),
     };
     let objects = match objects(question) {
@@ -68,7 +72,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     };
     match args.output {
         Output::Json => terminal::print_line(&terminal::json(&as_json(&findings)))?,
-        Output::Text => terminal::print(&describe(&findings, Paint::for_stdout()))?,
+        Output::Text => {
+            let mut text = describe(&findings, Paint::for_stdout());
+            if let Some(namespace) = &args.namespace {
+                text.push_str(&label(switch_of(&objects, namespace), namespace));
+            }
+            terminal::print(&text)?;
+        }
     }
     Ok(exit_code(&findings))
 }
@@ -140,6 +150,23 @@ fn describe(findings: &[Finding], paint: Paint) -> String {
     text
 }
 
+/// The last line: without the label nothing that was said has happened yet.
+fn label(switch: Option<Switch>, namespace: &str) -> String {
+    let namespace = harmless(namespace);
+    match switch {
+        Some(Switch::Enabled) => {
+            format!("namespace {namespace} is labelled: new pods get a sidecar\n")
+        }
+        Some(Switch::Disabled) => {
+            format!("namespace {namespace} is labelled disabled: no pod gets a sidecar\n")
+        }
+        Some(Switch::Absent) => format!(
+            "namespace {namespace} is not labelled: kubectl label namespace {namespace} mesh-lite.io/inject=enabled\n"
+        ),
+        None => format!("whether namespace {namespace} is labelled is not known\n"),
+    }
+}
+
 fn as_json(findings: &[Finding]) -> Value {
     let of = |finding: &Finding| {
         json!({
@@ -174,6 +201,21 @@ mod tests {
             text.ends_with("1 problems, 0 unknown, 2 warnings\n"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn the_last_line_says_whether_the_namespace_is_labelled() {
+        let says = |switch, words: &str| {
+            let line = label(switch, "shop");
+            assert!(line.contains(words), "{line}");
+        };
+        says(Some(Switch::Enabled), "shop is labelled: new pods");
+        says(Some(Switch::Disabled), "no pod gets a sidecar");
+        says(
+            Some(Switch::Absent),
+            "not labelled: kubectl label namespace shop",
+        );
+        says(None, "not known");
     }
 
     #[test]
