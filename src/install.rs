@@ -92,6 +92,12 @@ fn namespace(text: &str) -> Result<String, String> {
     if text.contains('.') || text.len() > 63 {
         return Err("a namespace has 1 to 63 lower-case letters, digits and dashes".to_owned());
     }
+    if text == "default" || text.starts_with("kube-") {
+        return Err(format!(
+            "{text} is the cluster's own: its pods are not the mesh's, and policy in the mesh's namespace \
+             is for the whole mesh; choose one that has nothing else, as {DEFAULT_MESH_NAMESPACE}"
+        ));
+    }
     object_name(text)
 }
 
@@ -137,6 +143,17 @@ mod tests {
             assert!(namespace(wrong).is_err(), "{wrong:?}");
         }
         assert!(namespace("a.b").is_err());
+        for clusters in [
+            "default",
+            "kube-system",
+            "kube-public",
+            "kube-node-lease",
+            "kube-x",
+        ] {
+            let words = namespace(clusters).unwrap_err();
+            assert!(words.contains("cluster's own"), "{words}");
+        }
+        assert_eq!(namespace("kubernetes-mesh").unwrap(), "kubernetes-mesh");
         for wrong in [
             "", " mesh", "a\nb", "a b", "{{ x }}", "a\"", "-x", "@{image}",
         ] {
