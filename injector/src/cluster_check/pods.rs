@@ -171,7 +171,7 @@ fn explicit_without_ports(pod: &Value, facts: &NamespaceFacts, subject: &str) ->
         of_pod
             .next()
             .map(|(_, value)| value.trim())
-            .or(of_namespace.map(str::trim))
+            .or_else(|| of_namespace.map(str::trim))
     };
     if says("capture") != Some("explicit") || says("inbound-ports").is_some() {
         return None;

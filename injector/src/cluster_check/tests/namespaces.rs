@@ -66,7 +66,7 @@ fn meshed_pod(labels: Value, owner: Option<&str>) -> Value {
 }
 
 fn of_labelled(label: Option<&str>, kinds: Vec<(Kind, Value)>) -> Vec<Finding> {
-    let labels = label.map_or(json!({}), |label| json!({"mesh-lite.io/inject": label}));
+    let labels = label.map_or_else(|| json!({}), |label| json!({"mesh-lite.io/inject": label}));
     let mut objects = Objects::default();
     let namespace = json!({"metadata": {"name": "shop", "labels": labels}});
     objects.put(Kind::Namespaces, Ok(vec![namespace]));
