@@ -47,6 +47,26 @@ fn name(object: &Value) -> &str {
 }
 
 #[test]
+fn everything_listens_on_ipv6_too_in_every_kind_of_cluster() {
+    for choices in all_choices() {
+        let objects = manifests(&choices);
+        let texts: Vec<String> = of_kind(&objects, "Deployment")
+            .iter()
+            .flat_map(|deployment| {
+                let args = &deployment["spec"]["template"]["spec"]["containers"][0]["args"];
+                args.as_array().unwrap().clone()
+            })
+            .filter_map(|argument| argument.as_str().map(str::to_owned))
+            .filter(|argument| argument.contains("listen="))
+            .collect();
+        assert_eq!(texts.len(), 4, "{texts:?}");
+        for text in texts {
+            assert!(text.contains("listen=[::]:"), "{text}");
+        }
+    }
+}
+
+#[test]
 fn no_placeholder_is_left_and_no_secret_is_in_it() {
     for choices in all_choices() {
         let text = text(&choices);
