@@ -33,20 +33,8 @@ impl Both<'_> {
                 .clone()
                 .or_else(|| namespace.log_level.clone()),
             access_log: pod.access_log.or(namespace.access_log),
-            drain_delay: pod
-                .drain_delay
-                .or(namespace.drain_delay)
-                .unwrap_or(DRAIN_DELAY),
-            shutdown_grace_period: pod
-                .shutdown_grace_period
-                .or(namespace.shutdown_grace_period)
-                .unwrap_or_else(|| {
-                    // who only asks for a delay gets the time for it
-                    let delay = pod.drain_delay.or(namespace.drain_delay);
-                    delay.map_or(SHUTDOWN_GRACE_PERIOD, |delay| {
-                        delay.saturating_add(SHUTDOWN_GRACE_PERIOD)
-                    })
-                }),
+            drain_delay: self.drain_delay().unwrap_or(DRAIN_DELAY),
+            shutdown_grace_period: self.shutdown_grace_period(),
             rewrite_probes: pod
                 .rewrite_probes
                 .or(namespace.rewrite_probes)
@@ -83,6 +71,23 @@ impl Both<'_> {
             ));
         }
         settings
+    }
+
+    fn drain_delay(&self) -> Option<u32> {
+        self.pod.drain_delay.or(self.namespace.drain_delay)
+    }
+
+    /// Who only asks for a delay gets the time for it.
+    fn shutdown_grace_period(&self) -> u32 {
+        let (pod, namespace) = (self.pod, self.namespace);
+        let asked = pod
+            .shutdown_grace_period
+            .or(namespace.shutdown_grace_period);
+        asked.unwrap_or_else(|| {
+            self.drain_delay()
+                .unwrap_or(0)
+                .saturating_add(SHUTDOWN_GRACE_PERIOD)
+        })
     }
 
     fn capture(&self, wrong: &mut Vec<Refusal>) -> Capture {
