@@ -279,6 +279,15 @@ fn read_header(
     }
 }
 
+const LIST_REMEDY: &str = "this is a List: put its items into documents of their own, as \
+                           `mesh-lite policy documents` prints them";
+
+/// What `kubectl get -o yaml` shows of several objects.
+fn is_list(document: &Node, version: &str) -> bool {
+    let kind = document.entry("kind").map(|entry| &entry.value.value);
+    version == "v1" && matches!(kind, Some(Value::Text(kind)) if kind == "List")
+}
+
 /// `None`: it does not say.
 fn api_group(document: &Node, dialect: &Dialect, errors: &mut Fields<'_>) -> Option<ApiGroup> {
     let remedy = format!("write apiVersion: {API_VERSION}");
@@ -296,12 +305,12 @@ fn api_group(document: &Node, dialect: &Dialect, errors: &mut Fields<'_>) -> Opt
     };
     let version = errors.text(&entry.value, &Path::root("apiVersion"))?;
     if let Err(refused) = dialect.takes(version) {
-        errors.error(
-            refused.class,
-            entry.value.at,
-            refused.problem,
-            refused.remedy,
-        );
+        let remedy = if is_list(document, version) {
+            LIST_REMEDY.to_owned()
+        } else {
+            refused.remedy
+        };
+        errors.error(refused.class, entry.value.at, refused.problem, remedy);
     }
     Some(ApiGroup::of(version))
 }

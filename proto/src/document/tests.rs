@@ -203,6 +203,18 @@ fn a_document_of_somebody_else_is_no_policy() {
     assert!(!document.may_be_policy);
 }
 
+/// As `kubectl get authorizationpolicies -o yaml` shows several.
+#[test]
+fn a_list_is_refused_with_the_way_to_documents() {
+    let list = "apiVersion: v1\nitems:\n- apiVersion: mesh-lite.io/v1\n  kind: AuthorizationPolicy\n\
+                kind: List\n";
+    let errors = only_unreadable(list).errors.to_string();
+    assert!(errors.contains("mesh-lite policy documents"), "{errors}");
+    assert!(!errors.contains("write apiVersion"), "{errors}");
+    let other = only_unreadable("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n");
+    assert!(!other.errors.to_string().contains("List"));
+}
+
 #[test]
 fn of_a_document_of_somebody_else_only_its_version_is_refused() {
     for text in [
