@@ -7,9 +7,9 @@
 //!
 //! Hooks change something in the application: they are run for the kubelet. The pod's node and the
 //! default gateways of the pod may ask without the directory's word, so that a hook runs also while
-//! the control plane is away. Of everybody else the directory is asked: a pod and a service are
-//! refused, and so is whoever it has no answer for. Another node may, and an address that is
-//! nobody's, from which some networks let the kubelet come.
+//! the control plane is away. Of everybody else the directory is asked: another node may, and
+//! nobody else. An address that it does not know is refused: it may be that of a pod in its first
+//! moments, and a hook can end the application.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -82,7 +82,7 @@ pub struct Outcome {
 pub enum NotAsked {
     #[error("the application has no such probe")]
     Unknown,
-    #[error("{0} is the pod of {1}: hooks are the kubelet's to ask for")]
+    #[error("{0} is {1}, and not this pod's node: hooks are the kubelet's to ask for")]
     NotThePodsNode(SocketAddr, String),
     #[error("it is asked for at too many addresses")]
     Busy,
@@ -199,8 +199,12 @@ impl AppProber {
                 Err(NotAsked::NotThePodsNode(by, pod))
             }
             Answer::Service(service) => Err(NotAsked::NotThePodsNode(by, service.name.to_string())),
-            // nobody's: an address of a node that it does not name, or somebody beyond the cluster
-            Answer::Outside | Answer::Unknown { .. } => Ok(()),
+            // a pod that is so new that nobody knows it yet is nobody, too, and could end the
+            // application with a hook
+            Answer::Outside | Answer::Unknown { .. } => {
+                let nobody = "nobody that the directory knows".to_owned();
+                Err(NotAsked::NotThePodsNode(by, nobody))
+            }
         }
     }
 }

@@ -92,6 +92,7 @@ async fn a_hook_is_run_for_no_pod_no_service_and_nobody_whom_the_directory_has_n
             (POD, "shop/guest"),
             (SERVICE, "shop/api"),
             (NODE_LIKE, "node/node-1"),
+            (NOBODY, "nobody that the directory knows"),
         ] {
             let refused = ask_from(&prober, by).await.unwrap_err();
             assert!(
@@ -106,17 +107,6 @@ async fn a_hook_is_run_for_no_pod_no_service_and_nobody_whom_the_directory_has_n
         );
         assert_eq!(application.requests(), 0);
     }
-}
-
-/// Calico's tunnels, for one, have addresses that no object names.
-#[tokio::test]
-async fn a_hook_is_run_for_an_address_that_is_nobodys() {
-    let application = Application::answering(OK).await;
-    let prober = hook(application.address);
-    assert_eq!(
-        ask_from(&prober, NOBODY).await.unwrap().status.as_u16(),
-        200
-    );
 }
 
 #[tokio::test]
