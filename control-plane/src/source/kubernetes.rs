@@ -28,6 +28,7 @@ pub(crate) mod kinds;
 pub(crate) mod namespaces;
 pub(crate) mod object_status;
 mod objects;
+mod pace;
 mod policies;
 mod policy_object;
 mod state;
@@ -36,13 +37,10 @@ mod watching;
 use kinds::WatchedKind;
 use namespaces::Namespaces;
 use object_status::Verdict;
+use pace::Pace;
 use state::{Object, State};
 use watching::Seen;
 
-/// Rollouts change many objects in a row; they are taken in together.
-const COALESCE: Duration = Duration::from_millis(100);
-/// In a very large cluster taking them in takes long: it may use a tenth of one core.
-const PAUSE_PER_WORK: u32 = 10;
 /// Events on their way from the watches; beyond, the watches wait.
 const EVENTS: usize = 1024;
 /// How often it is said for how long the API server has been away.
@@ -61,6 +59,9 @@ pub(crate) struct KubernetesObjects {
     verdicts: watch::Sender<Arc<Vec<Verdict>>>,
     known: watch::Sender<bool>,
     metrics: Metrics,
+    /// Of all but the directory.
+    quick: Pace,
+    directory: Pace,
 }
 
 impl KubernetesObjects {
@@ -82,6 +83,8 @@ impl KubernetesObjects {
             verdicts: watch::Sender::default(),
             known: watch::Sender::new(false),
             metrics,
+            quick: Pace::default(),
+            directory: Pace::default(),
         }
     }
 
@@ -115,55 +118,99 @@ impl KubernetesObjects {
         drop(seen);
         let mut tick = time::interval(TICK);
         tick.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
-        let mut pause = COALESCE;
         loop {
+            let due = self.next_publication();
             tokio::select! {
-                event = events.recv() => match event {
-                    Some((kind, seen)) => self.state.take(kind, seen),
-                    None => return,
-                },
-                _ = tick.tick() => {
-                    self.say_how_stale();
-                    continue;
+                // what is due is not put off by what comes
+                biased;
+                () = time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    self.publish();
                 }
                 () = self.published.workloads.closed() => return,
+                _ = tick.tick() => self.say_how_stale(),
+                event = events.recv() => match event {
+                    Some((kind, seen)) => self.take(kind, seen),
+                    None => return,
+                },
             }
-            let until = time::sleep(pause);
-            take_more(&mut self.state, &mut events, until).await;
-            let begun = Instant::now();
-            self.publish();
-            let work = begun.elapsed().saturating_mul(PAUSE_PER_WORK);
-            pause = COALESCE.max(work);
         }
     }
 
+    fn take(&mut self, kind: WatchedKind, seen: Seen<Object>) {
+        let now = Instant::now();
+        self.state.take(kind, seen);
+        self.quick.changed(now);
+        if self.state.changed.directory || self.state.changed.networks {
+            self.directory.changed(now);
+        }
+    }
+
+    fn next_publication(&self) -> Option<Instant> {
+        [self.quick.due(), self.directory.due()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
     fn publish(&mut self) {
-        let troubles = self.state.troubles();
-        self.published.conditions.set(Part::ApiServer, troubles);
-        self.say_how_stale();
-        if !self.state.is_whole() {
-            return;
+        let begun = Instant::now();
+        let is_whole = self.state.is_whole();
+        // the first time all of it together
+        let all = is_whole && !*self.known.borrow();
+        if all || self.quick.is_due(begun) {
+            let troubles = self.state.troubles();
+            self.published.conditions.set(Part::ApiServer, troubles);
+            self.say_how_stale();
+            if is_whole {
+                self.publish_policies();
+            }
+            self.quick.published(begun, Instant::now());
         }
-        let changed = self.state.changed();
-        if changed.namespaces || changed.networks {
-            self.publish_namespaces();
+        let begun = Instant::now();
+        if all || self.directory.is_due(begun) {
+            if is_whole {
+                self.publish_directory();
+            }
+            self.directory.published(begun, Instant::now());
         }
-        if changed.directory {
-            let facts = self.state.facts();
-            let next = self.published.workloads.borrow().successor_of(facts);
-            self.published.workloads.send_replace(Arc::new(next));
-        }
-        if changed.policies {
+    }
+
+    /// Policies and evictions never wait for how long a directory takes.
+    fn publish_policies(&mut self) {
+        let changed = &mut self.state.changed;
+        let policies = std::mem::take(&mut changed.policies);
+        let verdicts = std::mem::take(&mut changed.verdicts);
+        let namespaces = std::mem::take(&mut changed.namespaces);
+        if policies {
             let (policies, dialect) = (&mut self.state.policies, &self.dialect);
             self.published
                 .policies
                 .send_modify(|index| policies.publish(dialect, index));
         }
-        if changed.policies || changed.verdicts {
+        if policies || verdicts {
             let verdicts = self.state.policies.verdicts();
             self.verdicts.send_replace(Arc::new(verdicts));
         }
-        self.say_problems();
+        if namespaces {
+            self.publish_namespaces();
+        }
+        if policies || namespaces {
+            self.say_problems();
+        }
+    }
+
+    fn publish_directory(&mut self) {
+        let changed = &mut self.state.changed;
+        let directory = std::mem::take(&mut changed.directory);
+        if std::mem::take(&mut changed.networks) {
+            self.publish_namespaces();
+        }
+        if directory {
+            let facts = self.state.facts();
+            let next = self.published.workloads.borrow().successor_of(facts);
+            self.published.workloads.send_replace(Arc::new(next));
+            self.say_problems();
+        }
         if !self.known.send_replace(true) {
             tracing::info!(counts = %self.state.counts(), "the objects of the cluster are known");
         }
@@ -198,25 +245,6 @@ impl KubernetesObjects {
         for kind in WatchedKind::ALL {
             let seconds = self.state.stale_for(kind, Instant::now()).as_secs_f64();
             self.metrics.stale(kind.plural(), seconds);
-        }
-    }
-}
-
-/// What comes until then.
-async fn take_more(
-    state: &mut State,
-    events: &mut mpsc::Receiver<(WatchedKind, Seen<Object>)>,
-    until: time::Sleep,
-) {
-    let mut until = std::pin::pin!(until);
-    loop {
-        tokio::select! {
-            biased;
-            () = &mut until => return,
-            event = events.recv() => match event {
-                Some((kind, seen)) => state.take(kind, seen),
-                None => return,
-            },
         }
     }
 }

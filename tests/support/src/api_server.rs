@@ -211,7 +211,8 @@ impl ApiServer {
         self.shared.state().unserved.push(plural.to_owned());
     }
 
-    /// Requests of `method` (`"*"`: any) whose path begins with `path`, from now on.
+    /// Requests of `method` (`"*"`: any; `"WATCH"`: watches alone) whose path begins with `path`,
+    /// from now on.
     /// Watches that run go on: see [`ApiServer::end_watches`].
     pub fn trouble(&self, method: &str, path: &str, trouble: Trouble) {
         let rule = (method.to_owned(), path.to_owned(), trouble);
@@ -331,7 +332,8 @@ impl Shared {
     fn record(&self, call: Call) -> Option<Trouble> {
         let mut state = self.state();
         let trouble = state.troubles.iter().find(|(method, path, _)| {
-            (method == "*" || *method == call.method) && call.path.starts_with(path)
+            let is_watch = method == "WATCH" && call.query.contains("watch=true");
+            (method == "*" || is_watch || *method == call.method) && call.path.starts_with(path)
         });
         let trouble = trouble.map(|(_, _, trouble)| *trouble);
         if state.calls.len() == MAX_CALLS {

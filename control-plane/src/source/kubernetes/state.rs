@@ -106,7 +106,8 @@ pub(super) struct State {
     pub(super) policies: Policies,
     listed: BTreeSet<WatchedKind>,
     troubles: BTreeMap<WatchedKind, Trouble>,
-    changed: Changed,
+    /// Since it was last published.
+    pub(super) changed: Changed,
     /// Of the directory, as it was last made.
     problems: Vec<String>,
 }
@@ -229,11 +230,6 @@ impl State {
     /// Whether every kind was read once.
     pub(super) fn is_whole(&self) -> bool {
         self.listed.len() == WatchedKind::ALL.len()
-    }
-
-    /// What changed since this was last asked.
-    pub(super) fn changed(&mut self) -> Changed {
-        std::mem::take(&mut self.changed)
     }
 
     pub(super) fn networks(&self) -> PodNetworks {

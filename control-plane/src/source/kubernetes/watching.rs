@@ -26,6 +26,11 @@ const WATCH_SECONDS: u32 = 60;
 const LIST_DEADLINE: Duration = Duration::from_secs(30);
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// A watch that runs for so long after a trouble, or says something, is well again: until then it
+/// is not believed, since lists may work where watches do not.
+const WELL_AFTER: Duration = Duration::from_secs(5);
+/// And after this long the next trouble is a first one.
+const HELD_AFTER: Duration = Duration::from_secs(60);
 
 /// What became of the objects of a kind.
 pub(super) enum Change<T> {
@@ -38,6 +43,7 @@ pub(super) enum Change<T> {
 /// Why objects of a kind are not followed at the moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Trouble {
+    /// When a list or a change was last heard of.
     pub(super) since: Instant,
     pub(super) reason: Reason,
 }
@@ -72,9 +78,7 @@ pub(super) async fn follow<T: Send + 'static>(
     let config = watcher::Config::default()
         .timeout(WATCH_SECONDS)
         .page_size(kind.page());
-    let mut since: Option<Instant> = None;
-    let mut pause = FIRST_PAUSE;
-    let mut was_listed = false;
+    let mut health = Health::new();
     loop {
         let stream = watcher(api.clone(), config.clone()).boxed();
         let mut following = Following {
@@ -83,32 +87,118 @@ pub(super) async fn follow<T: Send + 'static>(
             read,
         };
         let reason = loop {
-            let change = match following.next().await {
-                Ok(change) => change,
-                Err(reason) => break reason,
+            let change = match health.wait_for(&mut following).await {
+                Some(Ok(change)) => Some(change),
+                Some(Err(reason)) => break reason,
+                None => None,
             };
-            if matches!(change, Change::All(_)) {
-                was_listed = true;
-                pause = FIRST_PAUSE;
-                if since.take().is_some() && send(&seen, kind, Seen::Trouble(None)).await.is_err() {
-                    return;
-                }
+            let told = health.heard(change.as_ref(), Instant::now());
+            if let Some(trouble) = told
+                && send(&seen, kind, Seen::Trouble(trouble)).await.is_err()
+            {
+                return;
             }
-            if send(&seen, kind, Seen::Change(change)).await.is_err() {
+            if let Some(change) = change
+                && send(&seen, kind, Seen::Change(change)).await.is_err()
+            {
                 return;
             }
         };
         tracing::debug!(kind = kind.plural(), ?reason, "objects are not followed");
-        let first = since.is_none();
-        let since = *since.get_or_insert_with(Instant::now);
-        // a watch that ends once in a while, and starts again, is no trouble
-        let said = !first || !was_listed || !matches!(reason, Reason::Away(_));
-        let trouble = Seen::Trouble(Some(Trouble { since, reason }));
-        if said && send(&seen, kind, trouble).await.is_err() {
+        if let Some(trouble) = health.failed(reason)
+            && send(&seen, kind, Seen::Trouble(Some(trouble)))
+                .await
+                .is_err()
+        {
             return;
         }
-        time::sleep(spread(pause)).await;
-        pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
+        time::sleep(spread(health.next_pause())).await;
+    }
+}
+
+/// How well objects of a kind are followed.
+struct Health {
+    /// Of the API server.
+    last_word: Instant,
+    /// When the list was read that the present watch follows.
+    listed_at: Option<Instant>,
+    was_listed: bool,
+    /// Since all was well.
+    failures: u32,
+    told: Option<Reason>,
+    pause: Duration,
+}
+
+impl Health {
+    fn new() -> Self {
+        Self {
+            last_word: Instant::now(),
+            listed_at: None,
+            was_listed: false,
+            failures: 0,
+            told: None,
+            pause: FIRST_PAUSE,
+        }
+    }
+
+    /// `None`: nothing came, and that is as good as a word.
+    async fn wait_for<T>(&self, following: &mut Following<T>) -> Option<Result<Change<T>, Reason>> {
+        let after = if self.failures > 0 {
+            WELL_AFTER
+        } else {
+            HELD_AFTER
+        };
+        match self.listed_at.and_then(|at| at.checked_add(after)) {
+            Some(at) if !self.is_well() => time::timeout_at(at, following.next()).await.ok(),
+            _ => Some(following.next().await),
+        }
+    }
+
+    fn is_well(&self) -> bool {
+        self.failures == 0 && self.pause == FIRST_PAUSE
+    }
+
+    /// Answers what to tell, if anything.
+    fn heard<T>(&mut self, change: Option<&Change<T>>, now: Instant) -> Option<Option<Trouble>> {
+        match change {
+            Some(Change::All(_)) => {
+                self.last_word = now;
+                self.listed_at = Some(now);
+                self.was_listed = true;
+                // it is as new as the list
+                let reason = self.told.clone()?;
+                return Some(Some(Trouble { since: now, reason }));
+            }
+            Some(_) => {
+                self.last_word = now;
+                self.pause = FIRST_PAUSE;
+            }
+            None if self.failures == 0 => self.pause = FIRST_PAUSE,
+            None => {}
+        }
+        self.failures = 0;
+        self.told.take().map(|_| None)
+    }
+
+    fn failed(&mut self, reason: Reason) -> Option<Trouble> {
+        self.listed_at = None;
+        self.failures = self.failures.saturating_add(1);
+        // a watch that ends once in a while, and starts again, is no trouble
+        if self.failures == 1 && self.was_listed && matches!(reason, Reason::Away(_)) {
+            return None;
+        }
+        self.told = Some(reason.clone());
+        Some(Trouble {
+            since: self.last_word,
+            reason,
+        })
+    }
+
+    /// Twice as long each time.
+    fn next_pause(&mut self) -> Duration {
+        let pause = self.pause;
+        self.pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
+        pause
     }
 }
 
@@ -205,3 +295,6 @@ fn spread(pause: Duration) -> Duration {
         .checked_div(256)
         .unwrap_or(pause)
 }
+
+#[cfg(test)]
+mod tests;

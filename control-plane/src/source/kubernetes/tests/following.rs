@@ -307,6 +307,25 @@ async fn a_policy_that_is_too_large_denies_in_its_own_namespace_alone() {
     assert_eq!(running.verdicts.borrow().len(), 1);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_that_work_do_not_hide_that_watches_are_refused() {
+    let server = ApiServer::start();
+    server.put(pod("shop/api", "10.244.0.5"));
+    server.trouble("WATCH", "/api/v1/pods", Trouble::Status(500));
+    let mut running = Running::on(server).await;
+    running.is_known().await;
+    running
+        .eventually("said", |it| it.says(Part::ApiServer, "pods"))
+        .await;
+    assert!(running.has("shop/api"));
+    running.server.heal();
+    running
+        .eventually("no trouble", |it| {
+            it.conditions.of(Part::ApiServer).is_empty()
+        })
+        .await;
+}
+
 /// A smaller cluster than the bench's, whose pods are replaced all the time: in the end, and for
 /// each pod that is there, the directory says what the objects say.
 #[tokio::test(flavor = "multi_thread")]
