@@ -39,6 +39,8 @@ const MAX_MESSAGE: usize = 32 * 1024;
 const PACE: Duration = Duration::from_millis(20);
 /// Looked at again for what could not be written, and for what others overwrote.
 const AGAIN: Duration = Duration::from_secs(5);
+/// One refused status is a problem; a few show which.
+const TOLD_REFUSALS: usize = 5;
 const ANSWER: Duration = Duration::from_secs(10);
 
 /// What a condition says.
@@ -65,15 +67,50 @@ impl Told {
         })
     }
 
-    fn to_condition(&self, now: SystemTime) -> Value {
+    fn to_condition(&self, since: &str) -> Value {
         json!({
             "type": CONDITION,
             "status": if self.loaded { "True" } else { "False" },
             "reason": self.reason,
             "message": &*self.message,
             "observedGeneration": self.observed_generation,
-            "lastTransitionTime": readable(now),
+            "lastTransitionTime": since,
         })
+    }
+}
+
+/// What of an object's conditions stays when ours is written.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Found {
+    /// What ours says of loading, and since when.
+    since: Option<(bool, String)>,
+    /// Conditions of other writers: a merge patch replaces the whole list. As large as the object.
+    others: Vec<Value>,
+}
+
+impl Found {
+    pub(super) fn of_object(object: &Value) -> Self {
+        let conditions = object.pointer("/status/conditions");
+        let conditions = conditions.and_then(Value::as_array).into_iter().flatten();
+        let (own, others): (Vec<_>, Vec<_>) =
+            conditions.partition(|condition| text(condition, "type") == Some(CONDITION));
+        let since = own.into_iter().next().and_then(|own| {
+            let loaded = text(own, "status")? == "True";
+            Some((loaded, text(own, "lastTransitionTime")?.to_owned()))
+        });
+        Self {
+            since,
+            others: others.into_iter().cloned().collect(),
+        }
+    }
+
+    /// All conditions as they should be: the time of ours is that of the last change of its status.
+    fn with(&self, wanted: &Told, now: SystemTime) -> Vec<Value> {
+        let stays = self.since.as_ref();
+        let stays = stays.filter(|(loaded, _)| *loaded == wanted.loaded);
+        let since = stays.map_or_else(|| readable(now), |(_, since)| since.clone());
+        let own = wanted.to_condition(&since);
+        self.others.iter().cloned().chain([own]).collect()
     }
 }
 
@@ -120,6 +157,7 @@ pub(crate) struct Verdict {
     uid: String,
     told: Option<Told>,
     wanted: Told,
+    found: Found,
     told_last: Option<LastLoaded>,
     wanted_last: Option<LastLoaded>,
 }
@@ -192,6 +230,7 @@ pub(super) fn verdict(
         uid: policy.uid.clone(),
         told: policy.told.clone(),
         wanted: judged.wanted.clone(),
+        found: policy.conditions.clone(),
         told_last: policy.last_loaded.clone(),
         wanted_last: wanted_last(policy, judged, last_good).cloned(),
     })
@@ -244,6 +283,15 @@ fn shortened(mut message: String) -> String {
 struct Written {
     verdict: Verdict,
     at: Instant,
+    /// Why the API server did not take it.
+    refused: Option<String>,
+}
+
+/// Why a status is not written.
+enum Unwritten {
+    /// Others may be.
+    This(String),
+    All(String),
 }
 
 /// Writes what differs, while this replica leads. Never ends.
@@ -266,24 +314,27 @@ pub(crate) async fn keep(cluster: Cluster, mut verdicts: watch::Receiver<Arc<Vec
             if is_written {
                 continue;
             }
-            match write(&cluster, verdict).await {
-                Ok(()) => {
-                    let written_now = Written {
-                        verdict: verdict.clone(),
-                        at: Instant::now(),
-                    };
-                    written.insert(key, written_now);
-                }
-                Err(text) => {
+            let refused = match write(&cluster, verdict).await {
+                Ok(()) => None,
+                Err(Unwritten::This(text)) => Some(text),
+                Err(Unwritten::All(text)) => {
                     problem = Some(text);
                     break;
                 }
-            }
+            };
+            let written_now = Written {
+                verdict: verdict.clone(),
+                at: Instant::now(),
+                refused,
+            };
+            written.insert(key, written_now);
             time::sleep(PACE).await;
         }
+        let refused = written.values().filter_map(|it| it.refused.clone());
+        let problems = problem.into_iter().chain(refused.take(TOLD_REFUSALS));
         cluster
             .conditions
-            .set(Part::ObjectStatus, problem.into_iter().collect());
+            .set(Part::ObjectStatus, problems.collect());
         if verdicts.has_changed().unwrap_or(false) {
             time::sleep(PACE).await;
             continue;
@@ -302,7 +353,7 @@ impl Verdict {
     }
 
     fn to_patch(&self, now: SystemTime) -> Value {
-        let mut status = json!({"conditions": [self.wanted.to_condition(now)]});
+        let mut status = json!({"conditions": self.found.with(&self.wanted, now)});
         if self.told_last != self.wanted_last
             && let Some(fields) = status.as_object_mut()
         {
@@ -318,7 +369,7 @@ impl Verdict {
     }
 }
 
-async fn write(cluster: &Cluster, verdict: &Verdict) -> Result<(), String> {
+async fn write(cluster: &Cluster, verdict: &Verdict) -> Result<(), Unwritten> {
     let (kind, name) = (verdict.kind, &verdict.name);
     let resource = resource(kind);
     let api =
@@ -332,22 +383,23 @@ async fn write(cluster: &Cluster, verdict: &Verdict) -> Result<(), String> {
         Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 409) => Ok(()),
         Ok(Err(kube::Error::Api(status))) if status.code == 403 => {
             let plural = kind.plural();
-            Err(format!(
+            Err(Unwritten::All(format!(
                 "the API server does not let the control plane write the status of {plural}: its ClusterRole \
                  needs the rule apiGroups [{}], resources [{plural}/status], verbs [patch]; apply what `mesh-lite \
                  install` prints",
                 resource.group
-            ))
+            )))
         }
-        Ok(Err(kube::Error::Api(status))) => Err(format!(
+        Ok(Err(kube::Error::Api(status))) => Err(Unwritten::This(format!(
             "the API server refuses the status of {} {}/{}: {}",
             kind.name(),
             name.namespace,
             name.name,
             status.message.escape_debug()
-        )),
+        ))),
         Ok(Err(_)) | Err(_) => {
-            Err("statuses of policies are not written: the API server does not answer".to_owned())
+            let text = "statuses of policies are not written: the API server does not answer";
+            Err(Unwritten::All(text.to_owned()))
         }
     }
 }

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::{
     kinds::WatchedKind,
-    object_status::{LastLoaded, Told},
+    object_status::{Found, LastLoaded, Told},
     objects::ObjectName,
 };
 
@@ -27,6 +27,7 @@ pub(super) struct PolicyObject {
     pub(super) generation: i64,
     /// What its status says of it now.
     pub(super) told: Option<Told>,
+    pub(super) conditions: Found,
     /// What its status says loaded last.
     pub(super) last_loaded: Option<LastLoaded>,
 }
@@ -60,6 +61,7 @@ pub(super) fn policy_object(kind: Kind, mut object: DynamicObject) -> Option<Pol
     metadata.managed_fields = None;
     let metadata = serde_json::to_value(&object.metadata).ok()?;
     let told = Told::of_object(&object.data);
+    let conditions = Found::of_object(&object.data);
     let mut last_loaded = LastLoaded::of_object(&object.data);
     let mut fields = match object.data {
         Value::Object(fields) => fields,
@@ -89,6 +91,7 @@ pub(super) fn policy_object(kind: Kind, mut object: DynamicObject) -> Option<Pol
         uid,
         generation,
         told,
+        conditions,
         last_loaded,
     })
 }

@@ -24,6 +24,7 @@ fn verdict_of(told: Option<Told>, message: &str) -> Arc<Vec<Verdict>> {
         uid: "uid-1".to_owned(),
         told,
         wanted: wanted(message),
+        found: Found::default(),
         told_last: None,
         wanted_last: None,
     }])
@@ -115,6 +116,49 @@ async fn without_the_right_the_rule_is_named() {
     kept.eventually("the rule", |it| {
         let texts = it.fixture.cluster.conditions.of(Part::ObjectStatus);
         texts.concat().contains(rule)
+    })
+    .await;
+}
+
+#[test]
+fn the_time_is_that_of_the_last_change_and_conditions_of_others_stay() {
+    let others = json!({"type": "Reviewed", "status": "True", "by": "somebody"});
+    let own = |status: &str| {
+        json!({"status": {"conditions": [
+            {"type": "Loaded", "status": status, "lastTransitionTime": "2026-01-02T03:04:05Z"},
+            others,
+        ]}})
+    };
+    let now = crate::clock::from_unix_seconds(1_800_000_000);
+    let written = |object: &Value| Found::of_object(object).with(&wanted("line 3"), now);
+    let of = |conditions: &[Value]| {
+        assert_eq!(conditions.len(), 2);
+        assert_eq!(conditions[0], others);
+        conditions[1]["lastTransitionTime"].clone()
+    };
+    assert_eq!(of(&written(&own("False"))), "2026-01-02T03:04:05Z");
+    assert_eq!(of(&written(&own("True"))), readable(now));
+    let first = written(&json!({"spec": {}}));
+    assert_eq!(first.len(), 1);
+    assert_eq!(first[0]["lastTransitionTime"], readable(now));
+}
+
+#[tokio::test]
+async fn a_status_that_is_refused_is_told_and_holds_up_no_other() {
+    let kept = Kept::new(true).await;
+    let path = "/apis/mesh-lite.io/v1/namespaces/shop/authorizationpolicies/broken";
+    kept.fixture
+        .server
+        .trouble("PATCH", path, Trouble::Status(422));
+    let mut verdicts = Vec::clone(&verdict_of(None, "line 3"));
+    let mut broken = verdicts[0].clone();
+    broken.name.name = "broken".to_owned();
+    verdicts.insert(0, broken);
+    kept.verdicts.send_replace(Arc::new(verdicts));
+    kept.eventually("written", |it| it.told().is_some()).await;
+    kept.eventually("the refusal", |it| {
+        let texts = it.fixture.cluster.conditions.of(Part::ObjectStatus);
+        texts.concat().contains("AuthorizationPolicy shop/broken")
     })
     .await;
 }
