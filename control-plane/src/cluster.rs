@@ -17,8 +17,7 @@ use crate::{
     clock::Clock,
     cluster_trust_bundle,
     condition::Conditions,
-    csr_signer, leader,
-    namespace_trust_bundles,
+    csr_signer, leader, namespace_trust_bundles,
     policy_index::PolicyIndex,
     source::kubernetes::{
         namespaces::Namespaces,

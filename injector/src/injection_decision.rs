@@ -9,8 +9,8 @@
 use mesh_lite_proto::kubernetes::INJECT_LABEL;
 use serde_json::Value;
 
-pub(crate) use self::{conflicts::debug_containers, refusal::Quoted};
 use self::switch::{Wanted, wanted};
+pub(crate) use self::{conflicts::debug_containers, refusal::Quoted};
 pub use self::{
     refusal::{Place, Refusal},
     skip_reason::SkipReason,

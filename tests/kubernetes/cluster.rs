@@ -122,7 +122,12 @@ impl Kube {
     }
 
     /// A merge patch of the object's subresource, or of itself if that is empty.
-    pub(crate) fn merge(&self, object: &Value, subresource: &str, patch: &Value) -> kube::Result<Value> {
+    pub(crate) fn merge(
+        &self,
+        object: &Value,
+        subresource: &str,
+        patch: &Value,
+    ) -> kube::Result<Value> {
         let api = self.api(object)?;
         let name = object["metadata"]["name"].as_str().unwrap();
         let how = PatchParams::default();
@@ -167,7 +172,12 @@ impl Kube {
 
     /// A token of a service account, for the audiences given (none: the API server's), bound to a
     /// pod if one is given.
-    pub(crate) fn token(&self, account: (&str, &str), audiences: &[&str], pod: Option<&Value>) -> String {
+    pub(crate) fn token(
+        &self,
+        account: (&str, &str),
+        audiences: &[&str],
+        pod: Option<&Value>,
+    ) -> String {
         let (namespace, name) = account;
         let named = reference("v1", "ServiceAccount", namespace, name);
         let bound = pod.map(|pod| {

@@ -11,12 +11,12 @@ use mesh_lite_control_plane::{
     Bound, RunError,
     clock::{self, Clock},
     outbound_rules::OutboundRules,
+    policy_index::ShippedDefaults,
     root_commands::{
         NewRoot, Places, ROOT_LIFETIME, Renewal, RootMode, RootReport, create_token, init_root,
         renew_root,
     },
     run_by_clock,
-    policy_index::ShippedDefaults,
     settings::{DocumentSource, Settings},
 };
 use mesh_lite_proto::trust_bundle::TrustBundle;
