@@ -8,13 +8,14 @@ use std::{
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context as _, ensure};
 use clap::Parser;
 use mesh_lite_test_support::{api_server::ApiServer, eventually};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 #[path = "../streams/figures.rs"]
 #[allow(dead_code, reason = "other benches use the rest")]

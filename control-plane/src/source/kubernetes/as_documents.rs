@@ -103,21 +103,21 @@ fn workload(metadata: ObjectMeta, data: Value) -> Option<Result<Value, Unfit>> {
     if pod.addresses.is_empty() {
         return None;
     }
-    let mut spec = json!({
-        "serviceAccount": pod.service_account,
-        "addresses": pod.addresses,
-    });
+    let mut spec = Map::new();
+    let mut state = |field: &str, value: Value| spec.insert(field.to_owned(), value);
+    state("serviceAccount", json!(pod.service_account));
+    state("addresses", json!(pod.addresses));
     if !ports.is_empty() {
         let ports = ports.iter();
         let ports = ports.map(|(name, port)| json!({"name": name, "port": port}));
-        spec["ports"] = ports.collect();
+        state("ports", ports.collect());
     }
     if pod.meshed {
-        spec["tunnelPort"] = sidecar::TUNNEL_PORT.into();
+        state("tunnelPort", sidecar::TUNNEL_PORT.into());
     } else {
-        spec["meshed"] = false.into();
+        state("meshed", false.into());
     }
-    Some(Ok(spec))
+    Some(Ok(spec.into()))
 }
 
 /// The first of each name, as Kubernetes takes them.
@@ -164,14 +164,17 @@ fn service(data: Value) -> Option<Result<Value, Unfit>> {
         };
         json!({"port": port.port, "targetPort": target})
     });
-    let mut spec = json!({"ports": ports.collect::<Value>(), "selector": service.selector});
+    let mut spec = Map::new();
+    let mut state = |field: &str, value: Value| spec.insert(field.to_owned(), value);
+    state("ports", ports.collect());
+    state("selector", json!(service.selector));
     if !service.addresses.is_empty() {
-        spec["addresses"] = json!(service.addresses);
+        state("addresses", json!(service.addresses));
     }
     if service.session_affinity {
-        spec["sessionAffinity"] = "ClientIP".into();
+        state("sessionAffinity", "ClientIP".into());
     }
-    Some(Ok(spec))
+    Some(Ok(spec.into()))
 }
 
 /// By port, where the target is a name.
