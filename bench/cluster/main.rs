@@ -1,5 +1,6 @@
-//! What a control plane costs in a cluster whose pods and endpoints change all the time: one real
-//! control plane on this machine, and a scripted API server in this process.
+//! What a control plane and a sidecar cost in a cluster whose pods and endpoints change all the
+//! time: one real control plane and one real sidecar on this machine, whose application dials
+//! every service again and again, and a scripted API server in this process.
 //!
 //!     cargo bench --bench cluster
 //!     cargo bench --bench cluster -- --pods 200 --seconds 10 --json figures.json
@@ -24,8 +25,11 @@ mod figures;
 #[allow(dead_code, reason = "other benches use the rest")]
 mod process;
 
+mod sidecar;
+
 use figures::Figures;
 use process::{cpu_seconds, settled_kib};
+use sidecar::Sidecar;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_mesh-lite");
 const SECTION: &str = "cluster";
@@ -43,6 +47,9 @@ struct Settings {
     changes: u32,
     #[arg(long, default_value_t = 60)]
     seconds: u64,
+    /// The program to measure, if not the one that was built together with this.
+    #[arg(long, default_value = PROGRAM)]
+    program: PathBuf,
     /// Writes the figures to this file as well, as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -58,25 +65,49 @@ async fn main() -> anyhow::Result<()> {
     let directory = tempfile::tempdir()?;
     let server = ApiServer::start();
     let mut cluster = Pods::new(&server, settings.pods, settings.services);
-    let control_plane = ControlPlane::start(&server, directory.path())?;
+    let control_plane = ControlPlane::start(&settings.program, &server, directory.path())?;
     control_plane.has(settings.pods);
     let pid = control_plane.child.id();
+    server.put(sidecar::pod());
+    let all_pods = settings.pods.saturating_add(1);
+    control_plane.has(all_pods);
+    let place = (control_plane.grpc, directory.path());
+    let mut sidecar = Sidecar::start(&settings.program, &server, place, cluster.services)?;
+    sidecar.is_ready();
+    let caller = sidecar.child.id();
     figures.add(SECTION, "resident, quiet", settled_kib(pid).await?, "KiB");
+    let quiet = settled_kib(caller).await?;
+    figures.add(SECTION, "sidecar resident, quiet", quiet, "KiB");
 
-    let (begun, before) = (Instant::now(), cpu_seconds(pid)?);
+    let (begun, before, calling) = (Instant::now(), cpu_seconds(pid)?, cpu_seconds(caller)?);
     let pause = Duration::from_secs(1) / settings.changes.max(1);
-    let mut most: f64 = 0.0;
+    let (mut most, mut most_of_caller): (f64, f64) = (0.0, 0.0);
     let mut next = tokio::time::interval(pause);
     while begun.elapsed() < Duration::from_secs(settings.seconds) {
         next.tick().await;
         cluster.change(&server);
+        sidecar.dial().await?;
         most = most.max(process::resident(pid)?);
+        most_of_caller = most_of_caller.max(process::resident(caller)?);
     }
     let elapsed = begun.elapsed().as_secs_f64();
     let cores = (cpu_seconds(pid)? - before) / elapsed;
     figures.add(SECTION, "CPU under change", cores * 100.0, "% of a core");
     figures.add(SECTION, "resident under change, most", most, "KiB");
-    control_plane.has(settings.pods);
+    let cores = (cpu_seconds(caller)? - calling) / elapsed;
+    figures.add(
+        SECTION,
+        "sidecar CPU under change",
+        cores * 100.0,
+        "% of a core",
+    );
+    figures.add(
+        SECTION,
+        "sidecar resident under change, most",
+        most_of_caller,
+        "KiB",
+    );
+    control_plane.has(all_pods);
     ensure!(control_plane.metric("facts{kind=\"address_conflicts\"}") == Some(0.0));
     println!("{figures}");
     if let Some(path) = &settings.json {
@@ -88,21 +119,28 @@ async fn main() -> anyhow::Result<()> {
 
 struct ControlPlane {
     child: Child,
+    grpc: SocketAddr,
     admin: SocketAddr,
 }
 
 impl ControlPlane {
-    fn start(server: &ApiServer, directory: &Path) -> anyhow::Result<Self> {
+    fn start(program: &Path, server: &ApiServer, directory: &Path) -> anyhow::Result<Self> {
         let state = directory.join("state");
-        let made = Command::new(PROGRAM)
+        let made = Command::new(program)
             .args(["root", "init", "--data-dir"])
             .arg(&state)
             .stdout(Stdio::null())
             .status()?;
         ensure!(made.success(), "no root was made");
+        let grpc = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let admin = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-        let child = Command::new(PROGRAM)
-            .args(["control-plane", "--kubernetes", "--listen", "127.0.0.1:0"])
+        let child = Command::new(program)
+            .args([
+                "control-plane",
+                "--kubernetes",
+                "--listen",
+                &grpc.to_string(),
+            ])
             .args(["--admin-listen", &admin.to_string()])
             .arg("--kubeconfig")
             .arg(server.kubeconfig())
@@ -110,7 +148,7 @@ impl ControlPlane {
             .arg(&state)
             .stderr(Stdio::null())
             .spawn()?;
-        Ok(Self { child, admin })
+        Ok(Self { child, grpc, admin })
     }
 
     /// Waits until it knows so many pods.
