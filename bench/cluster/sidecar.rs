@@ -49,10 +49,12 @@ impl Sidecar {
         let of = TokenOf::pod(("shop", "caller"), ("caller", "uid-caller"), clock::now());
         let token = directory.join("token");
         fs::write(&token, issuer.accepted_at(server, &of))?;
-        let [tunnel, admin, metrics, health] = free()?;
-        let upstreams: Vec<SocketAddr> = (0..services)
-            .map(|_| free().map(|[address]| address))
-            .collect::<Result<_, _>>()?;
+        let mut upstreams = free(services.saturating_add(4))?;
+        let own = upstreams.split_off(services);
+        let [tunnel, admin, metrics, health] = own.as_slice() else {
+            anyhow::bail!("too few free ports");
+        };
+        let health = *health;
         let named: Vec<String> = upstreams
             .iter()
             .enumerate()
@@ -97,22 +99,20 @@ impl Sidecar {
         let place = self.next % self.upstreams.len();
         self.next = place.saturating_add(1);
         if let Some(upstream) = self.upstreams.get(place) {
-            timeout(CONNECTED, TcpStream::connect(upstream)).await??;
+            // reset as soon as the endpoint is out of reach, which all of them are here
+            let _ = timeout(CONNECTED, TcpStream::connect(upstream)).await?;
         }
         Ok(())
     }
 }
 
-/// Addresses that nobody listens on.
-fn free<const N: usize>() -> anyhow::Result<[SocketAddr; N]> {
-    let held: Vec<TcpListener> = (0..N)
+/// Different addresses that nobody listens on.
+fn free(count: usize) -> anyhow::Result<Vec<SocketAddr>> {
+    let held: Vec<TcpListener> = (0..count)
         .map(|_| TcpListener::bind("127.0.0.1:0"))
         .collect::<Result<_, _>>()?;
-    let mut addresses = [SocketAddr::from(([127, 0, 0, 1], 0)); N];
-    for (address, listener) in addresses.iter_mut().zip(&held) {
-        *address = listener.local_addr()?;
-    }
-    Ok(addresses)
+    let addresses = held.iter().map(TcpListener::local_addr);
+    Ok(addresses.collect::<Result<_, _>>()?)
 }
 
 impl Drop for Sidecar {
