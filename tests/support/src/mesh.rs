@@ -5,17 +5,19 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use rustix::process::Signal;
 
 use crate::access_log::AccessLog;
-use crate::applications::http_get;
-use crate::eventually::{eventually, eventually_within};
+use crate::eventually::eventually;
 use crate::leftovers;
 use crate::network::{NODE_V4, Network, Pod};
 use crate::process::{Process, fail, succeed};
 use crate::{ROOT_UID, SIDECAR_UID};
+
+mod sidecar;
+
+pub use sidecar::Sidecar;
 
 pub const TRUST_DOMAIN: &str = "cluster.local";
 pub const OUTBOUND_PORT: u16 = 15001;
@@ -462,110 +464,6 @@ pub fn redirect_command(
     command
 }
 
-/// A sidecar that can be killed and started again.
-#[derive(Debug)]
-pub struct Sidecar {
-    process: Option<Process>,
-    name: String,
-    namespace: String,
-    health: SocketAddr,
-    log: AccessLog,
-    home: PathBuf,
-    program: PathBuf,
-    arguments: Vec<String>,
-    uid: u32,
-}
-
-impl Sidecar {
-    /// What it was started with: same user, same directories.
-    pub fn start(&mut self, network: &Network) {
-        let pod = network
-            .pods()
-            .into_iter()
-            .find(|pod| pod.namespace.name() == self.namespace);
-        let namespace = &pod.expect("a pod of this network").namespace;
-        let program = self.program.to_str().expect("a path of our own making");
-        let mut command = namespace.command(self.uid, program);
-        command.args(&self.arguments);
-        self.process = Some(Process::start(&self.name, command, &self.home));
-    }
-
-    pub fn process(&self) -> &Process {
-        self.process.as_ref().expect("the sidecar runs")
-    }
-
-    /// SIGKILL, without a chance to say anything to anybody.
-    pub fn kill(&mut self) {
-        self.process = None;
-    }
-
-    pub fn signal(&self, signal: Signal) {
-        self.process().signal(signal);
-    }
-
-    /// As [`Process::stop`].
-    pub fn stop(&self) {
-        self.process().stop();
-    }
-
-    /// Waits for a sidecar that ends by itself, or was told to.
-    pub fn ended(&mut self) -> std::process::ExitStatus {
-        self.process
-            .as_mut()
-            .expect("the sidecar was started")
-            .ended()
-    }
-
-    pub fn output(&self) -> String {
-        self.process().output()
-    }
-
-    /// Key, certificate and state lie here.
-    pub fn data_dir(&self) -> &Path {
-        self.log
-            .path
-            .parent()
-            .expect("the log is in the data directory")
-    }
-
-    pub fn log(&self) -> &AccessLog {
-        &self.log
-    }
-
-    /// What `/readyz` says: status and text.
-    pub fn readiness(&self, network: &Network) -> std::io::Result<(u16, String)> {
-        http_get(&network.node, self.health, "/readyz")
-    }
-
-    pub fn wait_ready(&self, network: &Network) {
-        eventually_within(
-            Duration::from_secs(60),
-            &format!("{} is ready", self.name),
-            || match self.readiness(network) {
-                Ok((200, _)) => Ok(()),
-                other => Err(format!("{other:?}")),
-            },
-        );
-    }
-
-    /// The metrics page.
-    pub fn metrics(&self, network: &Network) -> String {
-        let address = SocketAddr::new(self.health.ip(), METRICS_PORT);
-        let (status, page) = http_get(&network.node, address, "/metrics").unwrap();
-        assert_eq!(status, 200, "{page}");
-        page
-    }
-
-    /// Sum of a counter over all its labels that contain `label`.
-    pub fn counter(&self, network: &Network, name: &str, label: &str) -> f64 {
-        let page = self.metrics(network);
-        page.lines()
-            .filter(|line| line.starts_with(name) && line.contains(label))
-            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-            .sum()
-    }
-}
-
 /// Puts the binary where every user may run it. Shared by all tests of one run, and removed by
 /// the next one: a run beside this one may test another build.
 pub fn place_program(program: &Path) -> PathBuf {
@@ -581,7 +479,8 @@ pub fn place_program(program: &Path) -> PathBuf {
         let _ = fs::create_dir(&directory);
         fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).unwrap();
         // Tests start beside each other: each copies, the last rename wins, all are the same.
-        let unfinished = directory.join(format!("unfinished-{}", std::process::id()));
+        let (process, thread) = (std::process::id(), std::thread::current().id());
+        let unfinished = directory.join(format!("unfinished-{process}-{thread:?}"));
         fs::copy(program, &unfinished)
             .unwrap_or_else(|error| panic!("{}: {error}", program.display()));
         fs::set_permissions(&unfinished, fs::Permissions::from_mode(0o755)).unwrap();
