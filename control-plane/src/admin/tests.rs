@@ -1,4 +1,5 @@
 use http_body_util::BodyExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 
@@ -77,4 +78,22 @@ async fn is_not_ready_before_it_serves() {
     assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
     let text = body(answer).await;
     assert!(text.contains("documents: no answer"), "{text}");
+}
+
+#[tokio::test]
+async fn the_kubelet_is_answered_while_somebody_holds_all_connections() {
+    let (admin, _end) = admin();
+    let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = socket.local_addr().unwrap();
+    tokio::spawn(admin.run(socket));
+    let mut silent = Vec::new();
+    for _ in 0..=MAX_CONNECTIONS {
+        silent.push(TcpStream::connect(address).await.unwrap());
+    }
+    let mut kubelet = TcpStream::connect(address).await.unwrap();
+    let request = b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    kubelet.write_all(request).await.unwrap();
+    let mut answer = String::new();
+    kubelet.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }

@@ -6,7 +6,7 @@
 //! | `/livez` | 200 while the process runs |
 //! | `/readyz` | 200 while pods can be judged; else the text says what is missing |
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{collections::VecDeque, convert::Infallible, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -15,7 +15,8 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, watch},
+    sync::watch,
+    task::AbortHandle,
     time,
 };
 
@@ -47,22 +48,26 @@ pub(super) struct Admin {
 impl Admin {
     /// Runs until the process ends: the kubelet asks until then.
     pub(super) async fn run(self, socket: TcpListener) {
-        let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let mut open: VecDeque<AbortHandle> = VecDeque::new();
         loop {
             let Ok((stream, _)) = socket.accept().await else {
                 time::sleep(BACK_OFF).await;
                 continue;
             };
-            // one too many is closed at once: those who are served come again in seconds
-            let Ok(place) = Arc::clone(&room).try_acquire_owned() else {
-                continue;
-            };
+            open.retain(|connection| !connection.is_finished());
+            // Whoever holds all of them open must not keep the kubelet, whose request takes
+            // milliseconds, from its answer: it would end the process.
+            if open.len() >= MAX_CONNECTIONS
+                && let Some(oldest) = open.pop_front()
+            {
+                oldest.abort();
+            }
             let admin = self.clone();
-            tokio::spawn(async move {
+            let connection = tokio::spawn(async move {
                 // an error here is a client that went away
                 let _ = time::timeout(CONNECTION_DEADLINE, admin.serve(stream)).await;
-                drop(place);
             });
+            open.push_back(connection.abort_handle());
         }
     }
 
