@@ -11,8 +11,8 @@ use mesh_lite_proto::{
     decision_record::{DecisionRecord, Direction, Outcome},
 };
 
-pub use self::gaps::Gap;
 use self::gaps::Period;
+pub use self::gaps::{Flaw, Gap};
 use super::{
     Documents, Judgement, Recorded, ReviewedWorkload,
     recorded::{judge, judged_facts},
@@ -165,7 +165,7 @@ impl<'a> Found<'a> {
     ) {
         let Some(destination) = &record.destination else {
             if record.direction == Direction::Inbound && record.is_let_through() {
-                self.gap(Gap::unclear(one));
+                self.gap(Gap::of(one, Flaw::Unclear));
             }
             return;
         };
@@ -216,20 +216,17 @@ impl<'a> Found<'a> {
         now: SystemTime,
     ) {
         let Some(facts) = judged_facts(record) else {
-            return self.gap(Gap::unclear(one));
+            return self.gap(Gap::of(one, Flaw::Unclear));
         };
         let Caller::Authenticated(id) = facts.caller else {
-            return self.gap(Gap::unclear(one));
+            return self.gap(Gap::of(one, Flaw::Unclear));
         };
         let under_strict = judge(strict, &facts, now);
         if under_strict.allowed {
             return;
         }
         if !judge(present, &facts, now).allowed {
-            self.gap(Gap::Contradicted {
-                workload: one.workload,
-                recording: one.name,
-            });
+            self.gap(Gap::of(one, Flaw::Contradicted));
         }
         let key = (one.workload.name.to_string(), id.to_string(), facts.port);
         let caller = self

@@ -25,44 +25,40 @@ pub enum Gap<'a> {
     /// There is no meshed workload to be ready.
     NoWorkload(Option<&'a str>),
     NotRecorded(&'a ReviewedWorkload),
-    Begins {
+    /// What is recorded of the workload does not say all.
+    Flawed {
         workload: &'a ReviewedWorkload,
         recording: &'a str,
+        flaw: Flaw,
+    },
+}
+
+/// Why a recording does not say all of its workload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Flaw {
+    Begins {
         since: SystemTime,
         from: SystemTime,
     },
     Ends {
-        workload: &'a ReviewedWorkload,
-        recording: &'a str,
         until: SystemTime,
     },
-    Forgotten {
-        workload: &'a ReviewedWorkload,
-        recording: &'a str,
-        records: u64,
-    },
+    /// So many records of what was let through.
+    Forgotten(u64),
     /// A log that is not from its sidecar's start on.
-    BeginsLate {
-        workload: &'a ReviewedWorkload,
-        recording: &'a str,
-    },
+    BeginsLate,
     /// The sidecar let somebody in whom the documents deny.
-    Contradicted {
-        workload: &'a ReviewedWorkload,
-        recording: &'a str,
-    },
+    Contradicted,
     /// Something was let in, and it is not clear to whom or for whom.
-    Unclear {
-        workload: &'a ReviewedWorkload,
-        recording: &'a str,
-    },
+    Unclear,
 }
 
 impl<'a> Gap<'a> {
-    pub(super) fn unclear(one: &Recorded<'a>) -> Self {
-        Self::Unclear {
+    pub(super) fn of(one: &Recorded<'a>, flaw: Flaw) -> Self {
+        Self::Flawed {
             workload: one.workload,
             recording: one.name,
+            flaw,
         }
     }
 }
@@ -90,72 +86,47 @@ impl fmt::Display for Gap<'_> {
                 "{}: nothing is recorded of it; give the page /decisions of its sidecar",
                 workload.name
             ),
-            Self::Begins {
+            Self::Flawed {
                 workload,
                 recording,
-                since,
-                from,
-            } => write!(
+                flaw,
+            } => write!(f, "{}: {} {flaw}", workload.name, recording.escape_debug()),
+        }
+    }
+}
+
+impl fmt::Display for Flaw {
+    /// What the recording does or is.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Begins { since, from } => write!(
                 f,
-                "{}: {} begins at {}, and {} is asked for; wait, or ask for less by --since",
-                workload.name,
-                recording.escape_debug(),
+                "begins at {}, and {} is asked for; wait, or ask for less by --since",
                 Utc(*since),
                 Utc(*from)
             ),
-            Self::Ends {
-                workload,
-                recording,
-                until,
-            } => write!(
+            Self::Ends { until } => write!(
                 f,
-                "{}: {} ends at {}, and nothing is known of what came after; save the sidecar's \
-                 page /decisions now",
-                workload.name,
-                recording.escape_debug(),
+                "ends at {}, and nothing is known of what came after; save the sidecar's page \
+                 /decisions now",
                 Utc(*until)
             ),
-            Self::Forgotten {
-                workload,
-                recording,
-                records,
-            } => write!(
+            Self::Forgotten(records) => write!(
                 f,
-                "{}: {} has lost {records} {} of what was let through; start the sidecar again and \
+                "has lost {records} {} of what was let through; start the sidecar again and \
                  record anew, or give its access log",
-                workload.name,
-                recording.escape_debug(),
                 if *records == 1 { "record" } else { "records" }
             ),
-            Self::BeginsLate {
-                workload,
-                recording,
-            } => write!(
-                f,
-                "{}: {} begins later than its sidecar: what was let through before may be open \
-                 still; put the older logs before it into one file, or save the page /decisions",
-                workload.name,
-                recording.escape_debug()
+            Self::BeginsLate => f.write_str(
+                "begins later than its sidecar: what was let through before may be open still; \
+                 put the older logs before it into one file, or save the page /decisions",
             ),
-            Self::Contradicted {
-                workload,
-                recording,
-            } => write!(
-                f,
-                "{}: {} let callers in whom the documents deny: is --config-dir what is in force \
-                 there, and is --shipped right?",
-                workload.name,
-                recording.escape_debug()
+            Self::Contradicted => f.write_str(
+                "let callers in whom the documents deny: is --config-dir what is in force there, \
+                 and is --shipped right?",
             ),
-            Self::Unclear {
-                workload,
-                recording,
-            } => write!(
-                f,
-                "{}: {} holds a connection that was let in, and does not say for whom or to which \
-                 port",
-                workload.name,
-                recording.escape_debug()
+            Self::Unclear => f.write_str(
+                "holds a connection that was let in, and does not say for whom or to which port",
             ),
         }
     }
@@ -196,41 +167,25 @@ impl Period {
     }
 
     fn gap_of<'a>(self, one: &Recorded<'a>) -> Option<Gap<'a>> {
-        let Recorded {
-            name: recording,
-            workload,
-            ..
-        } = *one;
-        let (since, until) = (one.recording.since, one.recording.until);
-        if one.recording.begins_late {
-            return Some(Gap::BeginsLate {
-                workload,
-                recording,
-            });
+        Some(Gap::of(one, self.flaw(one.recording)?))
+    }
+
+    fn flaw(self, recording: &Recording) -> Option<Flaw> {
+        let (since, until) = (recording.since, recording.until);
+        if recording.begins_late {
+            return Some(Flaw::BeginsLate);
         }
-        if one.recording.forgotten_let_through > 0 {
-            return Some(Gap::Forgotten {
-                workload,
-                recording,
-                records: one.recording.forgotten_let_through,
-            });
+        if recording.forgotten_let_through > 0 {
+            return Some(Flaw::Forgotten(recording.forgotten_let_through));
         }
         if since > self.from {
-            return Some(Gap::Begins {
-                workload,
-                recording,
-                since,
-                from: self.from,
-            });
+            let from = self.from;
+            return Some(Flaw::Begins { since, from });
         }
         // of a short period all of it would lie after the recording
         let stale = self.now.checked_sub(STALE.min(self.window));
         let is_stale = stale.is_none_or(|stale| until < stale);
-        is_stale.then_some(Gap::Ends {
-            workload,
-            recording,
-            until,
-        })
+        is_stale.then_some(Flaw::Ends { until })
     }
 }
 
