@@ -8,7 +8,7 @@ use mesh_lite_proto::{
     document::{DEFAULT_NAMESPACE, Place, Position, RawDocument, nearest_name::nearest},
 };
 
-use super::{Documents, Findings, Oddity, PolicyDocument};
+use super::{Documents, Findings, Oddity, PolicyDocument, ReviewedWorkload};
 
 pub(super) fn look(
     documents: &Documents,
@@ -45,39 +45,52 @@ fn selects_nothing(
     {
         return;
     }
-    let at = raw
-        .spec_node()
-        .ok()
-        .and_then(|spec| Some(spec.entry("selector")?.at));
-    let place = Place::new(
-        &raw.file,
-        at.unwrap_or(Position {
-            line: raw.line,
-            column: 1,
-        }),
-    );
     let everybody = Selector::default();
     let in_scope: Vec<_> = workloads
         .iter()
         .filter(|workload| documents.concerns(raw, &everybody, workload))
         .collect();
-    if in_scope.is_empty() {
-        let namespace = &raw.key.namespace;
-        let problem =
-            format!("no Workload document is in the namespace {namespace}, so this is for nobody");
-        let names: Vec<&str> = workloads
-            .iter()
-            .map(|one| one.name.namespace.as_str())
-            .collect();
-        let help = match nearest(namespace, &names) {
-            Some(name) => format!("did you mean {name}?"),
-            None if **namespace == *DEFAULT_NAMESPACE => {
-                "state metadata.namespace: a document without one is in `default`".to_owned()
-            }
-            None => "correct metadata.namespace, or add the workload".to_owned(),
-        };
-        return findings.warn(Oddity::SelectsNothing, place, problem, help);
-    }
+    let (problem, help) = if in_scope.is_empty() {
+        nobody_in_namespace(&raw.key.namespace, workloads)
+    } else {
+        nobody_with_labels(selector, &in_scope)
+    };
+    findings.warn(Oddity::SelectsNothing, selector_at(raw), problem, help);
+}
+
+/// Where the selector stands; the document, if it has none.
+fn selector_at(raw: &RawDocument) -> Place {
+    let at = raw
+        .spec_node()
+        .ok()
+        .and_then(|spec| Some(spec.entry("selector")?.at));
+    let start = Position {
+        line: raw.line,
+        column: 1,
+    };
+    Place::new(&raw.file, at.unwrap_or(start))
+}
+
+/// The problem and what helps.
+fn nobody_in_namespace(namespace: &str, workloads: &[ReviewedWorkload]) -> (String, String) {
+    let names: Vec<&str> = workloads
+        .iter()
+        .map(|one| one.name.namespace.as_str())
+        .collect();
+    let help = match nearest(namespace, &names) {
+        Some(name) => format!("did you mean {name}?"),
+        None if namespace == DEFAULT_NAMESPACE => {
+            "state metadata.namespace: a document without one is in `default`".to_owned()
+        }
+        None => "correct metadata.namespace, or add the workload".to_owned(),
+    };
+    let problem =
+        format!("no Workload document is in the namespace {namespace}, so this is for nobody");
+    (problem, help)
+}
+
+/// The problem and what helps.
+fn nobody_with_labels(selector: &Selector, in_scope: &[&ReviewedWorkload]) -> (String, String) {
     let wanted: Vec<String> = selector.labels().iter().map(label).collect();
     let has: Vec<String> = in_scope
         .iter()
@@ -96,7 +109,7 @@ fn selects_nothing(
         "no workload in its scope has all of the labels {}",
         wanted.join(", ")
     );
-    findings.warn(Oddity::SelectsNothing, place, problem, help);
+    (problem, help)
 }
 
 fn label((key, value): (&String, &String)) -> String {
