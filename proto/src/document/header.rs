@@ -42,28 +42,18 @@ pub(super) fn read(
     dialect: &Dialect,
 ) -> Result<RawDocument, Box<UnreadableDocument>> {
     let mut errors = Fields::new(file);
-    let text = String::from_utf8_lossy(chunk.bytes);
-    let parsed = match std::str::from_utf8(chunk.bytes) {
-        Ok(_) => Node::parse(&text, chunk.lines_before)
-            .map_err(|error| DocumentError::from_parser(&error, file, chunk.lines_before)),
-        Err(error) => Err(not_utf8(file, chunk, error.valid_up_to())),
-    };
-    let (whole, header) = match parsed {
+    let (document, header) = match parse(file, chunk) {
         Ok(whole) => {
             let header = read_header(&whole, dialect, &mut errors);
             (whole, header)
         }
         Err(error) => {
             errors.add([error]);
-            let rest = salvage(&text, chunk.lines_before);
+            let rest = salvage(&String::from_utf8_lossy(chunk.bytes), chunk.lines_before);
             // what seems to be missing may stand behind the mistake
             let header = read_header(&rest, dialect, &mut Fields::new(file));
             (rest, header)
         }
-    };
-    let line = match &whole.value {
-        Value::Map(entries) => entries.first().map_or(whole.at.line, |first| first.at.line),
-        _ => whole.at.line,
     };
     match header {
         Ok(header) => Ok(RawDocument {
@@ -74,35 +64,59 @@ pub(super) fn read(
             name_at: header.name_at,
             for_whole_mesh: header.for_whole_mesh,
             file: Arc::clone(file),
-            line,
-            spec: spec(whole, errors),
+            line: first_line(&document),
+            spec: spec(document, errors),
         }),
-        Err(part) => {
-            let at = whole.at;
-            let spec = spec(whole, errors);
-            let errors = spec.errors(file, at);
-            let nameless = part.key.map(|key| RawDocument {
-                key,
-                labels: BTreeMap::new(),
-                annotations: BTreeMap::new(),
-                dry_run: None,
-                for_whole_mesh: part.for_whole_mesh,
-                file: Arc::clone(file),
-                line,
-                name_at: at,
-                spec,
-            });
-            Err(Box::new(UnreadableDocument {
-                file: Arc::clone(file),
-                line,
-                namespace: part.namespace,
-                name: part.name,
-                for_whole_mesh: part.for_whole_mesh,
-                may_be_policy: part.may_be_policy,
-                errors,
-                nameless: nameless.map(Box::new),
-            }))
-        }
+        Err(part) => Err(Box::new(unreadable(file, part, document, errors))),
+    }
+}
+
+fn parse(file: &Arc<str>, chunk: &Chunk<'_>) -> Result<Node, DocumentError> {
+    match std::str::from_utf8(chunk.bytes) {
+        Ok(text) => Node::parse(text, chunk.lines_before)
+            .map_err(|error| DocumentError::from_parser(&error, file, chunk.lines_before)),
+        Err(error) => Err(not_utf8(file, chunk, error.valid_up_to())),
+    }
+}
+
+fn first_line(document: &Node) -> u32 {
+    let first = match &document.value {
+        Value::Map(entries) => entries.first(),
+        _ => None,
+    };
+    first.map_or(document.at, |first| first.at).line
+}
+
+/// What is known of a document that does not say which one it is.
+fn unreadable(
+    file: &Arc<str>,
+    part: PartOfHeader,
+    document: Node,
+    errors: Fields<'_>,
+) -> UnreadableDocument {
+    let (at, line) = (document.at, first_line(&document));
+    let spec = spec(document, errors);
+    let errors = spec.errors(file, at);
+    let nameless = part.key.map(|key| RawDocument {
+        key,
+        labels: BTreeMap::new(),
+        annotations: BTreeMap::new(),
+        dry_run: None,
+        for_whole_mesh: part.for_whole_mesh,
+        file: Arc::clone(file),
+        line,
+        name_at: at,
+        spec,
+    });
+    UnreadableDocument {
+        file: Arc::clone(file),
+        line,
+        namespace: part.namespace,
+        name: part.name,
+        for_whole_mesh: part.for_whole_mesh,
+        may_be_policy: part.may_be_policy,
+        errors,
+        nameless: nameless.map(Box::new),
     }
 }
 
