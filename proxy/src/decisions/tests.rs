@@ -19,6 +19,9 @@ use crate::{
 };
 
 mod cost;
+mod open;
+mod room;
+mod words;
 
 const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";
 const API: &str = "spiffe://cluster.local/ns/shop/sa/api";
@@ -212,14 +215,6 @@ impl Told {
 }
 
 #[test]
-fn the_room_is_a_part_of_a_small_memory_limit_and_bounded_by_a_large_one() {
-    assert_eq!(room(None), 1024 * 1024);
-    assert_eq!(room(Some(u64::MAX)), 1024 * 1024);
-    assert_eq!(room(Some(32 * 1024 * 1024)), 512 * 1024);
-    assert_eq!(room(Some(0)), 0);
-}
-
-#[test]
 fn connections_with_the_same_facts_are_one_record_whatever_their_port_serial_and_time() {
     let calls: Vec<_> = (1..=3)
         .map(|n| Call {
@@ -315,137 +310,6 @@ fn whatever_tells_decisions_apart_makes_another_record() {
 }
 
 #[test]
-fn a_flood_of_strangers_is_bounded_and_pushes_out_nothing_that_was_let_through() {
-    let told = Told::with_room(128 * 1024);
-    let allowed = 20;
-    (0..allowed).for_each(|n| told.tell(&Call::plaintext(n)));
-    let strangers = 20_000;
-    for n in 0..strangers {
-        told.tell(&Call::stranger(n));
-    }
-    let recording = told.recording();
-    let kept = |through| {
-        let records = recording.records.iter();
-        records.filter(|it| it.is_let_through() == through).count() as u64
-    };
-    assert_eq!(kept(true), u64::from(allowed));
-    assert!((20..500).contains(&kept(false)), "{}", kept(false));
-    assert_eq!(kept(false) + recording.forgotten, u64::from(strangers));
-    assert_eq!(recording.forgotten_let_through, 0);
-    assert!(locked(&told.decisions.0.rest).bytes() <= 64 * 1024);
-    let forgotten = told.metric("mesh_lite_decision_records_forgotten_total ");
-    assert_eq!(forgotten, recording.forgotten);
-    let remembered = told.metric("mesh_lite_decision_records ");
-    assert_eq!(remembered, recording.records.len() as u64);
-}
-
-#[test]
-fn what_was_let_through_is_bounded_too_and_what_was_forgotten_of_it_is_said() {
-    let told = Told::with_room(128 * 1024);
-    (0..5_000).for_each(|n| told.tell(&Call::plaintext(n)));
-    let recording = told.recording();
-    assert!(recording.forgotten_let_through > 4_000);
-    assert_eq!(recording.forgotten_let_through, recording.forgotten);
-    assert!(locked(&told.decisions.0.let_through).bytes() <= 64 * 1024);
-}
-
-#[test]
-fn the_least_recently_seen_is_forgotten_first() {
-    let told = Told::with_room(128 * 1024);
-    for n in 1..5_000 {
-        told.tell(&Call::stranger(n));
-        // seldom new, but always there
-        told.tell(&Call::stranger(0));
-    }
-    let sources: Vec<_> = told
-        .records()
-        .iter()
-        .map(|record| record.source.address.ip())
-        .collect();
-    let ip = |n: u32| IpAddr::from(n.to_be_bytes());
-    assert_eq!(sources[..3], [ip(0), ip(4_999), ip(4_998)]);
-    assert!(!sources.contains(&ip(1)));
-}
-
-#[test]
-fn a_record_that_has_no_room_at_all_is_forgotten_at_once_and_counted() {
-    let told = Told::with_room(0);
-    told.tell(&Call::allowed());
-    assert_eq!(told.records(), []);
-    assert_eq!(told.recording().forgotten_let_through, 1);
-}
-
-#[test]
-fn words_that_grow_are_counted_and_bounded_like_all() {
-    let told = Told::with_room(128 * 1024);
-    for length in [0, 300, 10, 500, 0] {
-        for n in 0..100 {
-            let words = Some("x".repeat(length).into());
-            told.tell(&Call {
-                outcome: Outcome::Refused(Refusal::HandshakeFailed, words),
-                ..Call::stranger(n)
-            });
-        }
-        let half = locked(&told.decisions.0.rest);
-        assert!(half.bytes() <= 64 * 1024);
-        assert_eq!(half.bytes(), half.counted_again());
-    }
-}
-
-#[test]
-fn the_reason_is_that_of_the_latest_decision_and_bounded() {
-    let told = Told::new();
-    let deny = |wanted: &str| Call::inbound(Outcome::Decided(denied(wanted)));
-    for wanted in ["sa/web", "sa/web", "sa/shop"] {
-        told.tell(&deny(wanted));
-        let reason = told.only_record().reason.unwrap();
-        assert_eq!(*reason, *denied(wanted).reason());
-    }
-    assert_eq!(told.only_record().count, 3);
-    told.tell(&deny(&"é".repeat(600)));
-    let reason = told.only_record().reason.unwrap();
-    assert!(
-        reason.len() <= MAX_REASON && reason.ends_with('…'),
-        "{reason}"
-    );
-    assert!(reason.starts_with("no ALLOW rule matches"));
-}
-
-#[test]
-fn a_refusal_is_named_and_says_its_latest_error() {
-    let told = Told::new();
-    for error in ["first", "second"] {
-        let outcome = Outcome::Refused(Refusal::PlaintextToStrict, Some(error.into()));
-        told.tell(&Call::inbound(outcome));
-    }
-    let record = told.only_record();
-    assert!(record.is_plaintext_to_strict());
-    assert_eq!(record.error.as_deref(), Some("second"));
-}
-
-#[test]
-fn what_another_side_decided_names_its_policy() {
-    let call = |text: &str| Call {
-        direction: Direction::Outbound,
-        ..Call::inbound(Outcome::Answered(Status::Denied, Some(text.into())))
-    };
-    let record = Told::of(&[call("shop/api (dir/a:b.yaml:12)")]).only_record();
-    assert_eq!(record.outcome, decision_record::Outcome::Deny);
-    assert!(record.decided_by_peer);
-    let policy = record.policy.unwrap();
-    assert_eq!(
-        (&*policy.document, &*policy.file, policy.line),
-        ("shop/api", "dir/a:b.yaml", 12)
-    );
-    // a peer may say what it likes
-    for odd in ["shop/api (nowhere)", "shop/api (x:y)"] {
-        let record = Told::of(&[call(odd)]).only_record();
-        assert_eq!(record.policy.unwrap().line, 0);
-    }
-    assert_eq!(Told::of(&[call("nonsense")]).only_record().policy, None);
-}
-
-#[test]
 fn everything_that_is_recorded_is_read_back_from_the_page_as_it_was() {
     let told = Told::of(&[
         Call::allowed(),
@@ -512,60 +376,6 @@ fn what_is_told_at_the_same_time_is_counted_as_told() {
 }
 
 #[test]
-fn open_connections_are_counted_in_the_record_that_names_them() {
-    let told = Told::of(&[Call::plaintext(7), Call::plaintext(8)]);
-    assert!(told.records().iter().all(|record| record.open == 0));
-    let open = told.open(1, 7);
-    let counts: Vec<_> = told
-        .records()
-        .iter()
-        .map(|it| (it.count, it.open))
-        .collect();
-    assert_eq!(counts.iter().filter(|count| **count == (1, 1)).count(), 1);
-    assert_eq!(counts.len(), 2);
-    drop(open);
-    assert!(told.records().iter().all(|record| record.open == 0));
-}
-
-#[test]
-fn open_connections_that_are_no_longer_named_are_counted_by_their_facts() {
-    let told = Told::new();
-    let open: Vec<_> = (1..=100)
-        .map(|id| {
-            told.tell(&Call {
-                id,
-                ..Call::plaintext(7)
-            });
-            told.open(id, 7)
-        })
-        .collect();
-    // the ones that no record names are open, the ones that it names are not
-    let unnamed: Vec<_> = open.into_iter().take(50).collect();
-    let record = told.only_record();
-    assert_eq!((record.count, record.open), (100, 50));
-    drop(unnamed);
-    assert_eq!(told.only_record().open, 0);
-}
-
-#[test]
-fn no_record_has_more_open_connections_than_it_counts_and_none_is_left_out() {
-    let told = Told::of(&[Call {
-        id: 100,
-        ..Call::plaintext(7)
-    }]);
-    let open: Vec<_> = (1..=40).map(|id| told.open(id, 7)).collect();
-    let records = told.records();
-    let counts: Vec<_> = records.iter().map(|it| (it.count, it.open)).collect();
-    assert_eq!(counts, [(1, 1), (39, 39)]);
-    let unknown = &records[1];
-    assert!(unknown.is_let_through() && unknown.facts().is_some());
-    assert_eq!((unknown.first, unknown.last), (at(0), at(1_000)));
-    assert_eq!(unknown.connections.len(), MAX_CONNECTIONS_NAMED);
-    drop(open);
-    assert_eq!(told.records().len(), 1);
-}
-
-#[test]
 fn the_recording_says_whose_it_is_since_when_and_until_when() {
     let told = Told::new();
     let nobody = told.recording();
@@ -588,10 +398,4 @@ fn leaf(id: WorkloadId, common_name: Option<&str>) -> LeafFacts {
         not_after: at(9),
         common_name: common_name.map(str::to_owned),
     }
-}
-
-#[test]
-fn plaintext_to_a_strict_port_is_named_as_tools_look_for_it() {
-    let name = Refusal::PlaintextToStrict.as_str();
-    assert_eq!(name, decision_record::PLAINTEXT_TO_STRICT);
 }
