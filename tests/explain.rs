@@ -267,6 +267,17 @@ fn both_verdicts_are_said_if_policy_has_changed_since() {
     assert_eq!(said.code, Some(1), "of then");
 }
 
+/// The verdict, its reason and its step, of a call to api.
+fn said_of_call(from: &str, port: &str, by: [&str; 2]) -> (String, String, String) {
+    let call = ["--from", from, "--to", "shop/api", "--port", port];
+    let more = ["--from-address", "127.0.0.9", "--output", "json"];
+    let said = explain(&[&call[..], &by, &more].concat());
+    let json = said.json()[0].clone();
+    let [verdict, reason, step] = ["verdict", "reason", "step"].map(|field| text(&json, field));
+    assert_eq!(said.code, Some(i32::from(verdict != "allow")));
+    (verdict.to_owned(), reason.to_owned(), step.to_owned())
+}
+
 #[test]
 fn what_is_said_of_a_call_by_documents_and_by_the_sidecar_is_the_same_and_comes_true() {
     let server = application();
@@ -274,27 +285,6 @@ fn what_is_said_of_a_call_by_documents_and_by_the_sidecar_is_the_same_and_comes_
     let port = server.address().port().to_string();
     let other = if port == "81" { "82" } else { "81" };
     let (directory, api) = (documents(&mesh), admin(&mesh, "api"));
-    let ask = |from: &str, port: &str, by: [&str; 2]| {
-        let call = [
-            "--from",
-            from,
-            "--to",
-            "shop/api",
-            "--port",
-            port,
-            "--from-address",
-            "127.0.0.9",
-        ];
-        let said = explain(&[&call[..], &by, &["--output", "json"]].concat());
-        let json = said.json()[0].clone();
-        let verdict = text(&json, "verdict").to_owned();
-        assert_eq!(said.code, Some(i32::from(verdict != "allow")));
-        (
-            verdict,
-            text(&json, "reason").to_owned(),
-            text(&json, "step").to_owned(),
-        )
-    };
     for from in [
         WEB_ID,
         WEB,
@@ -305,8 +295,8 @@ fn what_is_said_of_a_call_by_documents_and_by_the_sidecar_is_the_same_and_comes_
         "plaintext",
     ] {
         for port in [&*port, other] {
-            let by_documents = ask(from, port, ["--config-dir", &directory]);
-            let by_sidecar = ask(from, port, ["--admin", &api]);
+            let by_documents = said_of_call(from, port, ["--config-dir", &directory]);
+            let by_sidecar = said_of_call(from, port, ["--admin", &api]);
             assert_eq!(by_documents, by_sidecar, "{from} to {port}");
             let expected = if from.ends_with("cluster.local/ns/shop/sa/web") {
                 "allow"
@@ -324,7 +314,7 @@ fn what_is_said_of_a_call_by_documents_and_by_the_sidecar_is_the_same_and_comes_
             .sidecar("api")
             .log
             .wait_for(&[("event", "open"), ("src.identity", &id)]);
-        let (verdict, reason, _) = ask(from, &port, ["--config-dir", &directory]);
+        let (verdict, reason, _) = said_of_call(from, &port, ["--config-dir", &directory]);
         assert_eq!(
             (&*verdict, &*reason),
             (sidecar_says, text(&line, "reason")),

@@ -94,33 +94,35 @@ fn what_replay_foretells_happens_and_page_and_log_foretell_the_same() {
 
     let foretold = calls_of(&by_page["flips"]);
     let (text, _) = mesh.said(&["policy", "replay", "--config-dir", &new, "--records", &page]);
-    let headline = format!(
-        "{} of 8 connections ({0} of 8 distinct) would flip",
-        foretold.len()
-    );
-    assert!(text.starts_with(&headline), "{text}");
-    let closed =
-        "cluster.local/ns/shop/sa/guest from 10.77.0.12 → shop/api-1:8080   1 connection, last ";
-    assert!(text.contains(closed), "{text}");
-    assert!(
-        text.contains("was allow by shop/api-callers (policy.yaml:"),
-        "{text}"
-    );
-    assert!(
-        text.contains("plaintext of 10.77.0.1 (shop/legacy) → shop/api-1:9091"),
-        "{text}"
-    );
+    tells_of_flips(&text, foretold.len());
 
     mesh.apply(&after());
-    let served_now = mesh.outcomes(&CALLS);
+    let flipped = flipped(&served, &mesh.outcomes(&CALLS));
+    assert_eq!(flipped, foretold, "{text}");
+    assert_eq!(flipped.len(), 4, "{flipped:?}");
+}
+
+fn tells_of_flips(text: &str, flips: usize) {
+    let headline = format!("{flips} of 8 connections ({flips} of 8 distinct) would flip");
+    assert!(text.starts_with(&headline), "{text}");
+    for words in [
+        "cluster.local/ns/shop/sa/guest from 10.77.0.12 → shop/api-1:8080   1 connection, last ",
+        "was allow by shop/api-callers (policy.yaml:",
+        "plaintext of 10.77.0.1 (shop/legacy) → shop/api-1:9091",
+    ] {
+        assert!(text.contains(words), "{text}");
+    }
+}
+
+/// The calls of which the outcome is another one.
+fn flipped(before: &[bool], after: &[bool]) -> Vec<Call> {
     let mut flipped: Vec<Call> = CALLS
         .into_iter()
-        .zip(served.iter().zip(&served_now))
+        .zip(before.iter().zip(after))
         .filter_map(|(call, (before, after))| (before != after).then_some(call))
         .collect();
     flipped.sort_unstable();
-    assert_eq!(flipped, foretold, "{text}");
-    assert_eq!(flipped.len(), 4, "{flipped:?}");
+    flipped
 }
 
 #[test]

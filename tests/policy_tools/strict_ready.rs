@@ -93,6 +93,18 @@ fn strict_cuts_exactly_the_one_that_strict_ready_names_while_it_is_not_ready() {
     assert!(mesh.reaches((Caller::Web, 8080)));
 }
 
+fn wait_until_guest_calls_by_its_sidecar(mesh: &RecordedMesh) {
+    eventually("guest's calls come in the mesh", || {
+        assert!(mesh.reaches((Caller::Guest, 8080)));
+        let page = mesh.page('b', "/decisions");
+        if page.contains("ns/shop/sa/guest") {
+            Ok(())
+        } else {
+            Err(page)
+        }
+    });
+}
+
 #[test]
 fn strict_cuts_nobody_once_strict_ready_says_so() {
     needs_namespaces!("policy_tools::strict_ready");
@@ -105,15 +117,7 @@ fn strict_cuts_nobody_once_strict_ready_says_so() {
 
     // put right: the caller joins the mesh
     mesh.guest_joins();
-    eventually("guest's calls come in the mesh", || {
-        assert!(mesh.reaches((Caller::Guest, 8080)));
-        let page = mesh.page('b', "/decisions");
-        if page.contains("ns/shop/sa/guest") {
-            Ok(())
-        } else {
-            Err(page)
-        }
-    });
+    wait_until_guest_calls_by_its_sidecar(&mesh);
     // what was recorded is not forgotten: it depends on how far back one looks
     let (told, _, _) = asked(&mesh, "abc", "24h");
     assert_eq!(told["plaintext"].as_array().unwrap().len(), 1, "{told}");

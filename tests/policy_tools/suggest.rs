@@ -51,66 +51,22 @@ fn a_suggested_policy_lets_the_same_traffic_through_and_nothing_else() {
     mesh.wait_open(0);
 
     let page = mesh.saved_page('b');
-    let config = mesh.mesh.config_dir().display().to_string();
-    let arguments = [
-        "policy",
-        "suggest",
-        "--config-dir",
-        &config,
-        "--records",
-        &page,
-    ];
-    let output = finish(&mut mesh.tool(&arguments));
-    let suggested = String::from_utf8(output.stdout).unwrap();
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(0), "{said}{suggested}");
+    let (suggested, said) = suggest(&mesh, &page);
     assert!(said.starts_with("Replayed under this policy: 9 connections let through again, 1 denied again; 1 would be denied"), "{said}");
     assert!(
         said.contains("1 connection in plaintext, which no identity names"),
         "{said}"
     );
-    assert!(
-        suggested.contains("cluster.local/ns/shop/sa/web  # 6 connections, last "),
-        "{suggested}"
-    );
-    assert!(
-        suggested
-            .contains("  # - from: [{source: {ipBlocks: [\"10.77.0.1/32\"]}}]  # 1 connection"),
-        "{suggested}"
-    );
-
+    for words in [
+        "cluster.local/ns/shop/sa/web  # 6 connections, last ",
+        "  # - from: [{source: {ipBlocks: [\"10.77.0.1/32\"]}}]  # 1 connection",
+    ] {
+        assert!(suggested.contains(words), "{suggested}");
+    }
     // the log suggests the same but for its name and times
-    let log = mesh.access_log('b');
-    let arguments = [
-        "policy",
-        "suggest",
-        "--config-dir",
-        &config,
-        "--records",
-        &log,
-    ];
-    let by_log = String::from_utf8(finish(&mut mesh.tool(&arguments)).stdout).unwrap();
+    let (by_log, _) = suggest(&mesh, &mesh.access_log('b'));
     assert_eq!(without_comments(&suggested), without_comments(&by_log));
-
-    // replay agrees with what suggest said of itself
-    let suggested_in = mesh.edited("suggested", &suggested).display().to_string();
-    let (replayed, code) = mesh.told(&[
-        "policy",
-        "replay",
-        "--config-dir",
-        &suggested_in,
-        "--records",
-        &page,
-    ]);
-    assert_eq!(
-        (replayed["flipped"].as_u64(), code),
-        (Some(1), 1),
-        "{replayed}"
-    );
-    assert_eq!(
-        replayed["flips"][0]["sources"][0], "10.77.0.1",
-        "{replayed}"
-    );
+    replay_foretells_that_plaintext_is_over(&mesh, &suggested, &page);
 
     mesh.apply(&suggested);
     assert_eq!(mesh.outcomes(&PASSED), [true; 3]);
@@ -122,6 +78,39 @@ fn a_suggested_policy_lets_the_same_traffic_through_and_nothing_else() {
     assert!(
         tested.contains("sa/guest, sourceIp: \"10.77.0.12\", port: 9090, expect: DENY}"),
         "{tested}"
+    );
+}
+
+/// What it writes, and what it says of it.
+fn suggest(mesh: &RecordedMesh, records: &str) -> (String, String) {
+    let config = mesh.mesh.config_dir().display().to_string();
+    let arguments = ["--config-dir", &config, "--records", records];
+    let output = finish(mesh.tool(&["policy", "suggest"]).args(arguments));
+    let suggested = String::from_utf8(output.stdout).unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{said}{suggested}");
+    (suggested, said)
+}
+
+/// As the suggestion says of itself.
+fn replay_foretells_that_plaintext_is_over(mesh: &RecordedMesh, suggested: &str, page: &str) {
+    let config = mesh.edited("suggested", suggested).display().to_string();
+    let (replayed, code) = mesh.told(&[
+        "policy",
+        "replay",
+        "--config-dir",
+        &config,
+        "--records",
+        page,
+    ]);
+    assert_eq!(
+        (replayed["flipped"].as_u64(), code),
+        (Some(1), 1),
+        "{replayed}"
+    );
+    assert_eq!(
+        replayed["flips"][0]["sources"][0], "10.77.0.1",
+        "{replayed}"
     );
 }
 
