@@ -8,31 +8,22 @@
 //!                                                           └─▶ state file
 //! ```
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{path::PathBuf, sync::Arc};
 
 use mesh_lite_proto::authorization::PolicySnapshot;
 use spiffe::TrustDomain;
-use tokio::sync::watch;
+use tokio::{sync::watch, task::JoinSet};
 use tonic::transport::Channel;
 
 use crate::{
     app_files::AppFiles,
-    authorization::policy_watch::PolicyWatch,
-    back_off::BackOff,
     clock::Clock,
-    control_plane_client::{
-        ControlPlaneClient, InvalidControlPlane,
-        subscription::{Way, keep_open},
-    },
-    directory::{Directory, DirectoryWatch, pick::Picker},
+    control_plane_client::{ControlPlaneClient, InvalidControlPlane},
+    directory::{Directory, pick::Picker},
     identity::{
         Identity,
         owner::{IdentityOwner, OwnerOutputs, OwnerSettings},
         renewal_state::{RenewalReporter, RenewalState},
-        secret_stream::{Announced, SecretStream},
         state_file::StateFile,
         token_file::TokenFile,
         trust_bundle_file,
@@ -43,10 +34,12 @@ use crate::{
 mod restore;
 mod state_writer;
 pub mod status;
+mod streams;
 
 use restore::{Own, Restored};
 use state_writer::StateWriter;
 use status::{ControlPart, ControlStatus, Reporter};
+use streams::{Learnt, Streams};
 
 /// What the control side must be told.
 #[derive(Debug, Clone)]
@@ -79,7 +72,7 @@ pub struct ControlHandles {
     /// Why something is not there yet, in words.
     pub status: watch::Receiver<ControlStatus>,
     pub renewal: watch::Receiver<RenewalState>,
-    tasks: tokio::task::JoinSet<()>,
+    tasks: JoinSet<()>,
 }
 
 impl ControlHandles {
@@ -101,97 +94,51 @@ pub fn spawn(
     metrics: &Metrics,
     clock: Clock,
 ) -> Result<ControlHandles, InvalidControlPlane> {
-    let client = ControlPlaneClient::new(
-        &config.control_plane,
-        &config.trust_domain,
-        &config.mesh_namespace,
-    )?;
+    let client = client(&config)?;
     let status = Arc::new(watch::Sender::new(ControlStatus::default()));
     let receiver = status.subscribe();
     let reporter = |part| Reporter::new(&status, part, metrics, clock);
     let file = StateFile::in_directory(&config.data_dir);
     let bundle_file = watch::Sender::new(String::new());
-    let restored = restore(
-        &config,
-        &file,
-        &bundle_file,
-        &reporter(ControlPart::Issuing),
-        clock,
-    );
+    let issuing = reporter(ControlPart::Issuing);
+    let restored = restore(&config, &file, &bundle_file, &issuing, clock);
 
-    let (policy_watch, policy) = PolicyWatch::new(
-        config.trust_domain.clone(),
-        restored.policy,
-        reporter(ControlPart::Policy),
-        metrics.clone(),
-    );
-    let (directory_watch, directory) = DirectoryWatch::new(
-        restored.directory.as_ref(),
-        reporter(ControlPart::Directory),
-        metrics.clone(),
-    );
-    let (announced_sender, announced) = watch::channel(Announced::default());
     let (renewal_reporter, renewal) = RenewalReporter::new(metrics, clock);
-    let secrets = SecretStream::new(
-        config.trust_domain.clone(),
-        config.pod_uid.clone(),
-        announced_sender,
-        reporter(ControlPart::Trust),
+    let (streams, learnt) = Streams::new(
+        &config,
+        restored.policy,
+        restored.directory.as_ref(),
+        reporter,
         renewal_reporter.clone(),
+        metrics,
     );
     let (identities, identity) = watch::channel(None);
     let (channel_sender, channels) = watch::channel(None);
-    let (changes, directory_revisions) = directory.changes();
-    let writer = StateWriter {
-        file,
-        pod_uid: config.pod_uid.clone(),
-        identities: identity.clone(),
-        policies: policy.clone(),
-        bundle_file: bundle_file.subscribe(),
-        directory: changes,
-        directory_revisions,
-    };
+    let writer = state_writer(file, &config, &identity, &learnt, bundle_file.subscribe());
     let outputs = OwnerOutputs {
         identities,
         channels: channel_sender,
         bundle_file,
-        reporter: reporter(ControlPart::Issuing),
+        reporter: issuing,
         renewal: renewal_reporter,
         metrics: metrics.clone(),
     };
-    let streams = Streams {
-        secrets,
-        directory: directory_watch,
-        policy: policy_watch,
-        channels,
-        token: match &config.token_file {
-            Some(TokenFile::ServiceAccount(path)) => Some(path.as_path().into()),
-            Some(TokenFile::Join(_)) | None => None,
-        },
-        pod_uid: config.pod_uid.clone(),
-    };
-    let app_files = config.files_dir.clone().map(|directory| AppFiles {
-        directory,
-        identities: identity.clone(),
-        channels: streams.channels.clone(),
-        token_file: config.token_file.clone(),
-        pod_uid: config.pod_uid.clone(),
-        clock,
-    });
-    let mut owner = IdentityOwner::new(owner_settings(client, config), outputs, announced, clock);
+    let app_files = app_files(&config, &identity, &channels, clock);
+    let settings = owner_settings(client, config);
+    let mut owner = IdentityOwner::new(settings, outputs, learnt.announced, clock);
     owner.start_from(restored.trust_bundle, restored.leaf);
 
-    let mut tasks = tokio::task::JoinSet::new();
+    let mut tasks = JoinSet::new();
     tasks.spawn(owner.run());
-    streams.start(&mut tasks);
+    streams.start(channels, &mut tasks);
     tasks.spawn(writer.run());
     if let Some(files) = app_files {
         tasks.spawn(files.run());
     }
     Ok(ControlHandles {
         identity,
-        policy,
-        directory,
+        policy: learnt.policy,
+        directory: learnt.directory,
         picker: Picker::default(),
         status: receiver,
         renewal,
@@ -199,29 +146,49 @@ pub fn spawn(
     })
 }
 
-/// The long streams to the control plane, all on the channel that the identity's owner opens.
-struct Streams {
-    secrets: SecretStream,
-    directory: DirectoryWatch,
-    policy: PolicyWatch,
-    channels: watch::Receiver<Option<Channel>>,
-    /// Shown whenever one is opened.
-    token: Option<Arc<Path>>,
-    pod_uid: String,
+fn client(config: &ControlConfig) -> Result<ControlPlaneClient, InvalidControlPlane> {
+    ControlPlaneClient::new(
+        &config.control_plane,
+        &config.trust_domain,
+        &config.mesh_namespace,
+    )
 }
 
-impl Streams {
-    fn start(self, tasks: &mut tokio::task::JoinSet<()>) {
-        let back_off = |part: &str| BackOff::new(&format!("{} {part}", self.pod_uid));
-        let [trust, directory, policy] = ["trust", "directory", "policy"].map(back_off);
-        let way = Way {
-            channels: self.channels,
-            token: self.token,
-        };
-        tasks.spawn(keep_open(self.secrets, way.clone(), trust));
-        tasks.spawn(keep_open(self.directory, way.clone(), directory));
-        tasks.spawn(keep_open(self.policy, way, policy));
+/// All that a restart goes on from, on its way to the disk.
+fn state_writer(
+    file: StateFile,
+    config: &ControlConfig,
+    identities: &watch::Receiver<Option<Arc<Identity>>>,
+    learnt: &Learnt,
+    bundle_file: watch::Receiver<String>,
+) -> StateWriter {
+    let (directory, directory_revisions) = learnt.directory.changes();
+    StateWriter {
+        file,
+        pod_uid: config.pod_uid.clone(),
+        identities: identities.clone(),
+        policies: learnt.policy.clone(),
+        bundle_file,
+        directory,
+        directory_revisions,
     }
+}
+
+/// For an application that wants files.
+fn app_files(
+    config: &ControlConfig,
+    identities: &watch::Receiver<Option<Arc<Identity>>>,
+    channels: &watch::Receiver<Option<Channel>>,
+    clock: Clock,
+) -> Option<AppFiles> {
+    Some(AppFiles {
+        directory: config.files_dir.clone()?,
+        identities: identities.clone(),
+        channels: channels.clone(),
+        token_file: config.token_file.clone(),
+        pod_uid: config.pod_uid.clone(),
+        clock,
+    })
 }
 
 fn owner_settings(client: ControlPlaneClient, config: ControlConfig) -> OwnerSettings {
