@@ -130,15 +130,7 @@ pub(crate) async fn keep_open<S: Subscription>(
         }
         match next_event(&mut subscription, &mut live, &mut channels, open_at).await {
             Event::Response(response) => {
-                let answers = subscription.received(response);
-                if let Some(stream) = live.as_mut() {
-                    if !std::mem::replace(&mut stream.answered, true) {
-                        subscription.connected();
-                    }
-                    if stream.has_lived_long() {
-                        back_off.succeeded();
-                    }
-                }
+                let answers = receive(&mut subscription, live.as_mut(), response, &mut back_off);
                 send(&mut live, answers).await;
             }
             Event::Requests(requests) => send(&mut live, requests).await,
@@ -267,6 +259,25 @@ async fn open<S: Subscription>(
         answered: false,
         clogged: false,
     })
+}
+
+/// Returns what to answer. The first response says that the stream is one.
+fn receive<S: Subscription>(
+    subscription: &mut S,
+    live: Option<&mut Live<S>>,
+    response: S::Response,
+    back_off: &mut BackOff,
+) -> Vec<S::Request> {
+    let answers = subscription.received(response);
+    if let Some(stream) = live {
+        if !std::mem::replace(&mut stream.answered, true) {
+            subscription.connected();
+        }
+        if stream.has_lived_long() {
+            back_off.succeeded();
+        }
+    }
+    answers
 }
 
 async fn send<S: Subscription>(live: &mut Option<Live<S>>, requests: Vec<S::Request>) {
