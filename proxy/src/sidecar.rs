@@ -12,6 +12,7 @@ use mesh_lite_proto::{app_probes::AppProbes, authorization::PolicySnapshot};
 use tokio::{
     runtime::{Builder, Runtime},
     sync::watch,
+    task::JoinHandle,
 };
 
 use crate::{
@@ -184,11 +185,7 @@ async fn serve(
     listeners::open(&addresses, &capture, &path, &handles, data, &readiness)?;
     capture_watch::spawn(capture, addresses, path, &handles, data, &readiness);
 
-    tokio::select! {
-        () = signals.next() => {}
-        // connections would live on whatever policy says from now on
-        _ = holding => return Err(SidecarError::EnforcementEnded),
-    }
+    until_told_to_end(&mut signals, holding).await?;
     tracing::info!("asked to end: draining");
     let open = || limits.open_connections();
     drain.run(&live, open, patience, signals.next()).await;
@@ -197,6 +194,17 @@ async fn serve(
     }
     tracing::info!("drained");
     Ok(log)
+}
+
+async fn until_told_to_end(
+    signals: &mut impl Signals,
+    holding: JoinHandle<()>,
+) -> Result<(), SidecarError> {
+    tokio::select! {
+        () = signals.next() => Ok(()),
+        // connections would live on whatever policy says from now on
+        _ = holding => Err(SidecarError::EnforcementEnded),
+    }
 }
 
 fn enforcement(
