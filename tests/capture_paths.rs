@@ -10,6 +10,7 @@
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
 
 use mesh_lite_test_support::applications::{
     Client, Server, converse, http_get, loopback_like, refused,
@@ -17,7 +18,7 @@ use mesh_lite_test_support::applications::{
 use mesh_lite_test_support::mesh::{API_ID, API_VIPS, POLICY, WEB_ID};
 use mesh_lite_test_support::network::{OUTSIDE_V4, OUTSIDE_V6};
 use mesh_lite_test_support::{
-    APPLICATION_UID, Mesh, MeshSettings, Namespace, ROOT_UID, SIDECAR_UID, eventually,
+    APPLICATION_UID, Mesh, MeshSettings, Namespace, ROOT_UID, SIDECAR_UID, eventually, holds_for,
     on_each_backend,
 };
 
@@ -263,8 +264,7 @@ on_each_backend! {
         for (tried, loopback) in ["127.0.0.1:15001", "[::1]:15001"].into_iter().enumerate() {
             let loopback: SocketAddr = loopback.parse().unwrap();
             refused(&mesh.network.a.namespace, APPLICATION_UID, loopback);
-            let lines = mesh.a().log().count(&[("event", "open")]);
-            assert!(lines <= tried + 1, "one attempt, {lines} connections");
+            opens_at_most(&mesh, tried + 1);
         }
     }
 
@@ -273,8 +273,7 @@ on_each_backend! {
         let mesh = permissive(backend);
         for (tried, own) in mesh.network.a.sockets(15006).into_iter().enumerate() {
             refused(&mesh.network.a.namespace, APPLICATION_UID, own);
-            let lines = mesh.a().log().count(&[("event", "open")]);
-            assert!(lines <= tried + 1, "one attempt, {lines} connections");
+            opens_at_most(&mesh, tried + 1);
         }
     }
 
@@ -363,6 +362,22 @@ on_each_backend! {
             assert_eq!(mesh.a().log().count(&[("event", "open"), ("original_dst", &to)]), 1);
         }
     }
+}
+
+/// A loop opens more and more connections, each logged a moment later.
+fn opens_at_most(mesh: &Mesh, attempts: usize) {
+    holds_for(
+        Duration::from_secs(1),
+        "a connection for each attempt",
+        || {
+            let opened = mesh.a().log().count(&[("event", "open")]);
+            if opened <= attempts {
+                Ok(())
+            } else {
+                Err(opened)
+            }
+        },
+    );
 }
 
 /// A connection inside pod a that the sidecar never sees.
