@@ -227,6 +227,10 @@ impl Inbound {
         }
         let permit = self.path.enforcement.permit(&registered)?;
         let application = self.dial(&permit, target).await?;
+        if registered.cut().reason().is_some() {
+            // while the application was dialled: who is refused by now is told so, and logged so
+            self.path.enforcement.permit(&registered)?;
+        }
         Ok(Established {
             registered,
             permit,
