@@ -60,6 +60,8 @@ pub(super) struct RuleIndex {
     first_to_record: usize,
     /// Index of a policy: one without rules counts too.
     first_that_allows: Option<usize>,
+    /// The same, of dry runs.
+    first_that_would_allow: Option<usize>,
     /// Numbers, ascending, by the hash of what they are filed under. Two values of one hash only
     /// make a rule looked at in vain.
     filed: HashMap<u64, Vec<usize>>,
@@ -76,13 +78,15 @@ impl RuleIndex {
         places.extend(places_of(policies, Role::Allows));
         let first_to_record = places.len();
         places.extend(places_of(policies, Role::Records));
+        let first = |chosen: fn(&Policy) -> bool| policies.iter().position(|policy| chosen(policy));
         let mut index = Self {
             places,
             first_to_allow,
             first_to_record,
-            first_that_allows: policies
-                .iter()
-                .position(|policy| Role::of(policy) == Role::Allows),
+            first_that_allows: first(|policy| Role::of(policy) == Role::Allows),
+            first_that_would_allow: first(|policy| {
+                policy.dry_run && policy.action == PolicyAction::Allow
+            }),
             filed: HashMap::new(),
             unfiled: Vec::new(),
             hasher: RandomState::new(),
@@ -97,6 +101,10 @@ impl RuleIndex {
 
     pub(super) const fn first_that_allows(&self) -> Option<usize> {
         self.first_that_allows
+    }
+
+    pub(super) const fn first_that_would_allow(&self) -> Option<usize> {
+        self.first_that_would_allow
     }
 
     /// Of all rules of a role.
@@ -130,31 +138,41 @@ impl RuleIndex {
             .iter()
             .filter_map(|place| policies.get(place.policy)?.rules.get(place.rule))
             .collect();
-        let mut shared: HashMap<u64, usize> = HashMap::new();
-        for key in rules.iter().copied().flat_map(entries).flatten().flatten() {
-            *shared.entry(self.hasher.hash_one(key)).or_default() += 1;
+        let mut shared = HashMap::new();
+        for rule in &rules {
+            Keys::of(rule, &self.hasher).count(&mut shared);
         }
         for (number, rule) in rules.into_iter().enumerate() {
-            for fields in entries(rule) {
-                self.file(number, &fields, &shared);
-            }
+            self.file(number, &Keys::of(rule, &self.hasher), &shared);
         }
     }
 
-    /// Files one entry of a rule under the field whose values the fewest entries share.
-    fn file(&mut self, number: usize, fields: &[Vec<Key<'_>>], shared: &HashMap<u64, usize>) {
-        let stated = fields.iter().filter(|keys| !keys.is_empty());
-        let hashed = stated.map(|keys| keys.iter().map(|key| self.hasher.hash_one(key)));
-        let most_shared = |keys: &Vec<u64>| keys.iter().filter_map(|key| shared.get(key)).max();
-        let Some(keys) = hashed
-            .map(Iterator::collect::<Vec<u64>>)
-            .min_by_key(|keys| most_shared(keys).copied())
-        else {
-            add(&mut self.unfiled, number);
-            return;
-        };
-        for key in keys {
-            add(self.filed.entry(key).or_default(), number);
+    /// Files each entry of a rule under the field whose values the fewest entries share.
+    fn file(&mut self, number: usize, keys: &Keys, shared: &Shared) {
+        let of_ports = most_shared(&keys.ports, shared);
+        let mut by_port = false;
+        for entry in &keys.entries {
+            let of_source = entry
+                .iter()
+                .filter_map(|values| Some((most_shared(values, shared)?, values)))
+                .min_by_key(|(most, _)| *most);
+            match of_source {
+                Some((most, values)) if of_ports.is_none_or(|ports| most <= ports) => {
+                    self.file_under(values, number);
+                }
+                None if of_ports.is_none() => add(&mut self.unfiled, number),
+                // once for all entries: they share the ports
+                _ => by_port = true,
+            }
+        }
+        if by_port {
+            self.file_under(&keys.ports, number);
+        }
+    }
+
+    fn file_under(&mut self, values: &[u64], number: usize) {
+        for value in values {
+            add(self.filed.entry(*value).or_default(), number);
         }
     }
 }
@@ -218,21 +236,59 @@ impl<'a> Key<'a> {
     }
 }
 
-/// For each `from` of a rule, field by field, the values of which a caller must have one. A field
-/// that says nothing of the kind has none.
-fn entries(rule: &Rule) -> impl Iterator<Item = [Vec<Key<'_>>; KEYS]> {
-    let anybody = rule.from.is_empty().then_some(None);
-    let somebody = rule.from.iter().map(Some);
-    somebody.chain(anybody).map(|from| fields(from, &rule.to))
+/// How many entries share each value, by its hash.
+type Shared = HashMap<u64, usize>;
+
+/// Of how many entries' values the one is that most share; `None` of a field without values.
+fn most_shared(values: &[u64], shared: &Shared) -> Option<usize> {
+    values
+        .iter()
+        .filter_map(|value| shared.get(value))
+        .copied()
+        .max()
 }
 
-fn fields<'a>(from: Option<&'a PeerMatch>, to: &'a [OperationMatch]) -> [Vec<Key<'a>>; KEYS] {
-    let of_source = |keys: fn(&'a PeerMatch) -> Vec<Key<'a>>| from.map(keys).unwrap_or_default();
+/// Hashes of the values of which a caller and a connection must have one. A field that says
+/// nothing of the kind has none.
+///
+/// The ports are those of the rule, whichever of its entries a caller is named by: a rule with
+/// 1,000 entries and 1,000 ports has 2,000 keys, and not a million.
+struct Keys {
+    /// For each `from`, or for anybody, field by field.
+    entries: Vec<[Vec<u64>; OF_A_CALLER]>,
+    ports: Vec<u64>,
+}
+
+/// How many kinds of keys a caller has.
+const OF_A_CALLER: usize = KEYS - 1;
+
+impl Keys {
+    fn of(rule: &Rule, hasher: &RandomState) -> Self {
+        let hash = |keys: Vec<Key<'_>>| keys.iter().map(|key| hasher.hash_one(key)).collect();
+        let anybody = rule.from.is_empty().then(Default::default);
+        let somebody = rule.from.iter().map(|from| of_source(from).map(hash));
+        Self {
+            entries: somebody.chain(anybody).collect(),
+            ports: hash(ports(&rule.to)),
+        }
+    }
+
+    /// Each entry counts, also for the ports that all of them share.
+    fn count(&self, shared: &mut Shared) {
+        let entries = self.entries.len();
+        let of_callers = self.entries.iter().flatten().flatten().map(|key| (key, 1));
+        for (key, times) in of_callers.chain(self.ports.iter().map(|key| (key, entries))) {
+            let count = shared.entry(*key).or_default();
+            *count = count.saturating_add(times);
+        }
+    }
+}
+
+fn of_source(from: &PeerMatch) -> [Vec<Key<'_>>; OF_A_CALLER] {
     [
-        of_source(|from| exact(&from.principals, |id| Key::Principal(id.principal()))),
-        of_source(|from| from.service_accounts.iter().map(Key::of_account).collect()),
-        of_source(|from| exact(&from.namespaces, |namespace| Key::Namespace(namespace))),
-        ports(to),
+        exact(&from.principals, |id| Key::Principal(id.principal())),
+        from.service_accounts.iter().map(Key::of_account).collect(),
+        exact(&from.namespaces, |namespace| Key::Namespace(namespace)),
     ]
 }
 

@@ -1,3 +1,6 @@
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::IpNet;
 use proptest::prelude::*;
 
 use super::*;
@@ -171,6 +174,63 @@ fn a_rule_with_several_values_is_found_by_each_and_comes_once() {
     );
 }
 
+/// Entries without a value that an index could file, so that each is filed by port.
+fn of_many_addresses(entries: u32, of_ports: u16) -> Rule {
+    let block = |n: u32| PeerMatch {
+        ip_blocks: vec![IpNet::from(IpAddr::from(Ipv4Addr::from_bits(n)))],
+        ..PeerMatch::default()
+    };
+    let of_ports: Vec<u16> = (1..=of_ports).collect();
+    rule((0..entries).map(block).collect(), vec![ports(&of_ports)])
+}
+
+#[test]
+fn entries_and_ports_of_a_rule_add_up_and_do_not_multiply() {
+    let keys = |rule: &Rule| {
+        let keys = Keys::of(rule, &RandomState::new());
+        let of_entries = keys.entries.iter().flatten().map(Vec::len);
+        of_entries.sum::<usize>() + keys.ports.len()
+    };
+    let by_name = |entries: u32, of_ports: u16| {
+        let names = (0..entries).map(|n| principals(&[&account(&format!("a{n}"))]));
+        Rule {
+            from: names.collect(),
+            ..of_many_addresses(0, of_ports)
+        }
+    };
+    assert_eq!(keys(&by_name(300, 700)), 1000);
+    assert_eq!(keys(&of_many_addresses(300, 700)), 700);
+    for rule in [by_name(300, 700), of_many_addresses(300, 700)] {
+        let index = RuleIndex::new(&[Arc::new(allow(vec![rule]))]);
+        let places: usize = index.filed.values().map(Vec::len).sum();
+        assert!(index.filed.len() <= 700 && places <= 700, "{places}");
+        assert!(index.unfiled.is_empty());
+    }
+}
+
+/// Were its keys made anew for each entry, this would be a thousand million of them, and the test
+/// would be ended before it ends.
+#[test]
+fn a_rule_with_the_most_entries_and_ports_of_a_snapshot_is_filed_at_once() {
+    let policies = each([of_many_addresses(20_000, u16::MAX)]);
+    assert_eq!(looked_at(&policies, "web", 9_000), [0]);
+    assert_eq!(looked_at(&policies, "web", 0), [0; 0]);
+}
+
+#[test]
+fn ports_count_once_for_each_entry_that_they_could_file() {
+    // of the first rule, two entries share port 80; of the others, one of each has port 81
+    let named = |name: &str| principals(&[&account(name)]);
+    let policies = each([
+        rule(vec![named("web"), named("web")], vec![ports(&[80])]),
+        rule(vec![named("api")], vec![ports(&[81])]),
+        rule(vec![named("api")], vec![ports(&[82])]),
+    ]);
+    assert_eq!(looked_at(&policies, "web", 99), [0], "by principal: a tie");
+    assert_eq!(looked_at(&policies, "api", 82), [2], "by port");
+    assert_eq!(looked_at(&policies, "web", 81), [0, 1], "by port");
+}
+
 #[test]
 fn what_names_nobody_exactly_is_looked_at_every_time() {
     let excluding = |field: fn(&mut PeerMatch)| {
@@ -217,9 +277,10 @@ fn the_first_policy_that_allows_is_no_dry_run_and_needs_no_rule() {
     };
     let deny = policy(PolicyAction::Deny, vec![rule(vec![], vec![])]);
     let audit = policy(PolicyAction::Audit, vec![rule(vec![], vec![])]);
-    let others = vec![dry, deny, audit];
+    let others = vec![deny, audit, dry.clone()];
     let policies: Policies = others.clone().into();
     assert_eq!(policies.first_that_allows(), None);
+    assert_eq!(policies.first_that_would_allow(), Some(&dry));
     assert_eq!(policies.rules(Role::Allows).count(), 0);
     assert_eq!(policies.rules(Role::Records).count(), 2);
     let empty = allow(vec![]);
