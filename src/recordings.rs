@@ -11,7 +11,7 @@ use std::{
 };
 
 use mesh_lite_proto::{
-    decision_record::{ConnectionId, InvalidRecording, Recording},
+    decision_record::{ConnectionId, InvalidRecording, LoggedConnection, Recording},
     sidecar::ADMIN_PORT,
 };
 
@@ -53,6 +53,8 @@ pub(crate) struct NamedRecording {
     /// `None`: from a file.
     pub(crate) admin: Option<SocketAddr>,
     pub(crate) recording: Recording,
+    /// Of the connection that is asked for, what the lines of a log tell.
+    pub(crate) logged: Vec<LoggedConnection>,
 }
 
 impl RecordingArgs {
@@ -72,7 +74,7 @@ impl RecordingArgs {
         self.read_for(None)
     }
 
-    /// The same; a connection that an access log tells of has a record of its own.
+    /// The same, and what access logs tell of this connection.
     ///
     /// # Errors
     /// As [`Self::read`].
@@ -99,6 +101,7 @@ pub(crate) fn of_sidecar(admin: SocketAddr) -> Result<NamedRecording, NoRecordin
         recording: Recording::read(&name, page.as_slice())?,
         name,
         admin: Some(admin),
+        logged: Vec::new(),
     })
 }
 
@@ -108,7 +111,7 @@ fn of_file(connection: Option<ConnectionId>, path: &Path) -> Result<NamedRecordi
     } else {
         harmless(&path.display().to_string())
     };
-    let recording = saying_what_is_waited_for(&name, || {
+    let (recording, logged) = saying_what_is_waited_for(&name, || {
         let input: Box<dyn BufRead> = if is_stdin(path) {
             Box::new(io::stdin().lock())
         } else {
@@ -124,6 +127,7 @@ fn of_file(connection: Option<ConnectionId>, path: &Path) -> Result<NamedRecordi
         recording,
         name,
         admin: None,
+        logged,
     })
 }
 
@@ -151,8 +155,9 @@ pub(crate) enum NoRecording {
     #[error(transparent)]
     Sidecar(#[from] NoPage),
     #[error(
-        "{0}. --records takes one sidecar's saved page /decisions, or its access log, and nothing \
-         else in the file"
+        "{0}. --records takes one sidecar's saved page /decisions, or its access log; lines of the \
+         sidecar's own log, as kubectl logs has them, are passed over, and nothing else is. If you \
+         know that the line is none of the access log's, leave it out: grep '\"event\":' FILE"
     )]
     Content(InvalidRecording),
     #[error("{path:?} can't be opened: {error}")]

@@ -13,6 +13,7 @@
 use std::{fmt, net::SocketAddr, str::FromStr, time::SystemTime};
 
 pub use self::{
+    logged::{Ending, LoggedConnection, MAX_CLAIMS},
     recording::{InvalidRecording, MAX_LINE, MAX_RECORDING, MAX_RECORDS, Recording},
     utc::Utc,
 };
@@ -21,8 +22,11 @@ use crate::{
     identity::WorkloadId,
 };
 
+mod diagnostics;
 mod line;
+mod logged;
 mod recording;
+mod runs;
 mod utc;
 
 /// Ids that a record keeps, the latest ones.

@@ -10,14 +10,17 @@ use std::{
 use serde::{Deserialize, Serialize, de::IgnoredAny};
 
 use super::{
-    ConnectionId, DecisionRecord, Direction, Endpoint, MAX_CONNECTIONS_NAMED, Outcome, Utc,
-    step_named, utc,
+    ConnectionId, DecisionRecord, Direction, Ending, Endpoint, MAX_CONNECTIONS_NAMED, MAX_REASON,
+    Outcome, Utc, step_named, utc,
 };
 use crate::{authorization::SourceRef, identity::WorkloadId};
 
 /// Clocks are put right by so much while they run: times of one page may contradict each other
 /// that far.
 pub(super) const SKEW: Duration = Duration::from_secs(2 * 60);
+
+/// Stands where words were too many.
+const ELLIPSIS: char = '…';
 
 /// Every line that a saved page or an access log may hold.
 #[derive(Debug, Serialize, Deserialize)]
@@ -95,13 +98,16 @@ pub(super) struct Decided {
     ended: Option<Box<str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     conn_ids: Option<Vec<Box<str>>>,
+    // of one connection alone: a record does not say it
+    #[serde(rename = "original_dst", skip_serializing)]
+    original: Option<Box<str>>,
+    #[serde(rename = "trace_id_claimed", skip_serializing)]
+    trace_id: Option<Box<str>>,
     // what else a line of the access log says: read, and not used
     #[serde(rename = "src.serial", skip_serializing)]
     _source_serial: Option<IgnoredAny>,
     #[serde(rename = "dst.serial", skip_serializing)]
     _destination_serial: Option<IgnoredAny>,
-    #[serde(rename = "original_dst", skip_serializing)]
-    _original: Option<IgnoredAny>,
     #[serde(rename = "original_dst_claimed", skip_serializing)]
     _claimed: Option<IgnoredAny>,
     #[serde(rename = "tls.version", skip_serializing)]
@@ -114,8 +120,6 @@ pub(super) struct Decided {
     _recorded: Option<IgnoredAny>,
     #[serde(rename = "recorded_more", skip_serializing)]
     _recorded_more: Option<IgnoredAny>,
-    #[serde(rename = "trace_id_claimed", skip_serializing)]
-    _trace_id: Option<IgnoredAny>,
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -129,6 +133,29 @@ enum DecidedBy {
 pub(super) struct Closed {
     pub(super) time: Box<str>,
     pub(super) conn_id: Box<str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    end: Option<Box<str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<Box<str>>,
+}
+
+impl Closed {
+    pub(super) fn into_ending(self, at: SystemTime) -> Ending {
+        Ending {
+            at,
+            end: self.end.as_deref().map(cut),
+            error: self.error.as_deref().map(cut),
+        }
+    }
+}
+
+/// What is kept of words that somebody else wrote.
+fn cut(text: &str) -> Box<str> {
+    if text.len() <= MAX_REASON {
+        return text.into();
+    }
+    let end = text.floor_char_boundary(MAX_REASON - ELLIPSIS.len_utf8());
+    format!("{}{ELLIPSIS}", text.get(..end).unwrap_or_default()).into()
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -248,6 +275,13 @@ impl Decided {
             connections,
             ..facts
         })
+    }
+
+    /// The id that the dialler says it has, and what its application dialled, of a line of an
+    /// access log.
+    pub(super) fn claims(&self) -> (Option<&str>, Option<SocketAddr>) {
+        let original = self.original.as_deref().and_then(|text| text.parse().ok());
+        (self.trace_id.as_deref(), original)
     }
 
     /// A line of an access log: one connection, and its id. Whether it is open the later lines

@@ -10,8 +10,10 @@ use std::{
 };
 
 use super::{
-    ConnectionId, DecisionRecord, Direction, Utc,
+    ConnectionId, DecisionRecord, Direction, LoggedConnection, MAX_CLAIMS, Utc,
+    diagnostics::is_diagnostic,
     line::{self, Closed, Decided, Dropped, Header, Line, SKEW, Wrong},
+    runs::Runs,
 };
 use crate::identity::WorkloadId;
 
@@ -56,11 +58,13 @@ impl Recording {
     /// Names file and line of the first line that is not one a sidecar writes: nothing is passed
     /// over, as a tool would then vouch for what it has not read.
     pub fn read(name: &str, input: impl BufRead) -> Result<Self, InvalidRecording> {
-        Self::read_for(None, name, input)
+        let (recording, _) = Self::read_for(None, name, input)?;
+        Ok(recording)
     }
 
-    /// The same. A line of a log that tells of `connection` becomes a record of its own: those
-    /// like it, of which a record names but the latest, may have other words.
+    /// The same, and what the lines of a log tell of `connection`: the one that has this id, and
+    /// those whose callers claim it. They become records of their own: those like them, of which a
+    /// record names but the latest, may have other words.
     ///
     /// # Errors
     /// As [`Self::read`].
@@ -68,9 +72,9 @@ impl Recording {
         connection: Option<ConnectionId>,
         name: &str,
         input: impl BufRead,
-    ) -> Result<Self, InvalidRecording> {
+    ) -> Result<(Self, Vec<LoggedConnection>), InvalidRecording> {
         let mut reading = Reading {
-            asked_for: connection,
+            asked_for: connection.map(|id| (id, id.to_string())),
             ..Reading::default()
         };
         let mut input = input.take(MAX_RECORDING + 1);
@@ -169,10 +173,14 @@ fn wrong(words: &str) -> Unreadable {
 /// A recording in the making.
 #[derive(Default)]
 struct Reading {
-    /// The connection whose line is kept as it is.
-    asked_for: Option<ConnectionId>,
+    /// The connection whose lines are kept as they are, and how a caller claims it.
+    asked_for: Option<(ConnectionId, String)>,
+    /// Those lines, and the place of the record of each.
+    told: Vec<(LoggedConnection, usize)>,
     /// Of a saved page, whose first line it is.
     header: Option<Header>,
+    /// Lines of the sidecar's own log stand between those of the access log.
+    is_of_container: bool,
     /// Lines of a page after its header.
     listed: u64,
     /// Times of the first and the latest line of a log.
@@ -184,10 +192,10 @@ struct Reading {
     places: HashMap<u64, Vec<usize>>,
     /// Connections of a log that no line has closed yet, and the record of each.
     open: HashMap<ConnectionId, usize>,
-    /// Runs that the log holds lines of, and whether their first connection is among them.
-    runs: HashMap<u64, bool>,
-    /// Lines that end connections of which no line tells how they began.
-    ends_alone: u64,
+    runs: Runs,
+    /// Connections that have ended, of which no line tells how they began: of several logs put
+    /// into one file, it may come later.
+    ends_alone: HashMap<ConnectionId, SystemTime>,
 }
 
 impl Reading {
@@ -201,8 +209,12 @@ impl Reading {
         if text.trim_ascii().is_empty() {
             return Ok(());
         }
-        let line = Line::read(text).map_err(Unreadable::NotALine)?;
-        let is_first = self.header.is_none() && self.span.is_none();
+        let line = match Line::read(text) {
+            Ok(line) => line,
+            Err(_) if is_diagnostic(text) => return self.diagnostic(),
+            Err(why) => return Err(Unreadable::NotALine(why)),
+        };
+        let is_first = self.header.is_none() && self.span.is_none() && !self.is_of_container;
         match (line, self.is_page()) {
             (Line::Recording(header), _) if is_first => self.header = Some(header),
             (Line::Recording(_), _) => {
@@ -221,40 +233,74 @@ impl Reading {
             }
             (_, true) => return Err(wrong("a line of an access log in a saved page")),
             (Line::Open(decided), false) => self.opened(decided)?,
-            (Line::Close(closed), false) => self.closed(&closed)?,
+            (Line::Close(closed), false) => self.closed(closed)?,
             (Line::Dropped(dropped), false) => self.dropped(&dropped)?,
         }
         Ok(())
     }
 
+    /// It says nothing of connections. A page is one answer of a sidecar: what else stands in its
+    /// file was put there.
+    fn diagnostic(&mut self) -> Result<(), Unreadable> {
+        if self.is_page() {
+            return Err(wrong("a line of the sidecar's own log in a saved page"));
+        }
+        self.is_of_container = true;
+        Ok(())
+    }
+
     fn opened(&mut self, decided: Decided) -> Result<(), Wrong> {
+        let (claimed, original_destination) = decided.claims();
+        let is_claimed = self.is_asked_for_as(claimed);
         let (id, record) = decided.into_connection()?;
+        let is_it = self.asked_for.as_ref().is_some_and(|(it, _)| *it == id);
         self.at(record.last);
         self.is_of(own_identity(&record))?;
-        self.run_of(id, record.last);
-        if id.is_first_of_run() {
-            self.runs.insert(id.run(), true);
-        }
+        self.runs.decided(id, record.last);
         let is_open = record.is_let_through();
-        let place = if self.asked_for == Some(id) {
-            self.push(record)?
+        let place = if is_it || is_claimed {
+            let told = LoggedConnection {
+                id,
+                is_claimed: !is_it,
+                record: record.clone(),
+                original_destination,
+                ending: None,
+            };
+            let place = self.push(record)?;
+            self.told.push((told, place));
+            place
         } else {
             self.add(record)?
         };
-        if is_open {
-            self.open.insert(id, place);
+        match self.ends_alone.remove(&id) {
+            Some(time) => self.ended(place, time),
+            None if is_open => {
+                self.open.insert(id, place);
+            }
+            None => {}
         }
         Ok(())
     }
 
-    fn closed(&mut self, closed: &Closed) -> Result<(), Wrong> {
+    /// Not more of them than anybody reads: the rest is of no more interest than others.
+    fn is_asked_for_as(&self, claimed: Option<&str>) -> bool {
+        let asked_for = self.asked_for.as_ref();
+        asked_for.is_some_and(|(_, text)| claimed == Some(text)) && self.told.len() <= MAX_CLAIMS
+    }
+
+    fn closed(&mut self, closed: Closed) -> Result<(), Wrong> {
         let time = line::time("time", &closed.time)?;
         self.at(time);
         let id = line::connection(&closed.conn_id)?;
-        self.run_of(id, time);
+        self.runs.closed(id, time);
+        if let Some((told, _)) = self.told.iter_mut().find(|(told, _)| told.id == id) {
+            told.ending = Some(closed.into_ending(time));
+        }
         match self.open.remove(&id) {
             Some(place) => self.ended(place, time),
-            None => self.ends_alone = self.ends_alone.saturating_add(1),
+            None => {
+                self.ends_alone.insert(id, time);
+            }
         }
         Ok(())
     }
@@ -286,19 +332,15 @@ impl Reading {
         }
     }
 
-    /// The connections of an earlier run ended with it, without a line: some time before `now`.
-    fn run_of(&mut self, id: ConnectionId, now: SystemTime) {
-        if let Entry::Vacant(unseen) = self.runs.entry(id.run()) {
-            unseen.insert(false);
-            for (_, place) in std::mem::take(&mut self.open) {
-                self.ended(place, now);
-            }
-        }
-    }
-
     fn ended(&mut self, place: usize, time: SystemTime) {
         if let Some(record) = self.records.get_mut(place) {
             record.ended = record.ended.max(Some(time));
+        }
+    }
+
+    fn is_open(&mut self, place: usize) {
+        if let Some(record) = self.records.get_mut(place) {
+            record.open = record.open.saturating_add(1);
         }
     }
 
@@ -353,21 +395,43 @@ impl Reading {
         Ok(place)
     }
 
-    fn finish(mut self) -> Result<Recording, Wrong> {
-        for place in self.open.values() {
-            if let Some(record) = self.records.get_mut(*place) {
-                record.open = record.open.saturating_add(1);
+    fn finish(mut self) -> Result<(Recording, Vec<LoggedConnection>), Wrong> {
+        // connections of an earlier run ended with it, without a line
+        let ended = self.runs.ended();
+        for (id, place) in std::mem::take(&mut self.open) {
+            match ended.get(&id.run()) {
+                Some(time) => self.ended(place, *time),
+                None => self.is_open(place),
             }
         }
+        let told = std::mem::take(&mut self.told).into_iter();
+        let told = told.filter_map(|(told, place)| {
+            let record = self.records.get(place)?.clone();
+            Some(LoggedConnection { record, ..told })
+        });
+        let told = told.collect();
         if let Some(header) = self.header.take() {
-            return self.of_page(header);
+            return Ok((self.of_page(header)?, told));
         }
         let (since, until) = self.span.ok_or_else(|| {
-            "nothing is recorded here: this is neither a saved page /decisions nor an access log"
-                .to_owned()
+            if self.is_of_container {
+                "only the sidecar's own log is here, and no line of the access log: has it no \
+                 connection yet, or does it write them elsewhere (--access-log)?"
+            } else {
+                "nothing is recorded here: this is neither a saved page /decisions nor an access log"
+            }
+            .to_owned()
         })?;
-        let lost = self.dropped.saturating_add(self.ends_alone);
-        Ok(Recording {
+        let begins_late = !self.runs.begin_here();
+        let ends_alone = self.ends_alone.len() as u64;
+        for (id, time) in self.ends_alone {
+            self.runs.closed_only(id, time);
+        }
+        // of each connection whose beginning nobody tells, at least one line is lost
+        let lost = self
+            .dropped
+            .max(self.runs.missing().saturating_add(ends_alone));
+        let recording = Recording {
             workload: None,
             identity: self.identity,
             since,
@@ -375,10 +439,11 @@ impl Reading {
             forgotten: lost,
             // a lost line may have been any line
             forgotten_let_through: lost,
-            begins_late: self.runs.is_empty() || self.runs.values().any(|whole| !whole),
+            begins_late,
             ends_noted: true,
             records: self.records,
-        })
+        };
+        Ok((recording, told))
     }
 
     fn of_page(self, header: Header) -> Result<Recording, Wrong> {

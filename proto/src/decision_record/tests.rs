@@ -3,6 +3,8 @@ use std::time::Duration;
 use super::*;
 
 mod access_log;
+mod asked_for;
+mod container_log;
 mod hostile;
 mod refusals;
 mod runs;

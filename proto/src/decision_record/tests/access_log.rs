@@ -80,8 +80,12 @@ fn the_line_of_a_connection_that_is_asked_for_is_a_record_of_its_own() {
     let text = log(&lines);
     let id = "06920f1000000000".parse().unwrap();
     assert_eq!(read(&text).unwrap().of_connection(id), None);
-    let read = Recording::read_for(Some(id), "api.log", text.as_bytes()).unwrap();
+    let (read, told) = Recording::read_for(Some(id), "api.log", text.as_bytes()).unwrap();
     let record = read.of_connection(id).unwrap();
+    let [told] = told.as_slice() else {
+        panic!("{told:?}")
+    };
+    assert_eq!((&told.record, told.is_claimed), (record, false));
     assert_eq!((record.count, record.open), (1, 0));
     assert_eq!(record.source.address.port(), 40000);
     assert!(record.reason.as_deref().unwrap().starts_with("once"));
