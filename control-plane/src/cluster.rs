@@ -1,4 +1,4 @@
-//! What the parts that speak to a cluster's API server have in common, and which of them run.
+//! What the parts that speak to a cluster's API server have in common.
 //!
 //! The API server may go away at any time: what is known goes on being served, and every part
 //! tries again for ever.
@@ -10,19 +10,14 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
 };
 use spiffe::TrustDomain;
-use tokio::{sync::watch, task::JoinSet};
+use tokio::sync::watch;
 
 use crate::{
     certificate_authority::{CertificateAuthority, rotation::Trust},
     clock::Clock,
-    cluster_trust_bundle,
     condition::Conditions,
-    csr_signer, leader, namespace_trust_bundles,
     policy_index::PolicyIndex,
-    source::kubernetes::{
-        namespaces::Namespaces,
-        object_status::{self, Verdict},
-    },
+    source::kubernetes::namespaces::Namespaces,
     workload_attestation::service_account_token::ServiceAccountTokens,
     workload_index::WorkloadIndex,
 };
@@ -51,30 +46,6 @@ pub(crate) struct Cluster {
     pub(crate) leads: watch::Receiver<bool>,
     pub(crate) conditions: Conditions,
     pub(crate) clock: Clock,
-}
-
-impl Cluster {
-    /// Starts what runs in a cluster beside the reading of its objects. None of these tasks ends.
-    // each part adds its line: `tasks.spawn(csr_signer::run(self.clone()));`
-    pub(crate) fn start(
-        &self,
-        tasks: &mut JoinSet<()>,
-        verdicts: watch::Receiver<Arc<Vec<Verdict>>>,
-        leads: watch::Sender<bool>,
-    ) {
-        tasks.spawn(leader::run(
-            self.client.clone(),
-            self.mesh_namespace.to_string(),
-            self.clock,
-            self.conditions.clone(),
-            leads,
-        ));
-        tasks.spawn(object_status::keep(self.clone(), verdicts));
-        tasks.spawn(self.tokens.clone().keep_signing_keys());
-        tasks.spawn(namespace_trust_bundles::run(self.clone()));
-        tasks.spawn(cluster_trust_bundle::run(self.clone()));
-        tasks.spawn(csr_signer::run(self.clone()));
-    }
 }
 
 /// Returns once the fact is so; never if nobody says so any more, which is when the process ends.

@@ -20,7 +20,7 @@ use crate::{
         rotation::{Rotation, RotationError, Trust},
     },
     clock::{self, Clock, readable},
-    cluster::{self, Cluster, ClusterError},
+    cluster::{self, ClusterError},
     condition::Conditions,
     gauges::keep_gauges,
     grpc::{self, Sources, connection::Ending, listener::Listener},
@@ -35,13 +35,14 @@ use crate::{
     source::{
         claimable_addresses::ClaimableAddresses,
         directory_of_files::{DirectoryError, DirectoryOfFiles, Published},
-        kubernetes::KubernetesObjects,
     },
-    workload_attestation::{
-        Attestation, join_token::JoinTokens, service_account_token::ServiceAccountTokens,
-    },
+    workload_attestation::{Attestation, join_token::JoinTokens},
     workload_index::WorkloadIndex,
 };
+
+mod in_cluster;
+
+use in_cluster::{Facts, InCluster};
 
 /// Where the control plane listens, known once it does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,14 +152,38 @@ struct Parts {
 /// Where workloads, services and policy come from.
 enum Documents {
     Directory(Box<DirectoryOfFiles>),
-    Kubernetes(Box<KubernetesObjects>, Box<Cluster>, watch::Sender<bool>),
+    Kubernetes(Box<InCluster>),
+}
+
+impl Documents {
+    /// And what else depends on where they come from: the rules for what leaves the mesh, and by
+    /// what workloads are attested.
+    async fn open(
+        settings: &Settings,
+        published: Published,
+        facts: Facts,
+        clock: Clock,
+    ) -> Result<(Self, watch::Receiver<Arc<OutboundRules>>, Attestation), RunError> {
+        match &settings.documents {
+            DocumentSource::Directory(directory) => {
+                let directory = read_directory(directory.clone(), settings, published)?;
+                let outbound = watch::Sender::new(Arc::new(settings.outbound.clone())).subscribe();
+                let documents = Self::Directory(Box::new(directory));
+                Ok((documents, outbound, Attestation::JoinTokens))
+            }
+            DocumentSource::Kubernetes { kubeconfig } => {
+                let client = cluster::connect(kubeconfig.as_deref()).await?;
+                let parts = InCluster::new(client, settings, published, facts, clock);
+                let (outbound, attestation) = (parts.outbound(), parts.attestation());
+                Ok((Self::Kubernetes(Box::new(parts)), outbound, attestation))
+            }
+        }
+    }
 }
 
 impl Parts {
     async fn load(checked: Checked, data: DataDirectory, clock: Clock) -> Result<Self, RunError> {
-        let Checked {
-            settings, own_id, ..
-        } = checked;
+        let (settings, own_id) = (checked.settings, checked.own_id);
         let (metrics, conditions) = (Metrics::new(), Conditions::new());
         let found = authority_watch::read(&data, &settings.trust_domain)?;
         let rotation = Rotation::start(found, settings.leaf_lifetime, clock())?;
@@ -176,18 +201,8 @@ impl Parts {
             metrics: metrics.clone(),
             conditions: conditions.clone(),
         };
-        let (documents, outbound, attestation) = match &settings.documents {
-            DocumentSource::Directory(directory) => {
-                let directory = read_directory(directory.clone(), &settings, published)?;
-                let outbound = watch::Sender::new(Arc::new(settings.outbound.clone())).subscribe();
-                let documents = Documents::Directory(Box::new(directory));
-                (documents, outbound, Attestation::JoinTokens)
-            }
-            DocumentSource::Kubernetes { kubeconfig } => {
-                let client = cluster::connect(kubeconfig.as_deref()).await?;
-                of_cluster(client, &settings, published, facts, clock)
-            }
-        };
+        let (documents, outbound, attestation) =
+            Documents::open(&settings, published, facts, clock).await?;
 
         let identity = ServingIdentity {
             id: own_id,
@@ -257,11 +272,7 @@ impl Parts {
                 tasks.spawn(directory.follow());
                 watch::Sender::new(true).subscribe()
             }
-            Documents::Kubernetes(objects, cluster, leads) => {
-                cluster.start(tasks, objects.verdicts(), leads);
-                tasks.spawn(objects.follow());
-                cluster.known
-            }
+            Documents::Kubernetes(parts) => parts.start(tasks),
         };
         tasks.spawn(self.identity.keep(self.served, tls));
         let serve_admin = Admin {
@@ -330,58 +341,6 @@ impl Started {
             max_connections: open_files::max_connections(open_files::raise()),
         }
     }
-}
-
-/// What is known, for the parts that go by it in a cluster.
-struct Facts {
-    workloads: watch::Receiver<Arc<WorkloadIndex>>,
-    policies: watch::Receiver<PolicyIndex>,
-    trust: watch::Receiver<Arc<Trust>>,
-    authority: CertificateAuthority,
-    metrics: Metrics,
-    conditions: Conditions,
-}
-
-fn of_cluster(
-    client: kube::Client,
-    settings: &Settings,
-    published: Published,
-    facts: Facts,
-    clock: Clock,
-) -> (Documents, watch::Receiver<Arc<OutboundRules>>, Attestation) {
-    let trust_domain = settings.trust_domain.clone();
-    let objects = KubernetesObjects::new(
-        client.clone(),
-        trust_domain.clone(),
-        settings.outbound.clone(),
-        published,
-        facts.metrics.clone(),
-    );
-    let tokens =
-        ServiceAccountTokens::new(client.clone(), trust_domain.clone(), facts.metrics, clock);
-    let leads = watch::Sender::new(false);
-    let cluster = Cluster {
-        client,
-        tokens: tokens.clone(),
-        trust_domain,
-        mesh_namespace: settings.mesh_namespace.as_str().into(),
-        trust: facts.trust,
-        authority: facts.authority,
-        workloads: facts.workloads,
-        policies: facts.policies,
-        namespaces: objects.namespaces(),
-        known: objects.known(),
-        leads: leads.subscribe(),
-        conditions: facts.conditions,
-        clock,
-    };
-    let outbound = objects.outbound();
-    let documents = Documents::Kubernetes(Box::new(objects), Box::new(cluster), leads);
-    (
-        documents,
-        outbound,
-        Attestation::ServiceAccountTokens(tokens),
-    )
 }
 
 fn read_directory(
