@@ -128,49 +128,26 @@ pub(super) async fn serve(
         mut place,
         places,
     } = opened;
-    let allowance = if peer.is_some() {
-        &OF_PEERS
-    } else {
-        &OF_STRANGERS
+    let (allowance, standing) = match &peer {
+        Some(_) => (&OF_PEERS, Standing::Peer),
+        None => (&OF_STRANGERS, Standing::Unproved),
     };
     let (close, closing) = watch::channel(false);
-    let standing = match &peer {
-        Some(_) => Standing::Peer,
-        None => Standing::Unproved,
-    };
     let (prove, proved) = watch::channel(standing);
     let bytes = match &place {
         Some(place) => place.bytes.clone(),
         None => ByteBudget::new(STRANGERS_BYTES),
     };
-    let service = Requests {
-        routes,
-        caller: Caller {
-            address,
-            peer,
-            closing,
-            proved: prove,
-        },
-        allowance,
-        bytes,
-        opened: Instant::now(),
-        rate: Mutex::new(RequestRate::new(
-            allowance.opens_per_second,
-            allowance.open_burst,
-        ))
-        .into(),
+    let caller = Caller {
+        address,
+        peer,
+        closing,
+        proved: prove,
     };
-    let service = service_fn(move |request| service.clone().answer(request));
+    let requests = Requests::new(routes, caller, allowance, bytes);
+    let service = service_fn(move |request| requests.clone().answer(request));
     let mut connection = pin!(
-        http2::Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(allowance.streams)
-            .max_header_list_size(MAX_HEADERS)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .initial_stream_window_size(STREAM_WINDOW)
-            .keep_alive_interval(PING_EVERY)
-            .keep_alive_timeout(PING_DEADLINE)
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service))
+        http2(allowance).serve_connection(TokioIo::new(stream), TowerToHyperService::new(service))
     );
     let grace = tokio::select! {
         _ = connection.as_mut() => return,
@@ -186,6 +163,19 @@ pub(super) async fn serve(
     close.send_replace(true);
     // An error here is the connection's end, which is what is wanted.
     let _ = time::timeout(LAST_WORDS, connection).await;
+}
+
+fn http2(allowance: &Allowance) -> http2::Builder<TokioExecutor> {
+    let mut http2 = http2::Builder::new(TokioExecutor::new());
+    http2
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(allowance.streams)
+        .max_header_list_size(MAX_HEADERS)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_DEADLINE);
+    http2
 }
 
 /// Waits for the end of a connection's life, a stranger's until it has proved itself and a peer's
@@ -230,6 +220,23 @@ struct Requests {
 }
 
 impl Requests {
+    fn new(
+        routes: Routes,
+        caller: Caller,
+        allowance: &'static Allowance,
+        bytes: ByteBudget,
+    ) -> Self {
+        let rate = RequestRate::new(allowance.opens_per_second, allowance.open_burst);
+        Self {
+            routes,
+            caller,
+            allowance,
+            bytes,
+            opened: Instant::now(),
+            rate: Mutex::new(rate).into(),
+        }
+    }
+
     async fn answer(mut self, request: http::Request<Incoming>) -> Answer {
         if let Err(status) = self.admit(request.uri().path()) {
             return Ok(status.into_http());
