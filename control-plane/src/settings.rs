@@ -67,23 +67,7 @@ impl Settings {
                 self.mesh_namespace
             ));
         }
-        if let Some(name) = self
-            .istio_root_namespace
-            .as_ref()
-            .filter(|name| !is_name(name))
-        {
-            problems.push(format!(
-                "--istio-root-namespace {name:?}: that is not a namespace; Istio's is istio-system \
-                 unless its meshConfig.rootNamespace says otherwise"
-            ));
-        }
-        let in_cluster = matches!(self.documents, DocumentSource::Kubernetes { .. });
-        if in_cluster && self.istio_root_namespace.is_some() {
-            problems.push(
-                "--istio-root-namespace is for files: with --kubernetes only objects of mesh-lite.io/v1 are read"
-                    .to_owned(),
-            );
-        }
+        problems.extend(self.wrong_root_of_istio());
         if self.leaf_lifetime < SHORTEST_LEAF {
             problems.push(format!(
                 "--leaf-lifetime {:?} is shorter than {SHORTEST_LEAF:?}, the least that can be renewed in time",
@@ -117,6 +101,26 @@ impl Settings {
                 Err(InvalidSettings(problems))
             }
         }
+    }
+
+    fn wrong_root_of_istio(&self) -> Vec<String> {
+        let Some(name) = &self.istio_root_namespace else {
+            return Vec::new();
+        };
+        let mut problems = Vec::new();
+        if !is_name(name) {
+            problems.push(format!(
+                "--istio-root-namespace {name:?}: that is not a namespace; Istio's is istio-system \
+                 unless its meshConfig.rootNamespace says otherwise"
+            ));
+        }
+        if matches!(self.documents, DocumentSource::Kubernetes { .. }) {
+            problems.push(
+                "--istio-root-namespace is for files: with --kubernetes only objects of mesh-lite.io/v1 are read"
+                    .to_owned(),
+            );
+        }
+        problems
     }
 
     fn missing_directories(&self) -> impl Iterator<Item = String> {
