@@ -7,11 +7,17 @@ use mesh_lite_proto::{
     kubernetes::{INJECT_ENABLED, INJECT_LABEL, OUTBOUND_UNMESHED_ANNOTATION, PROXY_CONTAINER},
     workload_directory::OutboundUnmeshed,
 };
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use self::fields::{
+    EndpointConditions, NodeSpec, NodeStatus, Parts, PodSpec, PodStatus, ServiceCidrSpec,
+    ServiceSpec, Slice,
+};
 use super::namespaces::Namespace;
 use crate::workload_index::PodHost;
+
+mod fields;
 
 /// `namespace/name`; the namespace is empty for objects of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -109,46 +115,9 @@ fn drop_nulls(value: &mut Value) {
     }
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Parts<S, T> {
-    spec: S,
-    status: T,
-}
-
 /// `None`: the pod has ended, and others may have its addresses.
 pub(super) fn pod(metadata: ObjectMeta, object: Value) -> Result<Option<Pod>, serde_json::Error> {
-    #[derive(Deserialize, Default)]
-    #[serde(default, rename_all = "camelCase")]
-    struct Spec {
-        host_network: bool,
-        service_account_name: String,
-        node_name: Option<String>,
-        containers: Vec<Container>,
-        init_containers: Vec<Container>,
-        hostname: String,
-        subdomain: String,
-    }
-    #[derive(Deserialize, Default)]
-    #[serde(default)]
-    struct Container {
-        name: String,
-    }
-    #[derive(Deserialize, Default)]
-    #[serde(default, rename_all = "camelCase")]
-    struct Status {
-        phase: String,
-        #[serde(rename = "podIP")]
-        pod_ip: String,
-        #[serde(rename = "podIPs")]
-        pod_ips: Vec<PodIp>,
-    }
-    #[derive(Deserialize, Default)]
-    #[serde(default)]
-    struct PodIp {
-        ip: String,
-    }
-    let Parts { spec, status }: Parts<Spec, Status> = read(object)?;
+    let Parts { spec, status }: Parts<PodSpec, PodStatus> = read(object)?;
     if matches!(status.phase.as_str(), "Succeeded" | "Failed") {
         return Ok(None);
     }
@@ -181,29 +150,7 @@ pub(super) fn pod(metadata: ObjectMeta, object: Value) -> Result<Option<Pod>, se
 
 /// `None`: a name for something outside the cluster (ExternalName).
 pub(super) fn service(object: Value) -> Result<Option<Service>, serde_json::Error> {
-    #[derive(Deserialize, Default)]
-    #[serde(default, rename_all = "camelCase")]
-    struct Spec {
-        #[serde(rename = "type")]
-        kind: String,
-        #[serde(rename = "clusterIP")]
-        cluster_ip: String,
-        #[serde(rename = "clusterIPs")]
-        cluster_ips: Vec<String>,
-        ports: Vec<Port>,
-        selector: BTreeMap<String, String>,
-        session_affinity: String,
-        internal_traffic_policy: String,
-    }
-    #[derive(Deserialize, Default)]
-    #[serde(default, rename_all = "camelCase")]
-    struct Port {
-        name: String,
-        protocol: String,
-        port: u16,
-        target_port: Value,
-    }
-    let Parts { spec, .. }: Parts<Spec, Option<Value>> = read(object)?;
+    let Parts { spec, .. }: Parts<ServiceSpec, Option<Value>> = read(object)?;
     if spec.kind == "ExternalName" {
         return Ok(None);
     }
@@ -232,39 +179,6 @@ pub(super) fn endpoint_slice(
     object: Value,
 ) -> Result<Option<EndpointSlice>, serde_json::Error> {
     const SERVICE_NAME: &str = "kubernetes.io/service-name";
-    #[derive(Deserialize, Default)]
-    #[serde(default, rename_all = "camelCase")]
-    struct Slice {
-        address_type: String,
-        ports: Option<Vec<Port>>,
-        endpoints: Option<Vec<Endpoint>>,
-    }
-    #[derive(Deserialize, Default)]
-    #[serde(default)]
-    struct Port {
-        name: Option<String>,
-        protocol: Option<String>,
-        port: Option<u16>,
-    }
-    #[derive(Deserialize, Default)]
-    #[serde(default, rename_all = "camelCase")]
-    struct Endpoint {
-        addresses: Vec<String>,
-        conditions: Option<EndpointConditions>,
-        node_name: Option<String>,
-        target_ref: Option<Target>,
-    }
-    #[derive(Deserialize, Default)]
-    #[serde(default)]
-    struct EndpointConditions {
-        ready: Option<bool>,
-        serving: Option<bool>,
-    }
-    #[derive(Deserialize, Default)]
-    #[serde(default)]
-    struct Target {
-        kind: String,
-    }
     let slice: Slice = read(object)?;
     let mut labels = metadata.labels.unwrap_or_default();
     let Some(service) = labels.remove(SERVICE_NAME) else {
@@ -299,23 +213,7 @@ pub(super) fn endpoint_slice(
 }
 
 pub(super) fn node(object: Value) -> Result<Node, serde_json::Error> {
-    #[derive(Deserialize, Default)]
-    #[serde(default, rename_all = "camelCase")]
-    struct Spec {
-        #[serde(rename = "podCIDRs")]
-        pod_cidrs: Vec<String>,
-    }
-    #[derive(Deserialize, Default)]
-    #[serde(default)]
-    struct Status {
-        addresses: Vec<NodeAddress>,
-    }
-    #[derive(Deserialize, Default)]
-    #[serde(default)]
-    struct NodeAddress {
-        address: String,
-    }
-    let Parts { spec, status }: Parts<Spec, Status> = read(object)?;
+    let Parts { spec, status }: Parts<NodeSpec, NodeStatus> = read(object)?;
     Ok(Node {
         // a node's name is among them, which is no address
         addresses: addresses(status.addresses.iter().map(|of| &of.address)),
@@ -325,12 +223,7 @@ pub(super) fn node(object: Value) -> Result<Node, serde_json::Error> {
 
 /// The networks of a ServiceCIDR.
 pub(super) fn service_cidr(object: Value) -> Result<Vec<String>, serde_json::Error> {
-    #[derive(Deserialize, Default)]
-    #[serde(default)]
-    struct Spec {
-        cidrs: Vec<String>,
-    }
-    let Parts { spec, .. }: Parts<Spec, Option<Value>> = read(object)?;
+    let Parts { spec, .. }: Parts<ServiceCidrSpec, Option<Value>> = read(object)?;
     Ok(spec.cidrs)
 }
 

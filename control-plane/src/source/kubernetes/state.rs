@@ -129,17 +129,18 @@ impl State {
     }
 
     pub(super) fn take(&mut self, kind: WatchedKind, seen: Seen<Object>) {
-        let change = match seen {
-            Seen::Change(change) => change,
+        match seen {
+            Seen::Change(change) => self.take_change(kind, change),
             Seen::Trouble(Some(trouble)) => {
                 self.troubles.insert(kind, trouble);
-                return;
             }
             Seen::Trouble(None) => {
                 self.troubles.remove(&kind);
-                return;
             }
-        };
+        }
+    }
+
+    fn take_change(&mut self, kind: WatchedKind, change: Change<Object>) {
         if matches!(change, Change::All(_)) && self.listed.insert(kind) {
             // the last one makes it whole, and everything is published then
             self.changed = EVERYTHING;
