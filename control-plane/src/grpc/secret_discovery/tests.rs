@@ -1,3 +1,4 @@
+use mesh_lite_proto::identity::WorkloadId;
 use tonic::Code;
 
 use super::*;
@@ -31,7 +32,33 @@ fn is_in_the_table(refusal: &Refusal) -> bool {
 }
 
 fn refusals() -> Vec<(Refusal, Code)> {
-    let id = || "spiffe://mesh.test/ns/shop/sa/web".parse().unwrap();
+    let by_code = [
+        (Code::InvalidArgument, wrong_requests()),
+        (Code::Unauthenticated, unproved_callers()),
+        (Code::PermissionDenied, callers_that_may_not()),
+        (Code::ResourceExhausted, vec![Refusal::TooOften(name())]),
+        (Code::Unavailable, not_now()),
+    ];
+    by_code
+        .into_iter()
+        .flat_map(|(code, refusals)| refusals.into_iter().map(move |refusal| (refusal, code)))
+        .collect()
+}
+
+fn id() -> WorkloadId {
+    "spiffe://mesh.test/ns/shop/sa/web".parse().unwrap()
+}
+
+fn wrong_requests() -> Vec<Refusal> {
+    vec![
+        InvalidRequest::TooLong(1).into(),
+        InvalidRequest::KeyKind.into(),
+        InvalidRequest::Signature.into(),
+        Refusal::KeyUsedBefore,
+    ]
+}
+
+fn unproved_callers() -> Vec<Refusal> {
     let (at, now) = ("then".to_owned(), "now".to_owned());
     let token_expired = JoinTokenError::Expired {
         at: at.clone(),
@@ -47,6 +74,20 @@ fn refusals() -> Vec<(Refusal, Code)> {
         at: at.clone(),
         workload: name(),
     };
+    vec![
+        JoinTokenError::Unknown.into(),
+        token_expired.into(),
+        stream_token_expired.into(),
+        redeemed.into(),
+        JoinTokenError::TakenBack(name()).into(),
+        JoinTokenError::SignsNothing(name()).into(),
+        JoinTokenError::OpensNothing(name()).into(),
+        NotAttested::Expired { at, now }.into(),
+        NotAttested::RootDropped(id()).into(),
+    ]
+}
+
+fn callers_that_may_not() -> Vec<Refusal> {
     let other_identity = NotAttested::OtherIdentity {
         workload: name(),
         document: id(),
@@ -57,61 +98,22 @@ fn refusals() -> Vec<(Refusal, Code)> {
         id: id().to_string(),
     };
     vec![
-        (InvalidRequest::TooLong(1).into(), Code::InvalidArgument),
-        (Refusal::NotKnownYet(name()), Code::Unavailable),
-        (Refusal::OtherPod(name()), Code::Unavailable),
-        (InvalidRequest::KeyKind.into(), Code::InvalidArgument),
-        (InvalidRequest::Signature.into(), Code::InvalidArgument),
-        (Refusal::KeyUsedBefore, Code::InvalidArgument),
-        (JoinTokenError::Unknown.into(), Code::Unauthenticated),
-        (token_expired.into(), Code::Unauthenticated),
-        (stream_token_expired.into(), Code::Unauthenticated),
-        (redeemed.into(), Code::Unauthenticated),
-        (
-            JoinTokenError::TakenBack(name()).into(),
-            Code::Unauthenticated,
-        ),
-        (
-            JoinTokenError::SignsNothing(name()).into(),
-            Code::Unauthenticated,
-        ),
-        (
-            JoinTokenError::OpensNothing(name()).into(),
-            Code::Unauthenticated,
-        ),
-        (
-            NotAttested::Expired { at, now }.into(),
-            Code::Unauthenticated,
-        ),
-        (NotAttested::RootDropped(id()).into(), Code::Unauthenticated),
-        (
-            NotAttested::NoDocument(name()).into(),
-            Code::PermissionDenied,
-        ),
-        (
-            NotAttested::NoWorkloadName(id()).into(),
-            Code::PermissionDenied,
-        ),
-        (other_identity.into(), Code::PermissionDenied),
-        (other_uri, Code::PermissionDenied),
-        (
-            Refusal::Evicted("evictions.yaml".to_owned()),
-            Code::PermissionDenied,
-        ),
-        (Refusal::TooOften(name()), Code::ResourceExhausted),
-        // not the caller's fault, and over some time
-        (
-            JoinTokenError::TooMany("secret-place".into()).into(),
-            Code::Unavailable,
-        ),
-        (
-            IssueError::Template(TemplateError::IssuerExpired).into(),
-            Code::Unavailable,
-        ),
-        (
-            IssueError::Template(TemplateError::IssuerNotYetValid).into(),
-            Code::Unavailable,
-        ),
+        NotAttested::NoDocument(name()).into(),
+        NotAttested::NoWorkloadName(id()).into(),
+        other_identity.into(),
+        other_uri,
+        Refusal::Evicted("evictions.yaml".to_owned()),
+    ]
+}
+
+/// Not the caller's fault, and over some time.
+fn not_now() -> Vec<Refusal> {
+    vec![
+        Refusal::NotKnownYet(name()),
+        Refusal::OtherPod(name()),
+        JoinTokenError::TooMany("secret-place".into()).into(),
+        IssueError::Template(TemplateError::IssuerExpired).into(),
+        IssueError::Template(TemplateError::IssuerNotYetValid).into(),
     ]
 }
 
