@@ -37,10 +37,8 @@ pub(super) fn is_diagnostic(line: &str) -> bool {
     let Some((timestamp, rest)) = plain.split_once(' ') else {
         return false;
     };
-    let (level, words) = rest
-        .trim_ascii_start()
-        .split_once(' ')
-        .unwrap_or((rest.trim_ascii_start(), ""));
+    let rest = rest.trim_ascii_start();
+    let (level, words) = rest.split_once(' ').unwrap_or((rest, ""));
     // a piece of a line of JSON may have been written behind it
     let is_alone = !words.contains("\":");
     is_level(level) && utc::parse(timestamp).is_some() && is_alone
