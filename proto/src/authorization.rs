@@ -15,7 +15,8 @@ pub use self::{
     decide::decide,
     document::{AuthorizationPolicy, PeerAuthentication, Selector},
     explain::{
-        Decision, FailedField, FieldRef, MAX_RECORDED, NearestMiss, Recorded, Step, Verdict,
+        Decision, FailedField, FieldRef, MAX_RECORDED, NearestMiss, Recorded, RecordedEffect, Step,
+        Verdict,
     },
     from_wire::InvalidSnapshot,
     pattern::{InvalidMatch, Pattern, ServiceAccountMatch},
@@ -178,7 +179,8 @@ impl fmt::Display for PolicyAction {
 pub struct Policy {
     pub source: SourceRef,
     pub action: PolicyAction,
-    /// Evaluated and recorded, never part of the verdict.
+    /// Evaluated with the other dry runs as if all were enforced, and recorded; never part of the
+    /// verdict.
     pub dry_run: bool,
     /// None: nothing matches (an ALLOW policy without rules allows nobody).
     pub rules: Vec<Rule>,

@@ -1,8 +1,8 @@
 //! An answer in words, the verdict first. Pure: what is said depends on the answer alone.
 
 use mesh_lite_proto::authorization::{
-    ConsideredPolicy, ConsideredRule, FailedField, FieldRef, PolicyAction, RuleOutcome, SourceRef,
-    Step,
+    ConsideredPolicy, ConsideredRule, FailedField, FieldRef, PolicyAction, RecordedEffect,
+    RuleOutcome, SourceRef, Step,
 };
 
 use super::{
@@ -279,15 +279,17 @@ impl Text {
         }
         self.title("dry runs and audits, which decide nothing");
         for recorded in recorded {
-            let would = match (recorded.dry_run, recorded.action) {
-                (_, PolicyAction::Audit) => "records this call",
-                (_, PolicyAction::Deny) => "would DENY this call if it were enforced",
-                (_, PolicyAction::Allow) => "would ALLOW this call if it were enforced",
+            let would = match recorded.effect() {
+                RecordedEffect::Audit => "records this call",
+                RecordedEffect::WouldDeny => "would DENY this call if it were enforced",
+                RecordedEffect::WouldAllow => "would ALLOW this call if it were enforced",
             };
-            self.item(
-                4,
-                &format!("{}, rules[{}]: {would}", recorded.policy, recorded.rule),
-            );
+            let policy = &recorded.policy;
+            let text = match recorded.rule {
+                Some(rule) => format!("{policy}, rules[{rule}]: {would}"),
+                None => format!("{policy}: {would}: none of its rules matches"),
+            };
+            self.item(4, &text);
         }
         let more = judged.considered.decision.recorded_more;
         if more > 0 {

@@ -2,7 +2,8 @@
 
 use super::{
     Decision, DefaultAction, Facts, FailedField, MutualTlsMode, Policy, PolicyAction,
-    PolicySnapshot, Rule, SourceRef, Step, decide, nearest_miss::failed_fields, peer_match::Asked,
+    PolicySnapshot, Recorded, Rule, SourceRef, Step, decide, nearest_miss::failed_fields,
+    peer_match::Asked,
 };
 
 /// Policies that are told of one by one: more than anybody reads. The rest is counted.
@@ -32,6 +33,9 @@ pub struct ConsideredPolicy {
     pub dry_run: bool,
     /// `false`: the verdict was there before it was this one's turn.
     pub asked: bool,
+    /// The dry run that is named for all of them: a default lets the caller through, and no rule
+    /// of any ALLOW policy in dry run would.
+    pub would_deny: bool,
     pub rules: Vec<ConsideredRule>,
     /// Rules that are not told of one by one, none of which matched.
     pub left_out: usize,
@@ -95,7 +99,9 @@ pub fn considered(snapshot: &PolicySnapshot, facts: &Facts<'_>) -> Considered {
     for policy in of(snapshot, |policy| {
         !is_enforced(policy.action, policy.dry_run)
     }) {
-        told.add(told_of(snapshot, facts, policy, recorded));
+        let mut told_of = told_of(snapshot, facts, policy, recorded);
+        told_of.would_deny = would_deny(&decision, policy);
+        told.add(told_of);
     }
     Considered {
         decision,
@@ -104,6 +110,12 @@ pub fn considered(snapshot: &PolicySnapshot, facts: &Facts<'_>) -> Considered {
         left_out: told.left_out,
         default_action: snapshot.default_action.clone(),
     }
+}
+
+fn would_deny(decision: &Decision, policy: &Policy) -> bool {
+    let of_this_one =
+        |recorded: &Recorded| recorded.rule.is_none() && recorded.policy == policy.source;
+    decision.recorded.iter().any(of_this_one)
 }
 
 fn is_enforced(action: PolicyAction, dry_run: bool) -> bool {
@@ -127,9 +139,10 @@ struct Told {
 }
 
 impl Told {
-    /// What matched is told of wherever it stands.
+    /// What matched, or would deny, is told of wherever it stands.
     fn add(&mut self, policy: ConsideredPolicy) {
-        if self.policies.len() < SHOWN_POLICIES || policy.matched().is_some() {
+        let counts = policy.matched().is_some() || policy.would_deny;
+        if self.policies.len() < SHOWN_POLICIES || counts {
             self.policies.push(policy);
         } else {
             self.left_out = self.left_out.saturating_add(1);
@@ -149,6 +162,7 @@ fn told_of(
         action: policy.action,
         dry_run: policy.dry_run,
         asked,
+        would_deny: false,
         rules: Vec::new(),
         left_out: 0,
     };

@@ -14,6 +14,9 @@ use super::{
 /// ALLOW policy selects this workload: deny; (4) the narrowest scope's default action;
 /// (5) STRICT: deny, PERMISSIVE: allow.
 ///
+/// Dry runs and AUDIT policies are recorded beside the verdict and never part of it: the dry runs
+/// together, as if all of them were enforced.
+///
 /// Asks only rules that can match, and allocates only for what it records and for the nearest
 /// miss of a denial.
 pub fn decide(snapshot: &PolicySnapshot, facts: &Facts<'_>) -> Decision {
@@ -21,11 +24,12 @@ pub fn decide(snapshot: &PolicySnapshot, facts: &Facts<'_>) -> Decision {
     if facts.caller == Caller::Plaintext && mode == MutualTlsMode::Strict {
         return verdict(Verdict::Deny, Step::StrictPort, None);
     }
-    let (recorded, recorded_more) = recorded(snapshot, facts);
+    let decided = enforced(snapshot, facts, mode);
+    let (recorded, recorded_more) = recorded(snapshot, facts, &decided);
     Decision {
         recorded,
         recorded_more,
-        ..enforced(snapshot, facts, mode)
+        ..decided
     }
 }
 
@@ -65,27 +69,47 @@ fn nobody_allows(snapshot: &PolicySnapshot, facts: &Facts<'_>, policy: &Policy) 
     }
 }
 
-/// The first rule that matches of each policy that only records: of the first policies, and how
-/// many more policies there are.
-fn recorded(snapshot: &PolicySnapshot, facts: &Facts<'_>) -> (Vec<Recorded>, usize) {
-    let (mut named, mut more) = (Vec::new(), 0);
+/// What the policies say that only record: the first of them, and how many more there are.
+fn recorded(
+    snapshot: &PolicySnapshot,
+    facts: &Facts<'_>,
+    decided: &Decision,
+) -> (Vec<Recorded>, usize) {
     let mut before = None;
-    for Matched { of, .. } in matches(snapshot, facts, Role::Records) {
-        if before.replace(of.at.policy) == Some(of.at.policy) {
-            continue;
-        }
-        if named.len() == MAX_RECORDED {
-            more += 1;
-            continue;
-        }
-        named.push(Recorded {
-            policy: at_rule(of.policy, of.rule),
-            rule: of.at.rule,
-            action: of.policy.action,
-            dry_run: of.policy.dry_run,
-        });
+    let first_of_policy = matches(snapshot, facts, Role::Records)
+        .map(|matched| matched.of)
+        .filter(|of| before.replace(of.at.policy) != Some(of.at.policy))
+        .map(|of| (of.policy, Some(of)));
+    let by_none = would_deny(snapshot, facts, decided).map(|policy| (policy, None));
+    let mut said = by_none.into_iter().chain(first_of_policy);
+    let named = said.by_ref().take(MAX_RECORDED).map(record).collect();
+    (named, said.count())
+}
+
+/// The first ALLOW policy in dry run, if those would deny what only a default lets through: none
+/// of their rules matches.
+fn would_deny<'a>(
+    snapshot: &'a PolicySnapshot,
+    facts: &Facts<'a>,
+    decided: &Decision,
+) -> Option<&'a Policy> {
+    let first = snapshot.policies.first_that_would_allow()?;
+    if !decided.is_allowed() || decided.step == Step::AllowRule {
+        return None;
     }
-    (named, more)
+    let mut matched = matches(snapshot, facts, Role::Records);
+    let allows = matched.any(|matched| matched.of.policy.action == PolicyAction::Allow);
+    (!allows).then_some(first)
+}
+
+fn record((policy, of): (&Policy, Option<RuleOf<'_>>)) -> Recorded {
+    let source = || policy.source.clone();
+    Recorded {
+        policy: of.map_or_else(source, |of| at_rule(policy, of.rule)),
+        rule: of.map(|of| of.at.rule),
+        action: policy.action,
+        dry_run: policy.dry_run,
+    }
 }
 
 struct Matched<'a> {

@@ -78,9 +78,10 @@ pub struct Decision {
     pub field: Option<FieldRef>,
     /// For a denial because no ALLOW rule matches: the rule that came nearest.
     pub nearest_miss: Option<Box<NearestMiss>>,
-    /// What dry runs and AUDIT policies would have done: the first [`MAX_RECORDED`] that match.
+    /// What dry runs and AUDIT policies would have done: the one that stands for all dry runs that
+    /// would deny together, then those that match; at most [`MAX_RECORDED`].
     pub recorded: Vec<Recorded>,
-    /// How many more of them match.
+    /// How many more of them there are.
     pub recorded_more: usize,
 }
 
@@ -213,13 +214,47 @@ impl fmt::Display for FailedField {
     }
 }
 
-/// A match of a policy that decides nothing.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What a policy that decides nothing says of a connection.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Recorded {
-    /// Its line is the rule's.
+    /// Its line is the rule's, if there is one.
     pub policy: SourceRef,
-    pub rule: usize,
-    /// What the policy would have done; AUDIT never does anything.
+    /// That matches. `None`: no rule of any dry run of an ALLOW policy does, and they would deny
+    /// what only a default lets through; this is the first of them.
+    pub rule: Option<usize>,
+    /// The policy's own: for what comes of it, see [`Self::effect`].
     pub action: PolicyAction,
     pub dry_run: bool,
+}
+
+impl Recorded {
+    #[must_use]
+    pub const fn effect(&self) -> RecordedEffect {
+        match (self.action, self.rule) {
+            (PolicyAction::Audit, _) => RecordedEffect::Audit,
+            (PolicyAction::Allow, Some(_)) => RecordedEffect::WouldAllow,
+            (PolicyAction::Allow, None) | (PolicyAction::Deny, _) => RecordedEffect::WouldDeny,
+        }
+    }
+}
+
+/// What a policy that decides nothing would have done, if all dry runs were enforced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RecordedEffect {
+    WouldAllow,
+    WouldDeny,
+    /// AUDIT never does anything.
+    Audit,
+}
+
+impl RecordedEffect {
+    /// A name for logs and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::WouldAllow => "would_allow",
+            Self::WouldDeny => "would_deny",
+            Self::Audit => "audit",
+        }
+    }
 }

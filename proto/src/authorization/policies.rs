@@ -73,6 +73,12 @@ impl Policies {
         self.get(policy).map(Deref::deref)
     }
 
+    /// The same, of dry runs.
+    pub(super) fn first_that_would_allow(&self) -> Option<&Policy> {
+        let policy = self.index().first_that_would_allow()?;
+        self.get(policy).map(Deref::deref)
+    }
+
     fn index(&self) -> &RuleIndex {
         self.0.index.get_or_init(|| RuleIndex::new(&self.0.list))
     }

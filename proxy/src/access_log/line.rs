@@ -182,8 +182,11 @@ impl<'a> Line<'a> {
             self.text("policy", &recorded.policy.document);
             let place = format_args!("{}:{}", recorded.policy.file, recorded.policy.line);
             self.text("policy_source", place);
-            self.number("rule", recorded.rule);
+            if let Some(rule) = recorded.rule {
+                self.number("rule", rule);
+            }
             self.number("dry_run", recorded.dry_run);
+            self.text("effect", recorded.effect().as_str());
             self.0.push('}');
         }
         self.0.push(']');

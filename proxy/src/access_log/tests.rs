@@ -191,7 +191,7 @@ fn a_dry_run_is_on_the_line_and_does_not_look_like_the_decision() {
             file: "next.yaml".into(),
             line: 4,
         },
-        rule: 0,
+        rule: Some(0),
         action: PolicyAction::Deny,
         dry_run: true,
     }];
@@ -202,6 +202,34 @@ fn a_dry_run_is_on_the_line_and_does_not_look_like_the_decision() {
     assert_eq!(line["recorded"][0]["action"], "DENY");
     assert_eq!(line["recorded"][0]["dry_run"], true);
     assert_eq!(line["recorded"][0]["policy_source"], "next.yaml:4");
+    assert_eq!(line["recorded"][0]["effect"], "would_deny");
+}
+
+#[test]
+fn whom_no_rule_of_a_dry_run_would_let_in_is_said_on_the_line_without_a_rule() {
+    let (log, memory, _) = in_memory();
+    let recorded = |rule| Recorded {
+        policy: SourceRef {
+            document: "shop/next".into(),
+            file: "next.yaml".into(),
+            line: 4,
+        },
+        rule,
+        action: PolicyAction::Allow,
+        dry_run: true,
+    };
+    log.opened(open_record(Outcome::Decided(Decision {
+        recorded: vec![recorded(None), recorded(Some(3))],
+        ..decision(Verdict::Allow)
+    })));
+    assert!(log.flush(PATIENCE));
+    let [cut, matched] = &memory.lines()[0]["recorded"].as_array().unwrap()[..] else {
+        panic!("{:?}", memory.lines());
+    };
+    assert_eq!((&cut["effect"], cut.get("rule")), (&"would_deny".into(), None));
+    assert_eq!((&cut["action"], &cut["dry_run"]), (&"ALLOW".into(), &true.into()));
+    assert_eq!(cut["policy_source"], "next.yaml:4");
+    assert_eq!((&matched["effect"], &matched["rule"]), (&"would_allow".into(), &3.into()));
 }
 
 #[test]
@@ -213,7 +241,7 @@ fn dry_runs_that_are_too_many_to_name_are_counted_on_the_line() {
             file: "next.yaml".into(),
             line: 4,
         },
-        rule: 0,
+        rule: Some(0),
         action: PolicyAction::Deny,
         dry_run: true,
     };

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use mesh_lite_proto::authorization::{Decision, PolicyAction, Recorded};
+use mesh_lite_proto::authorization::{Decision, Recorded, RecordedEffect};
 use prometheus_client::encoding::{EncodeLabelSet, LabelSetEncoder};
 
 use super::{connection::Printable, series::Overflow};
@@ -19,10 +19,7 @@ pub(super) struct DecisionLabels {
 enum Ruling {
     Allow,
     Deny,
-    /// What a policy in dry run would have done.
-    WouldAllow,
-    WouldDeny,
-    Audit,
+    Recorded(RecordedEffect),
 }
 
 impl DecisionLabels {
@@ -43,13 +40,9 @@ impl DecisionLabels {
 
     pub(super) fn of_recorded(recorded: &Recorded) -> Self {
         Self {
-            ruling: match recorded.action {
-                PolicyAction::Allow => Ruling::WouldAllow,
-                PolicyAction::Deny => Ruling::WouldDeny,
-                PolicyAction::Audit => Ruling::Audit,
-            },
+            ruling: Ruling::Recorded(recorded.effect()),
             policy: Some(Arc::clone(&recorded.policy.document)),
-            rule: Some(recorded.rule),
+            rule: recorded.rule,
         }
     }
 }
@@ -59,9 +52,7 @@ impl Ruling {
         match self {
             Self::Allow => "allow",
             Self::Deny => "deny",
-            Self::WouldAllow => "would_allow",
-            Self::WouldDeny => "would_deny",
-            Self::Audit => "audit",
+            Self::Recorded(effect) => effect.as_str(),
         }
     }
 }

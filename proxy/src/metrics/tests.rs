@@ -159,7 +159,7 @@ fn a_dry_run_is_counted_beside_the_decision_and_not_as_one() {
             file: "n.yaml".into(),
             line: 9,
         },
-        rule: 2,
+        rule: Some(2),
         action: PolicyAction::Deny,
         dry_run: true,
     }];
@@ -174,6 +174,36 @@ fn a_dry_run_is_counted_beside_the_decision_and_not_as_one() {
         authz("decision=\"would_deny\",policy=\"shop/next\",rule=\"2\""),
         1.0
     );
+}
+
+#[test]
+fn whom_no_rule_of_a_dry_run_would_let_in_is_counted_as_would_deny_without_a_rule() {
+    let metrics = metrics(10);
+    let mut decision = decision(Verdict::Allow, "shop/api");
+    let recorded = |rule| Recorded {
+        policy: SourceRef {
+            document: "shop/next".into(),
+            file: "n.yaml".into(),
+            line: 9,
+        },
+        rule,
+        action: PolicyAction::Allow,
+        dry_run: true,
+    };
+    decision.recorded = vec![recorded(None)];
+    metrics.decided(&decision);
+    decision.recorded = vec![recorded(Some(0))];
+    metrics.decided(&decision);
+    metrics.decided(&decision);
+    let page = page(&metrics);
+    for (labels, count) in [
+        ("decision=\"would_deny\",policy=\"shop/next\",rule=\"none\"", 1.0),
+        ("decision=\"would_allow\",policy=\"shop/next\",rule=\"0\"", 2.0),
+        ("decision=\"allow\",policy=\"shop/api\",rule=\"0\"", 3.0),
+    ] {
+        let name = format!("mesh_lite_authz_total{{{labels}}}");
+        assert_eq!(value(&page, &name), count, "{labels}");
+    }
 }
 
 #[test]

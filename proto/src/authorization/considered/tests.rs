@@ -169,6 +169,22 @@ fn a_thousand_policies_are_counted_and_the_one_that_decided_is_told_of() {
     assert_eq!(last.matched().unwrap().index, 1000);
 }
 
+#[test]
+fn the_dry_run_that_stands_for_all_that_would_deny_is_told_of_wherever_it_stands() {
+    let dry = |name: String, action| Policy {
+        dry_run: true,
+        ..policy(&name, action, vec![from("a.b/*")])
+    };
+    let audits = (0..1000).map(|number| dry(format!("p{number}"), PolicyAction::Audit));
+    let allow = (1000..1002).map(|number| dry(format!("p{number}"), PolicyAction::Allow));
+    let told = judged(audits.chain(allow).collect());
+    assert_eq!(told.decision.verdict, Verdict::Allow);
+    assert_eq!(told.policies.len(), SHOWN_POLICIES + 1);
+    let would_deny = told.policies.iter().filter(|policy| policy.would_deny);
+    let named: Vec<&str> = would_deny.map(|policy| &*policy.source.document).collect();
+    assert_eq!(named, ["shop/p1000"]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(4096))]
 
@@ -196,12 +212,14 @@ proptest! {
             .map(|(action, (policy, rule))| (action, policy.document.clone(), rule))
             .collect();
         prop_assert_eq!(of_verdict, expected);
-        let recorded: Vec<_> = told
+        let by_none = told.policies.iter().filter(|policy| policy.would_deny);
+        let by_none = by_none.map(|policy| (policy.source.document.clone(), None));
+        let by_rule = told
             .policies
             .iter()
             .filter(|policy| !policy.is_enforced())
-            .filter_map(|policy| Some((policy.source.document.clone(), policy.matched()?.index)))
-            .collect();
+            .filter_map(|policy| Some((policy.source.document.clone(), Some(policy.matched()?.index))));
+        let recorded: Vec<_> = by_none.chain(by_rule).collect();
         let of_decision: Vec<_> = told
             .decision
             .recorded

@@ -5,22 +5,20 @@ use crate::authorization::{
     PolicySnapshot, Rule, Step, Verdict, Verdict::Allow, Verdict::Deny,
 };
 
-type At<'a> = (&'a str, usize);
-/// Verdict, step, the rule that decided; the first 16 rules recorded, and how many more.
-pub(super) type Naive<'a> = (Verdict, Step, Option<At<'a>>, Vec<At<'a>>, usize);
+type At<'a> = (&'a str, Option<usize>);
+/// Verdict, step, the rule that decided; all that is recorded.
+pub(super) type Naive<'a> = (Verdict, Step, Option<At<'a>>, Vec<At<'a>>);
 
 pub(super) fn judge<'a>(all: &'a PolicySnapshot, facts: &Facts<'_>) -> Naive<'a> {
     let (tls, plaintext) = (&all.mutual_tls, facts.caller == Caller::Plaintext);
     let mode = *tls.ports.get(&facts.port).unwrap_or(&tls.mode);
-    if plaintext && mode == Mode::Strict {
-        return (Deny, Step::StrictPort, None, Vec::new(), 0);
-    }
     let role = |p: &Policy| (!p.dry_run && p.action != Action::Audit).then_some(p.action);
     let of = |action| all.policies.iter().filter(move |p| role(p) == action);
-    let matched = |p: &'a Policy| Some((&*p.source.document, first_rule(p, all, facts)?));
+    let matched = |p: &'a Policy| Some((&*p.source.document, Some(first_rule(p, all, facts)?)));
     let first = |action| of(Some(action)).find_map(|p| matched(p));
     let (denies, allows) = (first(Action::Deny), first(Action::Allow));
     let (verdict, step, rule) = match (&all.default_action, mode) {
+        _ if plaintext && mode == Mode::Strict => (Deny, Step::StrictPort, None),
         _ if !all.broken.is_empty() => (Deny, Step::BrokenDocument, None),
         _ if denies.is_some() => (Deny, Step::DenyRule, denies),
         _ if allows.is_some() => (Allow, Step::AllowRule, allows),
@@ -30,9 +28,12 @@ pub(super) fn judge<'a>(all: &'a PolicySnapshot, facts: &Facts<'_>) -> Naive<'a>
         (None, Mode::Strict) => (Deny, Step::MutualTlsMode, None),
         (None, Mode::Permissive) => (Allow, Step::MutualTlsMode, None),
     };
-    let mut recorded: Vec<_> = of(None).filter_map(|p| matched(p)).collect();
-    let more = recorded.split_off(recorded.len().min(16)).len();
-    (verdict, step, rule, recorded, more)
+    let recorded = |p: &'a Policy| matched(p).filter(|_| step != Step::StrictPort);
+    let dry = || of(None).filter(|p| p.action == Action::Allow);
+    let cut = verdict == Allow && rule.is_none() && dry().all(|p| matched(p).is_none());
+    let by_none = dry().take(cut.into()).map(|p| (&*p.source.document, None));
+    let recorded = by_none.chain(of(None).filter_map(|p| recorded(p)));
+    (verdict, step, rule, recorded.collect())
 }
 
 fn first_rule(policy: &Policy, all: &PolicySnapshot, facts: &Facts<'_>) -> Option<usize> {
@@ -50,10 +51,8 @@ fn holds(p: &PeerMatch, action: Action, all: &PolicySnapshot, facts: &Facts<'_>)
     };
     let parts: Vec<&str> = id.unwrap_or_default().split('/').collect();
     let home = !p.trust_domains.is_empty() || parts[0] == all.trust_domain.as_str();
-    let named = |ns: &str, sa: &str| match parts[1..] {
-        ["ns", n, "sa", a] => home && glob(ns, n) && glob(sa, a),
-        _ => false,
-    };
+    let ours = home && matches!(parts[1..], ["ns", _, "sa", _]);
+    let named = |ns: &str, sa: &str| ours && glob(ns, parts[2]) && glob(sa, parts[4]);
     let (address, no) = (facts.source.to_canonical(), action != Action::Allow);
     let principal = |v: &str| id.map(|id| glob(v.trim_start_matches("spiffe://"), id));
     let account = |v: &str| id.map(|_| v.split_once('/').is_some_and(|(n, a)| named(n, a)));

@@ -1,11 +1,15 @@
 use std::collections::BTreeMap;
 
-use super::{naive_evaluator, *};
+use super::{
+    naive_evaluator::{self, Naive},
+    *,
+};
 use crate::{
     authorization::{BrokenDocument, FieldName, MutualTls, OperationMatch, PeerMatch},
     identity::WorkloadId,
 };
 
+mod dry_runs;
 mod fields;
 mod generated;
 mod nearest_miss;
@@ -92,25 +96,32 @@ fn judge_from(snapshot: &PolicySnapshot, caller: &str, source: &str, port: u16) 
     let decision = decide(snapshot, &facts);
     assert_eq!(
         summary(&decision),
-        naive_evaluator::judge(snapshot, &facts),
+        first_recorded(naive_evaluator::judge(snapshot, &facts)),
         "{snapshot:#?}"
     );
     decision
 }
 
-/// As the naive evaluator says it.
-fn summary(decision: &Decision) -> naive_evaluator::Naive<'_> {
-    let by = decision.policy.as_ref().zip(decision.rule);
+/// As the naive evaluator says it, and how many more are recorded.
+fn summary(decision: &Decision) -> (Naive<'_>, usize) {
+    let by = decision.policy.as_ref().filter(|_| decision.rule.is_some());
     let recorded = decision.recorded.iter();
-    (
+    let naive = (
         decision.verdict,
         decision.step,
-        by.map(|(policy, rule)| (&*policy.document, rule)),
+        by.map(|policy| (&*policy.document, decision.rule)),
         recorded
             .map(|recorded| (&*recorded.policy.document, recorded.rule))
             .collect(),
-        decision.recorded_more,
-    )
+    );
+    (naive, decision.recorded_more)
+}
+
+/// It names all that is recorded, and a decision the first 16.
+fn first_recorded(mut naive: Naive<'_>) -> (Naive<'_>, usize) {
+    let recorded = &mut naive.3;
+    let more = recorded.split_off(recorded.len().min(16)).len();
+    (naive, more)
 }
 
 /// Whether a source with one field matches, in a rule of each action.

@@ -1,7 +1,12 @@
 //! `decide` against the naive evaluator, on snapshots and callers made up of few names, so that
 //! they meet often.
 
-use std::{cell::RefCell, collections::BTreeMap, ops::RangeInclusive, sync::Arc};
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    ops::RangeInclusive,
+    sync::Arc,
+};
 
 use proptest::{
     collection::vec,
@@ -11,7 +16,10 @@ use proptest::{
 
 use super::*;
 use crate::{
-    authorization::few_names::{Call, some_call, some_snapshot},
+    authorization::{
+        RecordedEffect,
+        few_names::{Call, some_call, some_snapshot},
+    },
     wire::mesh_lite::v1 as wire,
 };
 
@@ -29,13 +37,14 @@ const STEPS: [Step; 5] = [
     Step::MutualTlsMode,
 ];
 
-fn agree(snapshot: &PolicySnapshot, call: &Call) -> Result<Step, TestCaseError> {
+fn agree(snapshot: &PolicySnapshot, call: &Call) -> Result<Decision, TestCaseError> {
     let facts = call.facts();
     let decision = decide(snapshot, &facts);
-    prop_assert_eq!(summary(&decision), naive_evaluator::judge(snapshot, &facts));
+    let naive = naive_evaluator::judge(snapshot, &facts);
+    prop_assert_eq!(summary(&decision), first_recorded(naive));
     let reason = decision.reason();
     prop_assert!(!reason.is_empty());
-    Ok(decision.step)
+    Ok(decision)
 }
 
 #[test]
@@ -44,12 +53,14 @@ fn decides_a_million_times_as_the_text_of_the_design_says() {
     config.cases *= SNAPSHOTS_PER_CASE;
     config.failure_persistence = None;
     let taken: RefCell<BTreeMap<Step, usize>> = RefCell::default();
+    let would_deny = Cell::new(0);
     let pairs = (some_snapshot(), vec(some_call(), CALLS));
     TestRunner::new(config)
         .run(&pairs, |(snapshot, calls)| {
             for call in &calls {
-                let step = agree(&snapshot, call)?;
-                *taken.borrow_mut().entry(step).or_default() += 1;
+                let decision = agree(&snapshot, call)?;
+                *taken.borrow_mut().entry(decision.step).or_default() += 1;
+                would_deny.set(would_deny.get() + usize::from(dry_runs_would_deny(&decision)));
             }
             Ok(())
         })
@@ -67,6 +78,18 @@ fn decides_a_million_times_as_the_text_of_the_design_says() {
         let share = percent(taken.get(&step).copied().unwrap_or_default(), all);
         assert!(share >= 10.0, "{step} decides only {share:.1} % of {all}");
     }
+    let share = percent(would_deny.get(), all);
+    println!("dry runs would deny {:>5} {share:>5.1} %", would_deny.get());
+    assert!(
+        share >= 0.5,
+        "dry runs would deny only {share:.1} % of {all}"
+    );
+}
+
+/// Of the ALLOW policies among them, none of which has a rule that matches.
+fn dry_runs_would_deny(decision: &Decision) -> bool {
+    let mut recorded = decision.recorded.iter();
+    recorded.any(|recorded| recorded.rule.is_none())
 }
 
 #[test]
@@ -96,6 +119,28 @@ proptest! {
         let Decision { recorded, recorded_more, .. } = decide(&snapshot, &call.facts());
         let with = Decision { recorded, recorded_more, ..decision };
         prop_assert_eq!(with, decide(&snapshot, &call.facts()));
+    }
+
+    #[test]
+    fn dry_runs_would_deny_exactly_whom_they_would_if_they_were_enforced(
+        snapshot in some_snapshot(), call in some_call(),
+    ) {
+        let enforce = |policy: &Arc<Policy>| Policy {
+            // a DENY is recorded by its own rule
+            dry_run: policy.dry_run && policy.action != PolicyAction::Allow,
+            ..Policy::clone(policy)
+        };
+        let enforced = PolicySnapshot {
+            policies: snapshot.policies.iter().map(enforce).collect(),
+            ..snapshot.clone()
+        };
+        let today = decide(&snapshot, &call.facts());
+        let then = decide(&enforced, &call.facts());
+        prop_assert_eq!(dry_runs_would_deny(&today), today.is_allowed() && !then.is_allowed());
+        if let Some(recorded) = today.recorded.iter().find(|it| it.rule.is_none()) {
+            prop_assert_eq!(recorded.effect(), RecordedEffect::WouldDeny);
+            prop_assert_eq!(Some(&recorded.policy), then.policy.as_ref());
+        }
     }
 
     #[test]

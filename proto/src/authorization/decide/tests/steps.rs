@@ -181,65 +181,6 @@ fn step_5_asks_for_the_mode_of_the_port() {
 }
 
 #[test]
-fn dry_runs_and_audits_are_recorded_and_decide_nothing() {
-    let dry = |action, rules| Policy {
-        dry_run: true,
-        ..policy(action, rules)
-    };
-    let policies = vec![
-        dry(PolicyAction::Deny, vec![everybody()]),
-        dry(
-            PolicyAction::Allow,
-            vec![rule(vec![principals(&[GUEST])], Vec::new()), everybody()],
-        ),
-        dry(
-            PolicyAction::Allow,
-            vec![rule(vec![principals(&[GUEST])], Vec::new())],
-        ),
-        policy(PolicyAction::Audit, vec![everybody()]),
-    ];
-    let decision = judge(&permissive(policies.clone()), WEB);
-    assert_eq!(
-        (decision.verdict, decision.step),
-        (Verdict::Allow, Step::MutualTlsMode)
-    );
-    let recorded: Vec<_> = decision
-        .recorded
-        .iter()
-        .map(|r| (r.action, r.dry_run, r.rule))
-        .collect();
-    assert_eq!(
-        recorded,
-        [
-            (PolicyAction::Deny, true, 0),
-            (PolicyAction::Allow, true, 1),
-            (PolicyAction::Audit, false, 0)
-        ]
-    );
-    let strict = judge(&snapshot(MutualTlsMode::Strict, policies), WEB);
-    assert_eq!((strict.verdict, strict.recorded.len()), (Verdict::Deny, 3));
-}
-
-#[test]
-fn of_many_dry_runs_the_first_are_named_and_the_others_counted() {
-    let record = |n: usize| Policy {
-        source: source_ref(&format!("shop/dry-{n}"), 1),
-        dry_run: true,
-        // each matches by two rules, and counts once
-        ..policy(PolicyAction::Deny, vec![everybody(), everybody()])
-    };
-    for (policies, more) in [(16, 0), (17, 1), (1000, 984)] {
-        let decision = judge(&permissive((0..policies).map(record).collect()), WEB);
-        assert_eq!(
-            (decision.recorded.len(), decision.recorded_more),
-            (16, more)
-        );
-        let last = &decision.recorded[15].policy.document;
-        assert_eq!(&**last, "shop/dry-15");
-    }
-}
-
-#[test]
 fn every_denial_has_a_reason_and_so_has_every_permit() {
     for (mode, caller) in [
         (MutualTlsMode::Strict, ""),
