@@ -11,13 +11,15 @@ use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc};
 
 pub use self::{
     dialect::Dialect,
-    error::{DocumentError, DocumentErrors, Place},
+    error::{DocumentError, Place},
+    errors::DocumentErrors,
     node::{Entry, Node, Position, Value},
     refusal_class::RefusalClass,
 };
 
 mod dialect;
 mod error;
+mod errors;
 pub mod fields;
 mod header;
 mod layer_7;

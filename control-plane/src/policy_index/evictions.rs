@@ -3,7 +3,11 @@
 //! An eviction concerns every workload of the mesh, so one namespace must neither end trust in
 //! another's workloads nor fill the others' snapshots.
 
-use std::{ops::RangeFrom, sync::Arc, time::SystemTime};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::SystemTime,
+};
 
 use mesh_lite_proto::{
     authorization::{
@@ -16,7 +20,7 @@ use mesh_lite_proto::{
     },
 };
 
-use super::{Held, PolicyIndex, Selected};
+use super::{PolicyIndex, Selected, held::Held};
 
 /// Evictions of one namespace: a service account has one, and none needs to outlive the leaves
 /// it is about. More are a mistake, or meant to crowd out others.
@@ -33,11 +37,55 @@ pub(super) struct Fitted {
     pub(super) crowded: Option<BrokenDocument>,
 }
 
+/// The names of the evictions that evict somebody, by namespace: none of the others is looked at
+/// for every workload and every certificate.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Evicting(BTreeMap<Arc<str>, BTreeSet<Arc<str>>>);
+
+impl Evicting {
+    pub(super) fn put(&mut self, key: &DocumentKey) {
+        let names = self.0.entry(Arc::clone(&key.namespace)).or_default();
+        names.insert(Arc::clone(&key.name));
+    }
+
+    pub(super) fn remove(&mut self, key: &DocumentKey) {
+        if let Some(names) = self.0.get_mut(&key.namespace) {
+            names.remove(&key.name);
+            if names.is_empty() {
+                self.0.remove(&key.namespace);
+            }
+        }
+    }
+
+    fn others_than(&self, key: &DocumentKey) -> usize {
+        let names = self.0.get(&key.namespace);
+        names.map_or(0, |names| {
+            let own = usize::from(names.contains(&key.name));
+            names.len().saturating_sub(own)
+        })
+    }
+
+    fn room_in(&self, namespace: &str) -> usize {
+        let names = self.0.get(namespace).map_or(0, BTreeSet::len);
+        MAX_PER_NAMESPACE.saturating_sub(names)
+    }
+
+    fn keys(&self) -> impl Iterator<Item = DocumentKey> {
+        self.0.iter().flat_map(|(namespace, names)| {
+            names.iter().map(|name| DocumentKey {
+                kind: Kind::Eviction,
+                namespace: Arc::clone(namespace),
+                name: Arc::clone(name),
+            })
+        })
+    }
+}
+
 /// The unexpired evictions of one namespace.
 struct OfNamespace<'a> {
     is_mesh: bool,
     size: usize,
-    namespace: &'a Arc<str>,
+    namespace: Arc<str>,
     evictions: Vec<&'a Eviction>,
 }
 
@@ -49,13 +97,13 @@ impl PolicyIndex {
         document: &RawDocument,
         loaded: Result<Loaded, Unloadable>,
     ) -> Result<Loaded, Unloadable> {
-        let (subject, mut errors) = match &loaded {
-            Ok(Loaded::Eviction(eviction)) => (&eviction.subject, Vec::new()),
+        let (subject, errors) = match &loaded {
+            Ok(Loaded::Eviction(eviction)) => (&eviction.subject, None),
             Err(Unloadable {
                 subject: Some(subject),
                 errors,
                 ..
-            }) => (subject, errors.iter().cloned().collect()),
+            }) => (subject, Some(errors)),
             _ => return loaded,
         };
         let Some((problem, remedy)) = self.objection(&document.key, subject) else {
@@ -63,22 +111,19 @@ impl PolicyIndex {
         };
         let place = Place::new(&document.file, place_of_subject(document));
         let class = RefusalClass::EvictionNotPermitted;
-        errors.push(DocumentError::new(class, place, problem, remedy));
-        match DocumentErrors::check((), errors) {
-            Ok(()) => loaded,
-            Err(errors) => Err(Unloadable {
-                errors,
-                selector: None,
-                subject: None,
-                tests_failed: false,
-            }),
-        }
+        let objection: DocumentErrors = DocumentError::new(class, place, problem, remedy).into();
+        Err(Unloadable {
+            errors: errors.map_or(objection.clone(), |errors| errors.and(&objection)),
+            selector: None,
+            subject: None,
+            tests_failed: false,
+        })
     }
 
     /// What is wrong with this eviction in this namespace, and what to do.
     fn objection(&self, key: &DocumentKey, subject: &EvictionSubject) -> Option<(String, String)> {
         let (namespace, mesh) = (&key.namespace, &self.mesh_namespace);
-        if self.others_in_force(key) >= MAX_PER_NAMESPACE {
+        if self.is_crowded(key) {
             return Some((
                 format!("namespace {namespace} has more than {MAX_PER_NAMESPACE} evictions"),
                 "remove those whose time is over".to_owned(),
@@ -104,20 +149,48 @@ impl PolicyIndex {
         })
     }
 
-    fn others_in_force(&self, key: &DocumentKey) -> usize {
-        self.eviction_documents(first_of(&key.namespace))
-            .take_while(|(other, _)| other.namespace == key.namespace)
-            .filter(|(other, held)| *other != key && held.eviction().is_some())
-            .count()
+    /// Whether its namespace has so many others that this eviction finds no room.
+    pub(super) fn is_crowded(&self, key: &DocumentKey) -> bool {
+        key.kind == Kind::Eviction && self.evicting.others_than(key) >= MAX_PER_NAMESPACE
     }
 
-    fn eviction_documents(
-        &self,
-        from: RangeFrom<DocumentKey>,
-    ) -> impl Iterator<Item = (&DocumentKey, &Held)> {
-        self.documents
-            .range(from)
-            .take_while(|(key, _)| key.kind == Kind::Eviction)
+    /// Those that found no room in the namespaces of these documents and may find some now, so that
+    /// they are to be loaded again: no more of them than there is room for.
+    pub(super) fn crowded_beside(&mut self, documents: &BTreeSet<DocumentKey>) -> Vec<DocumentKey> {
+        let evictions = documents.iter().filter(|key| key.kind == Kind::Eviction);
+        let namespaces: BTreeSet<&Arc<str>> = evictions.map(|key| &key.namespace).collect();
+        let beside = namespaces.into_iter().flat_map(|namespace| {
+            let first = DocumentKey {
+                kind: Kind::Eviction,
+                namespace: Arc::clone(namespace),
+                name: "".into(),
+            };
+            let crowded = self.crowded.range(first..);
+            crowded
+                .take_while(move |key| key.namespace == *namespace)
+                .take(self.evicting.room_in(namespace))
+        });
+        let beside: Vec<DocumentKey> = beside.cloned().collect();
+        for key in &beside {
+            self.crowded.remove(key);
+            if let Some(entry) = self.documents.get_mut(key) {
+                entry.read = None;
+            }
+        }
+        beside
+    }
+
+    /// Everybody whose trust was ended, some of them perhaps for a time that is over.
+    pub fn evictions(&self) -> impl Iterator<Item = &Eviction> {
+        self.eviction_documents().map(|(_, eviction)| eviction)
+    }
+
+    fn eviction_documents(&self) -> impl Iterator<Item = (DocumentKey, &Eviction)> {
+        let keys = self.evicting.keys();
+        keys.filter_map(|key| {
+            let eviction = self.documents.get(&key).and_then(|it| Held::eviction(it))?;
+            Some((key, eviction))
+        })
     }
 
     /// The mesh's own evictions come first, then those of the namespaces that have the fewest
@@ -141,8 +214,8 @@ impl PolicyIndex {
                     None => all = false,
                 }
             }
-            if !all && (group.is_mesh || **group.namespace == *workload.namespace) {
-                fitted.crowded = Some(too_many(group.namespace, group.size));
+            if !all && (group.is_mesh || *group.namespace == *workload.namespace) {
+                fitted.crowded = Some(too_many(&group.namespace, group.size));
             }
         }
         fitted
@@ -150,36 +223,25 @@ impl PolicyIndex {
 
     fn unexpired(&self, now: SystemTime) -> Vec<OfNamespace<'_>> {
         let mut groups: Vec<OfNamespace<'_>> = Vec::new();
-        for (key, held) in self.eviction_documents(first_of(&"".into())) {
-            let Some(eviction) = held
-                .eviction()
-                .filter(|eviction| eviction.until.is_none_or(|until| now < until))
-            else {
-                continue;
-            };
+        let unexpired = self
+            .eviction_documents()
+            .filter(|(_, eviction)| eviction.until.is_none_or(|until| now < until));
+        for (key, eviction) in unexpired {
             match groups.last_mut() {
-                Some(group) if *group.namespace == key.namespace => {
+                Some(group) if group.namespace == key.namespace => {
                     group.size = group.size.saturating_add(size_of(eviction));
                     group.evictions.push(eviction);
                 }
                 _ => groups.push(OfNamespace {
                     is_mesh: key.namespace == self.mesh_namespace,
                     size: size_of(eviction),
-                    namespace: &key.namespace,
+                    namespace: key.namespace,
                     evictions: vec![eviction],
                 }),
             }
         }
         groups
     }
-}
-
-fn first_of(namespace: &Arc<str>) -> RangeFrom<DocumentKey> {
-    DocumentKey {
-        kind: Kind::Eviction,
-        namespace: Arc::clone(namespace),
-        name: "".into(),
-    }..
 }
 
 /// At most so many bytes in its wire form.

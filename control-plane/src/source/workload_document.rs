@@ -67,9 +67,10 @@ fn read<T>(
         }
         (Err(of_header), Some(spec)) => {
             let read = of_spec(&mut reader, spec);
-            let errors = reader.fields.finish(spec, read).err();
-            let errors = errors.iter().flat_map(DocumentErrors::iter).cloned();
-            Err(of_header.and(errors))
+            Err(match reader.fields.finish(spec, read) {
+                Err(of_spec) => of_header.and(&of_spec),
+                Ok(_) => of_header.clone(),
+            })
         }
         (Err(of_header), None) => Err(of_header.clone()),
     }

@@ -65,11 +65,11 @@ pub fn load(document: &RawDocument, own_trust_domain: &TrustDomain) -> Result<Lo
         Err(of_header) => {
             let beside = document.spec_beside_errors();
             let of_spec = beside.and_then(|spec| load_spec(spec, document, None).err());
-            let of_spec = of_spec
-                .iter()
-                .flat_map(|unloadable| unloadable.errors.iter());
             Err(Unloadable {
-                errors: of_header.and(of_spec.cloned()),
+                errors: match of_spec {
+                    Some(of_spec) => of_header.and(&of_spec.errors),
+                    None => of_header.clone(),
+                },
                 // whom it is for may be what is wrong
                 selector: None,
                 subject: None,

@@ -6,8 +6,9 @@ use serde_saphyr::{Error as ParserError, MessageFormatter, UserMessageFormatter}
 
 use super::{Position, RefusalClass, snippet::visible};
 
-/// Beyond this many, one more error of the same file tells nobody anything.
-const MAX_ERRORS: usize = 50;
+/// A problem or a remedy has at most so many bytes. It may quote what a document says, which may be
+/// all of a megabyte; who reads it has seen enough by then.
+const MAX_TEXT: usize = 1024;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
@@ -52,8 +53,8 @@ impl DocumentError {
         Self {
             class,
             place,
-            problem: problem.into(),
-            remedy: remedy.into(),
+            problem: bounded(problem.into()),
+            remedy: bounded(remedy.into()),
         }
     }
 
@@ -73,6 +74,15 @@ impl DocumentError {
         let (class, remedy) = class_and_remedy(error.without_snippet());
         Self::new(class, Place::new(file, at), problem, remedy)
     }
+}
+
+fn bounded(text: String) -> String {
+    if text.len() <= MAX_TEXT {
+        return text;
+    }
+    let ends = |end: &usize| text.is_char_boundary(*end);
+    let end = (0..=MAX_TEXT).rev().find(ends).unwrap_or_default();
+    format!("{}…", text.get(..end).unwrap_or_default())
 }
 
 /// What the parser refuses, and what to do. Most of it is no YAML at all.
@@ -110,62 +120,3 @@ fn class_and_remedy(error: &ParserError) -> (RefusalClass, &'static str) {
         ),
     }
 }
-
-/// All that is wrong with a document. Never empty.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DocumentErrors(Vec<DocumentError>);
-
-impl DocumentErrors {
-    /// `Ok(value)` if nothing is wrong.
-    ///
-    /// # Errors
-    /// The errors, if there are any, in the order of their places.
-    pub fn check<T>(value: T, mut errors: Vec<DocumentError>) -> Result<T, Self> {
-        if errors.is_empty() {
-            Ok(value)
-        } else {
-            errors.sort_by_key(|error| error.place.at);
-            Err(Self(errors))
-        }
-    }
-
-    /// These and others, in the order of their places.
-    #[must_use]
-    pub fn and(&self, others: impl IntoIterator<Item = DocumentError>) -> Self {
-        let mut all: Vec<DocumentError> = self.0.iter().cloned().chain(others).collect();
-        all.sort_by_key(|error| error.place.at);
-        Self(all)
-    }
-
-    pub fn iter(&self) -> impl Iterator<Item = &DocumentError> {
-        self.0.iter()
-    }
-
-    #[must_use]
-    pub const fn count(&self) -> usize {
-        self.0.len()
-    }
-}
-
-impl From<DocumentError> for DocumentErrors {
-    fn from(error: DocumentError) -> Self {
-        Self(vec![error])
-    }
-}
-
-/// One error a line.
-impl fmt::Display for DocumentErrors {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut separator = "";
-        for error in self.0.iter().take(MAX_ERRORS) {
-            write!(f, "{separator}{error}")?;
-            separator = "\n";
-        }
-        match self.0.len().checked_sub(MAX_ERRORS) {
-            None | Some(0) => Ok(()),
-            Some(more) => write!(f, "\nand {more} more"),
-        }
-    }
-}
-
-impl std::error::Error for DocumentErrors {}

@@ -3,23 +3,23 @@
 use std::{collections::BTreeMap, fmt, net::IpAddr, str::FromStr, sync::Arc};
 
 use super::{
-    DocumentError, DocumentErrors, Entry, Node, Place, Position, RefusalClass, Value, layer_7,
-    misplaced_field, nearest_name,
+    DocumentError, DocumentErrors, Entry, Node, Place, Position, RefusalClass, Value,
+    errors::Collected, layer_7, misplaced_field, nearest_name,
 };
 
 /// The errors of one document so far.
 #[derive(Debug)]
 pub struct Fields<'a> {
     file: &'a Arc<str>,
-    errors: Vec<DocumentError>,
+    errors: Collected,
 }
 
 impl<'a> Fields<'a> {
     #[must_use]
-    pub const fn new(file: &'a Arc<str>) -> Self {
+    pub fn new(file: &'a Arc<str>) -> Self {
         Self {
             file,
-            errors: Vec::new(),
+            errors: Collected::default(),
         }
     }
 
@@ -37,13 +37,13 @@ impl<'a> Fields<'a> {
 
     #[must_use]
     pub const fn is_clean(&self) -> bool {
-        self.errors.is_empty()
+        self.errors.count() == 0
     }
 
     /// How many errors there are so far.
     #[must_use]
     pub const fn count(&self) -> usize {
-        self.errors.len()
+        self.errors.count()
     }
 
     /// What was read, if nothing was wrong.
@@ -52,7 +52,7 @@ impl<'a> Fields<'a> {
     /// Everything that was wrong. A `None` is an error too.
     pub fn finish<T>(mut self, spec: &Node, read: Option<T>) -> Result<T, DocumentErrors> {
         match read {
-            Some(read) => DocumentErrors::check(read, self.errors),
+            Some(read) => self.errors.into_errors().map_or(Ok(read), Err),
             None => {
                 if self.is_clean() {
                     let remedy = "see the README for an example";
@@ -68,18 +68,16 @@ impl<'a> Fields<'a> {
     #[must_use]
     pub(crate) fn into_errors(self, at: Position) -> DocumentErrors {
         let file = self.file;
-        DocumentErrors::check((), self.errors)
-            .err()
-            .unwrap_or_else(|| {
-                let place = Place::new(file, at);
-                let remedy = "state apiVersion, kind and metadata.name";
-                let class = RefusalClass::MissingField;
-                DocumentError::new(class, place, "the document can't be read", remedy).into()
-            })
+        self.errors.into_errors().unwrap_or_else(|| {
+            let place = Place::new(file, at);
+            let remedy = "state apiVersion, kind and metadata.name";
+            let class = RefusalClass::MissingField;
+            DocumentError::new(class, place, "the document can't be read", remedy).into()
+        })
     }
 
-    pub(crate) fn add(&mut self, errors: impl IntoIterator<Item = DocumentError>) {
-        self.errors.extend(errors);
+    pub(crate) fn add(&mut self, error: DocumentError) {
+        self.errors.push(error);
     }
 
     /// The entries of a map whose keys must be among `known`.
@@ -323,6 +321,10 @@ pub fn parse_port(text: &str) -> Option<u16> {
     text.parse().ok().filter(|port| digits && *port != 0)
 }
 
+/// A key of a document is shown up to here: what stands below a long one would repeat it with each
+/// mistake.
+const MAX_KEY: usize = 100;
+
 /// Where a field is, as messages show it: `spec.rules[0].from`.
 #[derive(Debug, Clone, Copy)]
 pub struct Path<'a> {
@@ -370,7 +372,13 @@ impl fmt::Display for Path<'_> {
         match self.step {
             Step::Key(key) if self.above.is_none() => f.write_str(key),
             // keys may come from the document: none of them may look like another line of a log
-            Step::Key(key) => write!(f, ".{}", key.escape_debug()),
+            Step::Key(key) => match key.char_indices().nth(MAX_KEY) {
+                Some((end, _)) => {
+                    let start = key.get(..end).unwrap_or_default();
+                    write!(f, ".{}…", start.escape_debug())
+                }
+                None => write!(f, ".{}", key.escape_debug()),
+            },
             Step::Index(index) => write!(f, "[{index}]"),
         }
     }

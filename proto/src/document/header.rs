@@ -48,7 +48,7 @@ pub(super) fn read(
             (whole, header)
         }
         Err(error) => {
-            errors.add([error]);
+            errors.add(error);
             let rest = salvage(&String::from_utf8_lossy(chunk.bytes), chunk.lines_before);
             // what seems to be missing may stand behind the mistake
             let header = read_header(&rest, dialect, &mut Fields::new(file));

@@ -32,6 +32,10 @@ fn instead_of_when(conditions: &Node) -> String {
     };
     let mut instead: Vec<String> = Vec::new();
     for condition in conditions {
+        // each is compared with those before it
+        if instead.len() >= MAX_SHOWN {
+            break;
+        }
         let key = condition.text("key").unwrap_or("a condition without key");
         for values in ["values", "notValues"] {
             let states = condition.entry(values).is_some();

@@ -51,6 +51,8 @@ pub enum RefusalClass {
     EmptyValue,
     /// More entries than can be meant.
     TooManyEntries,
+    /// There are more mistakes than are told of.
+    TooManyErrors,
     /// Two statements that can't both hold.
     Contradiction,
     /// A star that is not at one end of a value.
@@ -90,7 +92,7 @@ pub enum RefusalClass {
 }
 
 impl RefusalClass {
-    pub const ALL: [Self; 41] = [
+    pub const ALL: [Self; 42] = [
         Self::UnreadableFile,
         Self::TooLarge,
         Self::TooManyDocuments,
@@ -114,6 +116,7 @@ impl RefusalClass {
         Self::EmptyEntry,
         Self::EmptyValue,
         Self::TooManyEntries,
+        Self::TooManyErrors,
         Self::Contradiction,
         Self::StarInTheMiddle,
         Self::BadPrincipal,
@@ -160,6 +163,7 @@ impl RefusalClass {
             Self::EmptyEntry => "empty-entry",
             Self::EmptyValue => "empty-value",
             Self::TooManyEntries => "too-many-entries",
+            Self::TooManyErrors => "too-many-errors",
             Self::Contradiction => "contradiction",
             Self::StarInTheMiddle => "star-in-the-middle",
             Self::BadPrincipal => "bad-principal",

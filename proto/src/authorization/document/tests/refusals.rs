@@ -35,6 +35,70 @@ fn errors_without_end_are_shown_to_an_end() {
 }
 
 #[test]
+fn of_errors_without_end_the_first_are_kept_and_the_others_are_counted() {
+    let ports = |count: usize| {
+        let ports = vec!["      - 0"; count].join("\n");
+        unloadable(
+            "AuthorizationPolicy",
+            &format!("rules:\n- to:\n  - operation:\n      ports:\n{ports}"),
+        )
+        .errors
+    };
+    let lines = |errors: &DocumentErrors| -> Vec<u32> {
+        errors.iter().map(|error| error.place.at.line).collect()
+    };
+    let (few, many) = (ports(50), ports(20_000 - 100));
+    assert_eq!((few.count(), few.iter().count()), (50, 50));
+    assert_eq!((many.count(), many.iter().count()), (19_900, 51));
+    assert_eq!(lines(&few)[..], lines(&many)[..50], "the first of them");
+    let last = many.iter().last().unwrap();
+    assert_eq!(last.class, RefusalClass::TooManyErrors);
+    assert_eq!(last.problem, "19850 more errors in this document");
+    let both = many.and(&few);
+    assert_eq!((both.count(), both.iter().count()), (19_950, 51));
+    assert_eq!(both, few.and(&many));
+}
+
+/// Found in the wrong order: a field that is not known is seen before what stands above it.
+#[test]
+fn the_errors_that_are_kept_are_those_that_stand_first() {
+    let unknown: String = (0..200).map(|n| format!("x{n}: 1\n")).collect();
+    let errors = unloadable("AuthorizationPolicy", &format!("action: FOO\n{unknown}")).errors;
+    assert_eq!(errors.count(), 201);
+    let first = errors.iter().next().unwrap();
+    assert_eq!(first.class, RefusalClass::UnknownValue, "{first}");
+}
+
+#[test]
+fn an_error_is_short_however_long_what_it_is_about_is() {
+    let long = "x".repeat(100_000);
+    for spec in [
+        format!("action: {long}"),
+        format!("? {long}\n: 1"),
+        format!("rules: [{{from: [{{source: {{namespaces: ['{long}é \\u0007']}}}}]}}]"),
+        format!("rules: [{{when: [{{key: {long}, values: [a]}}]}}]"),
+        format!("tests: [{{from: {long}, port: {long}, expect: {long}}}]"),
+        format!("selector: {{matchLabels: {{? {long} : [1]}}}}"),
+    ] {
+        let errors = policy_errors(&spec);
+        assert!(
+            !errors.is_empty() && errors.len() < 8_000,
+            "{}",
+            errors.len()
+        );
+    }
+    let modes: String = (0..2_000).map(|n| format!("    x{n}: 1\n")).collect();
+    let spec =
+        format!("selector: {{matchLabels: {{a: b}}}}\nportLevelMtls:\n  ? {long}\n  :\n{modes}");
+    let errors = errors("PeerAuthentication", &spec);
+    assert!(
+        errors.contains("portLevelMtls.xxx") && errors.contains("xxx….x7"),
+        "{errors}"
+    );
+    assert!(errors.len() < 51 * 500, "{}", errors.len());
+}
+
+#[test]
 fn the_selector_of_a_broken_policy_is_known_if_it_can_be_read() {
     let api = BTreeMap::from([("app".to_owned(), "api".to_owned())]);
     let selector = unloadable(
