@@ -84,112 +84,120 @@ pub enum Question<'a> {
     },
 }
 
+type Paths = Vec<(Kind, String)>;
+
 impl Question<'_> {
-    fn paths(self) -> Vec<(Kind, String)> {
-        let version = (Kind::ServerVersion, "/version".to_owned());
-        let namespaces = (Kind::Namespaces, "/api/v1/namespaces".to_owned());
-        let registration = "/apis/admissionregistration.k8s.io/v1";
-        let mutating = (
-            Kind::MutatingWebhooks,
-            format!("{registration}/mutatingwebhookconfigurations"),
-        );
-        let ours = |kind, plural| (kind, format!("/apis/{API_GROUP}/{API_VERSION}/{plural}"));
-        let ours_in = |namespace: &str, kind, plural| {
-            (
-                kind,
-                format!("/apis/{API_GROUP}/{API_VERSION}/namespaces/{namespace}/{plural}"),
-            )
-        };
+    fn paths(self) -> Paths {
         match self {
-            Self::Mesh(mesh) => vec![
-                version,
-                namespaces,
-                mutating,
-                (
-                    Kind::ControlPlaneReadiness,
-                    format!(
-                        "/api/v1/namespaces/{mesh}/services/{CONTROL_PLANE_SERVICE}:metrics/proxy/readyz"
-                    ),
-                ),
-                (
-                    Kind::CustomResourceDefinitions,
-                    "/apis/apiextensions.k8s.io/v1/customresourcedefinitions".to_owned(),
-                ),
-                (
-                    Kind::Deployments,
-                    format!("/apis/apps/v1/namespaces/{mesh}/deployments"),
-                ),
-                (
-                    Kind::EndpointSlices,
-                    format!("/apis/discovery.k8s.io/v1/namespaces/{mesh}/endpointslices"),
-                ),
-                (
-                    Kind::TrustBundles,
-                    format!(
-                        "/api/v1/configmaps?fieldSelector=metadata.name%3D{TRUST_BUNDLE_CONFIG_MAP}"
-                    ),
-                ),
-                ours(Kind::AuthorizationPolicies, "authorizationpolicies"),
-                ours(Kind::PeerAuthentications, "peerauthentications"),
-                ours(Kind::Evictions, "evictions"),
-                (Kind::Pods, "/api/v1/pods".to_owned()),
-            ],
-            Self::Namespace { name, mesh } => vec![
-                version,
-                (
-                    Kind::Injector,
-                    format!(
-                        "/apis/apps/v1/namespaces/{mesh}/deployments?fieldSelector=metadata.name%3D{INJECTOR_SERVICE}"
-                    ),
-                ),
-                mutating,
-                (
-                    Kind::Namespaces,
-                    format!("/api/v1/namespaces?fieldSelector=metadata.name%3D{name}"),
-                ),
-                (
-                    Kind::ValidatingWebhooks,
-                    format!("{registration}/validatingwebhookconfigurations"),
-                ),
-                (
-                    Kind::ApiServices,
-                    "/apis/apiregistration.k8s.io/v1/apiservices".to_owned(),
-                ),
-                (
-                    Kind::NetworkPolicies,
-                    format!("/apis/networking.k8s.io/v1/namespaces/{name}/networkpolicies"),
-                ),
-                (
-                    Kind::Services,
-                    format!("/api/v1/namespaces/{name}/services"),
-                ),
-                (Kind::Pods, format!("/api/v1/namespaces/{name}/pods")),
-                ours_in(name, Kind::AuthorizationPolicies, "authorizationpolicies"),
-                ours_in(name, Kind::PeerAuthentications, "peerauthentications"),
-                (
-                    Kind::Deployments,
-                    format!("/apis/apps/v1/namespaces/{name}/deployments"),
-                ),
-                (
-                    Kind::StatefulSets,
-                    format!("/apis/apps/v1/namespaces/{name}/statefulsets"),
-                ),
-                (
-                    Kind::DaemonSets,
-                    format!("/apis/apps/v1/namespaces/{name}/daemonsets"),
-                ),
-                (
-                    Kind::ReplicaSets,
-                    format!("/apis/apps/v1/namespaces/{name}/replicasets"),
-                ),
-                (Kind::Jobs, format!("/apis/batch/v1/namespaces/{name}/jobs")),
-                (
-                    Kind::CronJobs,
-                    format!("/apis/batch/v1/namespaces/{name}/cronjobs"),
-                ),
-            ],
+            Self::Mesh(mesh) => paths_of_mesh(mesh),
+            Self::Namespace { name, mesh } => paths_of_namespace(name, mesh),
         }
     }
+}
+
+const VERSION: &str = "/version";
+const REGISTRATION: &str = "/apis/admissionregistration.k8s.io/v1";
+
+fn paths_of_mesh(mesh: &str) -> Paths {
+    let ours = format!("/apis/{API_GROUP}/{API_VERSION}");
+    [
+        (Kind::ServerVersion, VERSION.to_owned()),
+        (Kind::Namespaces, "/api/v1/namespaces".to_owned()),
+        (
+            Kind::MutatingWebhooks,
+            format!("{REGISTRATION}/mutatingwebhookconfigurations"),
+        ),
+        (
+            Kind::ControlPlaneReadiness,
+            format!(
+                "/api/v1/namespaces/{mesh}/services/{CONTROL_PLANE_SERVICE}:metrics/proxy/readyz"
+            ),
+        ),
+        (
+            Kind::CustomResourceDefinitions,
+            "/apis/apiextensions.k8s.io/v1/customresourcedefinitions".to_owned(),
+        ),
+        (
+            Kind::Deployments,
+            format!("/apis/apps/v1/namespaces/{mesh}/deployments"),
+        ),
+        (
+            Kind::EndpointSlices,
+            format!("/apis/discovery.k8s.io/v1/namespaces/{mesh}/endpointslices"),
+        ),
+        (
+            Kind::TrustBundles,
+            format!("/api/v1/configmaps?{}", only(TRUST_BUNDLE_CONFIG_MAP)),
+        ),
+        (
+            Kind::AuthorizationPolicies,
+            format!("{ours}/authorizationpolicies"),
+        ),
+        (
+            Kind::PeerAuthentications,
+            format!("{ours}/peerauthentications"),
+        ),
+        (Kind::Evictions, format!("{ours}/evictions")),
+        (Kind::Pods, "/api/v1/pods".to_owned()),
+    ]
+    .into()
+}
+
+fn paths_of_namespace(name: &str, mesh: &str) -> Paths {
+    let core = format!("/api/v1/namespaces/{name}");
+    let apps = format!("/apis/apps/v1/namespaces/{name}");
+    let batch = format!("/apis/batch/v1/namespaces/{name}");
+    let ours = format!("/apis/{API_GROUP}/{API_VERSION}/namespaces/{name}");
+    let injector = only(INJECTOR_SERVICE);
+    [
+        (Kind::ServerVersion, VERSION.to_owned()),
+        (
+            Kind::Injector,
+            format!("/apis/apps/v1/namespaces/{mesh}/deployments?{injector}"),
+        ),
+        (
+            Kind::MutatingWebhooks,
+            format!("{REGISTRATION}/mutatingwebhookconfigurations"),
+        ),
+        (
+            Kind::Namespaces,
+            format!("/api/v1/namespaces?{}", only(name)),
+        ),
+        (
+            Kind::ValidatingWebhooks,
+            format!("{REGISTRATION}/validatingwebhookconfigurations"),
+        ),
+        (
+            Kind::ApiServices,
+            "/apis/apiregistration.k8s.io/v1/apiservices".to_owned(),
+        ),
+        (
+            Kind::NetworkPolicies,
+            format!("/apis/networking.k8s.io/v1/namespaces/{name}/networkpolicies"),
+        ),
+        (Kind::Services, format!("{core}/services")),
+        (Kind::Pods, format!("{core}/pods")),
+        (
+            Kind::AuthorizationPolicies,
+            format!("{ours}/authorizationpolicies"),
+        ),
+        (
+            Kind::PeerAuthentications,
+            format!("{ours}/peerauthentications"),
+        ),
+        (Kind::Deployments, format!("{apps}/deployments")),
+        (Kind::StatefulSets, format!("{apps}/statefulsets")),
+        (Kind::DaemonSets, format!("{apps}/daemonsets")),
+        (Kind::ReplicaSets, format!("{apps}/replicasets")),
+        (Kind::Jobs, format!("{batch}/jobs")),
+        (Kind::CronJobs, format!("{batch}/cronjobs")),
+    ]
+    .into()
+}
+
+/// Of a list, what has this name.
+fn only(name: &str) -> String {
+    format!("fieldSelector=metadata.name%3D{name}")
 }
 
 /// Reads what the question needs.
