@@ -120,6 +120,44 @@ fn a_secret_that_cannot_be_used_is_made_anew() {
     assert_eq!(secret["metadata"]["labels"]["kept"], "yes");
 }
 
+/// How many CAs each change of the registration carried.
+fn cas_registered_so_far(api: &ApiServer) -> Vec<usize> {
+    let patches = api
+        .calls()
+        .into_iter()
+        .filter(|call| call.method == "PATCH" && call.path.contains("mutatingwebhook"));
+    patches
+        .filter_map(|call| {
+            let bundle = call.body.as_array()?.iter().find_map(|op| {
+                op["value"]
+                    .as_str()
+                    .filter(|_| op["op"] == "add")
+                    .map(str::to_owned)
+            })?;
+            let bytes: k8s_openapi::ByteString = serde_json::from_value(json!(bundle)).unwrap();
+            Some(String::from_utf8(bytes.0).unwrap().matches("BEGIN").count())
+        })
+        .collect()
+}
+
+fn serves_a_certificate_of_30_days(replica: &Replica) {
+    eventually("both serve the next one", || {
+        let (_, metrics) = replica.page("/metrics");
+        let line = metrics
+            .lines()
+            .find(|line| line.starts_with("mesh_lite_injector_time_to_breakage_seconds"))
+            .unwrap()
+            .to_owned();
+        let left: f64 = line.rsplit(' ').next().unwrap().parse().unwrap();
+        // 30 days again, not the 14 that were left
+        if left > 29.0 * 86_400.0 {
+            Ok(())
+        } else {
+            Err(line)
+        }
+    });
+}
+
 /// Two replicas, and a clock that is set to the half of the certificate's life, and to its end.
 #[test]
 fn the_certificate_rotates_by_the_clock_and_the_new_ca_is_trusted_first() {
@@ -140,43 +178,14 @@ fn the_certificate_rotates_by_the_clock_and_the_new_ca_is_trusted_first() {
         Ok(())
     });
     // at no time was there a registration without the CA of what was served
-    let patches = api
-        .calls()
-        .into_iter()
-        .filter(|call| call.method == "PATCH" && call.path.contains("mutatingwebhook"));
-    let carried: Vec<usize> = patches
-        .filter_map(|call| {
-            let bundle = call.body.as_array()?.iter().find_map(|op| {
-                op["value"]
-                    .as_str()
-                    .filter(|_| op["op"] == "add")
-                    .map(str::to_owned)
-            })?;
-            let bytes: k8s_openapi::ByteString = serde_json::from_value(json!(bundle)).unwrap();
-            Some(String::from_utf8(bytes.0).unwrap().matches("BEGIN").count())
-        })
-        .collect();
+    let carried = cas_registered_so_far(&api);
     assert!(
         carried.starts_with(&[1]) && carried[1..].contains(&2),
         "{carried:?}"
     );
     assert_eq!(cas(&api), 2);
     for replica in &replicas {
-        eventually("both serve the next one", || {
-            let (_, metrics) = replica.page("/metrics");
-            let line = metrics
-                .lines()
-                .find(|line| line.starts_with("mesh_lite_injector_time_to_breakage_seconds"))
-                .unwrap()
-                .to_owned();
-            let left: f64 = line.rsplit(' ').next().unwrap().parse().unwrap();
-            // 30 days again, not the 14 that were left
-            if left > 29.0 * 86_400.0 {
-                Ok(())
-            } else {
-                Err(line)
-            }
-        });
+        serves_a_certificate_of_30_days(replica);
     }
     let second = secret(&api);
     NOW.store(BEGIN + 60 * DAY, Ordering::SeqCst);
