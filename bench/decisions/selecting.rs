@@ -57,23 +57,19 @@ pub(crate) fn measure() -> Outcome<impl Sized> {
     let memory = resident_kib()?.saturating_sub(before);
     let policies: usize = sent.iter().map(|snapshot| snapshot.policies.len()).sum();
     println!("    policies in all snapshots  {policies:>9}, {memory} KiB");
-    let mut times = Vec::new();
-    for _ in 0..ROUNDS {
-        times.push(time_of(&snapshots)?);
-    }
-    println!(
-        "    all snapshots              {:>9.1} ms",
-        microseconds(median(times)) / 1e3
-    );
-    let mut times = Vec::new();
-    for _ in 0..ROUNDS {
-        times.push(time_of(|| snapshots() == sent)?);
-    }
-    println!(
-        "    and compared with sent     {:>9.1} ms",
-        microseconds(median(times)) / 1e3
-    );
+    print_median("all snapshots", &snapshots)?;
+    print_median("and compared with sent", || snapshots() == sent)?;
     Ok((files, index, sent))
+}
+
+fn print_median<T>(what: &str, mut work: impl FnMut() -> T) -> Outcome<()> {
+    let mut times = Vec::new();
+    for _ in 0..ROUNDS {
+        times.push(time_of(&mut work)?);
+    }
+    let milliseconds = microseconds(median(times)) / 1e3;
+    println!("    {what:<26} {milliseconds:>9.1} ms");
+    Ok(())
 }
 
 fn workload(namespace: u32, app: u32) -> (String, Labels) {
