@@ -69,22 +69,7 @@ pub(super) fn arguments(
     for directory in programs {
         script.push_str(&mount(path(directory), path(directory), true));
     }
-    let mounts = container["volumeMounts"]
-        .as_array()
-        .cloned()
-        .unwrap_or_default();
-    let mut mounts: Vec<(&str, String, bool)> = mounts
-        .iter()
-        .map(|mount| (mount, volumes.directory(mount["name"].as_str().unwrap())))
-        .map(|(mount, directory)| {
-            let at = mount["mountPath"].as_str().unwrap();
-            (at, path(directory).to_owned(), mount["readOnly"] == true)
-        })
-        .collect();
-    mounts.sort();
-    for (at, from, read_only) in mounts {
-        script.push_str(&mount(&from, at, read_only));
-    }
+    script.push_str(&volume_mounts(container, volumes));
     if container["securityContext"]["readOnlyRootFilesystem"] == true {
         script.push_str("mount -o remount,ro \"$root\"\n");
     }
@@ -106,6 +91,23 @@ pub(super) fn arguments(
     std::iter::once(network)
         .chain(start)
         .chain([script])
+        .collect()
+}
+
+/// What is mounted into another one comes after it.
+fn volume_mounts(container: &Value, volumes: &Volumes) -> String {
+    let mounts = container["volumeMounts"].as_array().into_iter().flatten();
+    let mut mounts: Vec<(&str, &str, bool)> = mounts
+        .map(|mount| {
+            let directory = volumes.directory(mount["name"].as_str().unwrap());
+            let at = mount["mountPath"].as_str().unwrap();
+            (at, path(directory), mount["readOnly"] == true)
+        })
+        .collect();
+    mounts.sort_unstable();
+    mounts
+        .into_iter()
+        .map(|(at, from, read_only)| mount(from, at, read_only))
         .collect()
 }
 
