@@ -18,25 +18,35 @@ use mesh_lite_proto::{
         PolicySnapshot, SourceRef,
         document::{Loaded, Selector, Unloadable, load},
     },
-    document::{DocumentErrors, DocumentKey, Kind, RawDocument},
+    document::{DocumentErrors, DocumentKey, Documents, Kind, RawDocument},
     identity::WorkloadId,
     sidecar,
     svid::Serial,
 };
 use spiffe::TrustDomain;
 
+use crate::workload_index::WorkloadIndex;
+
 use self::{
-    evictions::Fitted,
+    changed_files::PlaceInFile,
+    evictions::{Evicting, Fitted},
+    held::{Entry, Held, Read, State},
     in_force::{InForce, SharedPolicy},
     scope::Scope,
+    unreadable::Unreadable,
 };
 
-mod directory_scan;
+mod changed_files;
 mod evictions;
+mod held;
 mod in_force;
-mod last_good;
+mod not_mesh_wide;
 mod precedence;
+mod resumed;
 mod scope;
+mod unreadable;
+
+pub(crate) use changed_files::ChangedFile;
 
 /// What a sidecar takes in one message, less what the message is wrapped in.
 const MAX_SNAPSHOT: usize = sidecar::MAX_GRPC_MESSAGE - 1024;
@@ -72,8 +82,9 @@ pub struct Selected<'a> {
     pub labels: &'a BTreeMap<String, String>,
 }
 
-/// All documents that decide who may connect to whom.
-#[derive(Debug)]
+/// All documents that decide who may connect to whom. A clone shares what they say, and costs as
+/// much as their names: the next index is made of one, while the last is in use.
+#[derive(Debug, Clone)]
 pub struct PolicyIndex {
     trust_domain: TrustDomain,
     /// Documents in it are for the whole mesh.
@@ -82,67 +93,19 @@ pub struct PolicyIndex {
     /// namespace if its documents are taken.
     mesh_namespaces: BTreeSet<Arc<str>>,
     shipped: ShippedDefaults,
-    documents: BTreeMap<DocumentKey, Held>,
-    /// Documents that can't even be told apart, so that none has a last good version.
-    nameless: Vec<Nameless>,
-    /// The documents of each file at the last scan, of every kind.
-    files: BTreeMap<Arc<str>, BTreeSet<DocumentKey>>,
-}
-
-/// A document as it is held.
-#[derive(Debug)]
-struct Held {
-    source: SourceRef,
-    /// Of what is in force, or where it denies.
-    scope: Scope,
-    state: State,
-}
-
-#[derive(Debug)]
-enum State {
-    Good(InForce),
-    /// The last good version is in force.
-    LastGood {
-        in_force: InForce,
-        errors: DocumentErrors,
-    },
-    /// It never had a good version.
-    Broken {
-        errors: DocumentErrors,
-        /// Of an eviction that says whom it means: they are evicted until it is repaired.
-        eviction: Option<Eviction>,
-    },
-}
-
-impl State {
-    fn broken(broken: Unloadable, source: &SourceRef) -> Self {
-        let eviction = broken.subject.map(|subject| Eviction {
-            source: source.clone(),
-            subject,
-            until: None,
-        });
-        Self::Broken {
-            errors: broken.errors,
-            eviction,
-        }
-    }
-
-    const fn in_force(&self) -> Option<&InForce> {
-        match self {
-            Self::Good(in_force) | Self::LastGood { in_force, .. } => Some(in_force),
-            Self::Broken { .. } => None,
-        }
-    }
-}
-
-/// A document whose header can't be read.
-#[derive(Debug)]
-struct Nameless {
-    source: SourceRef,
-    errors: DocumentErrors,
-    /// Where it denies; `None` if it denies nowhere.
-    denies: Option<Scope>,
-    effect: Effect,
+    documents: BTreeMap<DocumentKey, Entry>,
+    evicting: Evicting,
+    /// Evictions that may be refused only because their namespace has too many.
+    crowded: BTreeSet<DocumentKey>,
+    /// The documents of each file, of every kind.
+    files: BTreeMap<Arc<str>, Arc<Documents>>,
+    /// Where in files each document stands.
+    places: BTreeMap<DocumentKey, BTreeSet<PlaceInFile>>,
+    /// Of each file that has any.
+    unreadable: BTreeMap<Arc<str>, Arc<Vec<Unreadable>>>,
+    /// Documents in no file that an unreadable one may be.
+    kept: BTreeSet<DocumentKey>,
+    workloads: Arc<WorkloadIndex>,
 }
 
 /// A document that is not in force as it is written.
@@ -175,24 +138,46 @@ impl PolicyIndex {
             mesh_namespaces: BTreeSet::new(),
             shipped,
             documents: BTreeMap::new(),
-            nameless: Vec::new(),
+            evicting: Evicting::default(),
+            crowded: BTreeSet::new(),
             files: BTreeMap::new(),
+            places: BTreeMap::new(),
+            unreadable: BTreeMap::new(),
+            kept: BTreeSet::new(),
+            workloads: Arc::default(),
         }
+    }
+
+    /// The workloads as they were when these documents were read. Who asks what is in force for one
+    /// of them takes its labels from here: an edit may change both, and then neither of before
+    /// goes with the other of now.
+    #[must_use]
+    pub(crate) const fn workloads(&self) -> &Arc<WorkloadIndex> {
+        &self.workloads
+    }
+
+    pub(crate) fn set_workloads(&mut self, workloads: Arc<WorkloadIndex>) {
+        self.workloads = workloads;
     }
 
     /// Takes a document that was added or changed. Kinds that decide nothing are passed over.
     pub fn upsert(&mut self, document: &RawDocument) {
-        if !document.key.kind.is_policy() {
-            return;
+        if document.key.kind.is_policy() {
+            self.load(document, None);
         }
+    }
+
+    /// `read` is where it stands, if it is all that has its name.
+    fn load(&mut self, document: &RawDocument, read: Option<Read>) {
+        let key = document.key.clone();
         let loaded = self.permitted(document, load(document, &self.trust_domain));
+        if loaded.is_err() && self.is_crowded(&key) {
+            self.crowded.insert(key.clone());
+        } else {
+            self.crowded.remove(&key);
+        }
         let for_whole_mesh = self.is_for_whole_mesh(document);
-        self.put(
-            document.key.clone(),
-            source_of(document),
-            for_whole_mesh,
-            loaded,
-        );
+        self.put(key, source_of(document), for_whole_mesh, loaded, read);
     }
 
     fn is_for_whole_mesh(&self, document: &RawDocument) -> bool {
@@ -205,11 +190,12 @@ impl PolicyIndex {
         source: SourceRef,
         for_whole_mesh: bool,
         loaded: Result<Loaded, Unloadable>,
+        read: Option<Read>,
     ) {
         if for_whole_mesh {
             self.mesh_namespaces.insert(Arc::clone(&key.namespace));
         }
-        let last_good = self.documents.remove(&key).and_then(Held::last_good);
+        let last_good = self.documents.get(&key).and_then(|it| it.last_good());
         let (scope, state) = match (loaded, last_good) {
             (Ok(loaded), last_good) => (
                 scope_of(&key, for_whole_mesh, &loaded),
@@ -227,18 +213,29 @@ impl PolicyIndex {
                 State::broken(broken, &source),
             ),
         };
-        self.documents.insert(
-            key,
-            Held {
-                source,
-                scope,
-                state,
-            },
-        );
+        let held = Held {
+            source,
+            scope,
+            state,
+        };
+        self.hold(key, Entry::new(read, held));
+    }
+
+    fn hold(&mut self, key: DocumentKey, entry: Entry) {
+        if entry.eviction().is_some() {
+            self.evicting.put(&key);
+        } else if key.kind == Kind::Eviction {
+            self.evicting.remove(&key);
+        }
+        self.documents.insert(key, entry);
     }
 
     /// Forgets a document that was removed.
     pub fn remove(&mut self, key: &DocumentKey) {
+        if key.kind == Kind::Eviction {
+            self.evicting.remove(key);
+            self.crowded.remove(key);
+        }
         self.documents.remove(key);
     }
 
@@ -246,22 +243,33 @@ impl PolicyIndex {
     /// snapshot numbers it.
     #[must_use]
     pub fn snapshot_for(&self, workload: Selected<'_>, now: SystemTime) -> PolicySnapshot {
+        self.snapshot_under(self.shipped, workload, now)
+    }
+
+    /// The same, if `shipped` were what holds where no document says anything.
+    #[must_use]
+    pub fn snapshot_under(
+        &self,
+        shipped: ShippedDefaults,
+        workload: Selected<'_>,
+        now: SystemTime,
+    ) -> PolicySnapshot {
         let held = self.covering(workload);
         let covering = || held.iter().copied();
-        let nameless = self.nameless.iter();
+        let unreadable = self.unreadable.values().flat_map(|of_file| of_file.iter());
         let Fitted { evictions, crowded } = self.fitted(workload, now);
         let without_policies = PolicySnapshot {
             revision: 0,
             trust_domain: self.trust_domain.clone(),
-            mutual_tls: precedence::mutual_tls(covering(), self.shipped.mode),
+            mutual_tls: precedence::mutual_tls(covering(), shipped.mode),
             default_action: precedence::default_action(covering())
-                .or_else(|| Some((self.shipped.default_action?, shipped_source()))),
+                .or_else(|| Some((shipped.default_action?, shipped_source()))),
             policies: Policies::default(),
             evictions: Vec::new(),
             broken: crowded
                 .into_iter()
-                .chain(covering().filter_map(Held::denial))
-                .chain(nameless.filter_map(|nameless| nameless.denial(workload)))
+                .chain(covering().filter_map(Held::denial).cloned())
+                .chain(unreadable.filter_map(|it| it.denial(workload)))
                 .collect(),
         };
         let policies = covering().filter_map(Held::policy);
@@ -296,12 +304,7 @@ impl PolicyIndex {
         self.documents
             .range(first..)
             .take_while(move |(key, _)| key.kind == kind && *key.namespace == *namespace)
-            .map(|(_, held)| held)
-    }
-
-    /// Everybody whose trust was ended, some of them perhaps for a time that is over.
-    pub fn evictions(&self) -> impl Iterator<Item = &Eviction> {
-        self.documents.values().filter_map(Held::eviction)
+            .map(|(_, entry)| &**entry)
     }
 
     /// The eviction that forbids to issue to this identity, or to renew this certificate.
@@ -323,27 +326,41 @@ impl PolicyIndex {
 
     /// Everything that is not in force as it is written: for status, metrics and readiness.
     pub fn problems(&self) -> impl Iterator<Item = Problem> {
-        let named = self.documents.iter().filter_map(|(key, held)| {
-            let (effect, errors) = match &held.state {
-                State::Good(_) => return None,
-                State::LastGood { errors, .. } => (Effect::LastGood, errors),
-                State::Broken { errors, .. } => (Effect::Denies, errors),
-            };
-            let (key, source) = (Some(key.clone()), held.source.clone());
-            Some(Problem {
-                key,
-                source,
-                effect,
-                errors: errors.clone(),
-            })
-        });
-        let nameless = self.nameless.iter().map(|nameless| Problem {
-            key: None,
-            source: nameless.source.clone(),
-            effect: nameless.effect,
-            errors: nameless.errors.clone(),
-        });
-        named.chain(nameless)
+        let named = self.documents.iter();
+        let named = named.filter_map(|(key, held)| problem_of_held(key, held));
+        let unreadable = self.unreadable.values().flat_map(|of_file| of_file.iter());
+        named.chain(unreadable.map(problem_of_unreadable))
+    }
+
+    /// What is not in force as it is written of a file that has one document, which is this.
+    #[must_use]
+    pub(crate) fn problem_of(&self, file: &str, key: &DocumentKey) -> Option<Problem> {
+        let unreadable = self.unreadable.get(file).and_then(|it| it.last());
+        let named = || problem_of_held(key, self.documents.get(key)?);
+        unreadable.map(problem_of_unreadable).or_else(named)
+    }
+}
+
+fn problem_of_held(key: &DocumentKey, held: &Held) -> Option<Problem> {
+    let (effect, errors) = match &held.state {
+        State::Good(_) => return None,
+        State::LastGood { errors, .. } => (Effect::LastGood, errors),
+        State::Broken { errors, .. } => (Effect::Denies, errors),
+    };
+    Some(Problem {
+        key: Some(key.clone()),
+        source: held.source.clone(),
+        effect,
+        errors: errors.clone(),
+    })
+}
+
+fn problem_of_unreadable(unreadable: &Unreadable) -> Problem {
+    Problem {
+        key: None,
+        source: unreadable.source.clone(),
+        effect: unreadable.effect,
+        errors: unreadable.errors.clone(),
     }
 }
 
@@ -362,69 +379,12 @@ fn scope_of_broken(key: &DocumentKey, for_whole_mesh: bool, broken: &Unloadable)
     Scope::of(&key.namespace, for_whole_mesh, selector)
 }
 
-impl Held {
-    fn last_good(self) -> Option<(Scope, InForce)> {
-        match self.state {
-            State::Good(in_force) | State::LastGood { in_force, .. } => {
-                Some((self.scope, in_force))
-            }
-            State::Broken { .. } => None,
-        }
-    }
-
-    fn policy(&self) -> Option<&SharedPolicy> {
-        match self.state.in_force()? {
-            InForce::AuthorizationPolicy { policy, .. } => policy.as_ref(),
-            InForce::PeerAuthentication(_) | InForce::Eviction(_) => None,
-        }
-    }
-
-    fn eviction(&self) -> Option<&Eviction> {
-        match &self.state {
-            State::Good(InForce::Eviction(eviction))
-            | State::LastGood {
-                in_force: InForce::Eviction(eviction),
-                ..
-            }
-            | State::Broken {
-                eviction: Some(eviction),
-                ..
-            } => Some(eviction),
-            _ => None,
-        }
-    }
-
-    fn denial(&self) -> Option<BrokenDocument> {
-        match &self.state {
-            State::Broken {
-                errors,
-                eviction: None,
-            } => Some(denial(&self.source, errors)),
-            _ => None,
-        }
-    }
-}
-
-impl Nameless {
-    fn denial(&self, workload: Selected<'_>) -> Option<BrokenDocument> {
-        let denies = self.denies.as_ref()?.covers(workload);
-        denies.then(|| denial(&self.source, &self.errors))
-    }
-}
-
 /// Where the shipped default is "written".
 fn shipped_source() -> SourceRef {
     SourceRef {
         document: "the shipped default".into(),
         file: "built in".into(),
         line: 0,
-    }
-}
-
-fn denial(source: &SourceRef, errors: &DocumentErrors) -> BrokenDocument {
-    BrokenDocument {
-        source: source.clone(),
-        reason: errors.to_string().into(),
     }
 }
 

@@ -85,6 +85,7 @@ impl AuthorizationPolicies for Policies {
 
 struct PolicyConversation {
     proof: StreamProof,
+    /// Only says when to look.
     workloads: watch::Receiver<Arc<WorkloadIndex>>,
     policies: watch::Receiver<PolicyIndex>,
     trust: watch::Receiver<Arc<Trust>>,
@@ -103,8 +104,8 @@ impl PolicyConversation {
     /// In a cluster pods come and go all the time, and nearly all of it changes nothing here: a
     /// snapshot is not made for each.
     fn is_as_sent(&self) -> bool {
-        let workloads = self.workloads.borrow();
-        let workload = self.proof.workload_in(&workloads).ok().flatten();
+        let policies = self.looked_at.borrow();
+        let workload = self.proof.workload_in(policies.workloads()).ok().flatten();
         let labels = workload.map(|workload| &workload.labels);
         let same = labels.is_some() && labels == self.labels.as_ref();
         same && self.sent.is_some() && !self.looked_at.has_changed().unwrap_or(true)
@@ -112,9 +113,13 @@ impl PolicyConversation {
 
     /// The snapshot of this workload, without a number. `None` while the workload is a pod that is
     /// not known here yet, or no longer: its labels decide what it gets.
+    /// Labels and documents are of one state: those of before and those of now together may allow
+    /// what neither does.
     fn current(&mut self) -> Result<Option<PolicySnapshot>, Status> {
-        let workloads = self.workloads.borrow();
-        let Some(workload) = self.proof.workload_in(&workloads)? else {
+        let policies = self.looked_at.borrow_and_update();
+        // until there are new ones, what was looked at is of no use
+        self.labels = None;
+        let Some(workload) = self.proof.workload_in(policies.workloads())? else {
             return Ok(None);
         };
         let selected = Selected {
@@ -123,7 +128,6 @@ impl PolicyConversation {
         };
         self.labels = Some(workload.labels.clone());
         let now = (self.sources.clock)();
-        let policies = self.looked_at.borrow_and_update();
         Ok(Some(policies.snapshot_for(selected, now)))
     }
 

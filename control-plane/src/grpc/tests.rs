@@ -132,6 +132,18 @@ struct Served {
     workloads: watch::Sender<Arc<WorkloadIndex>>,
 }
 
+impl Served {
+    /// As whoever reads documents publishes them.
+    fn publish_workloads(&self, index: WorkloadIndex) {
+        let index = Arc::new(index);
+        self.policies.send_if_modified(|policies| {
+            policies.set_workloads(Arc::clone(&index));
+            false
+        });
+        self.workloads.send_replace(index);
+    }
+}
+
 async fn served(trust: Arc<Trust>, peer: Option<Peer>) -> Served {
     served_by(Attestation::JoinTokens, trust, peer).await
 }
@@ -141,7 +153,8 @@ async fn served_by(attestation: Attestation, trust: Arc<Trust>, peer: Option<Pee
     let authority = CertificateAuthority::new(seen, DAY);
     let index = WorkloadIndex::default().successor(vec![web(None)], Vec::new());
     let (workloads, workloads_seen) = watch::channel(Arc::new(index));
-    let policies = PolicyIndex::new(trust_domain(), "mesh", ShippedDefaults::STRICT);
+    let mut policies = PolicyIndex::new(trust_domain(), "mesh", ShippedDefaults::STRICT);
+    policies.set_workloads(Arc::clone(&workloads.borrow()));
     let (policies, policies_seen) = watch::channel(policies);
     let issuance = Issuance::new(
         authority.clone(),

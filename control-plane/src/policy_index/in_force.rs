@@ -7,7 +7,7 @@ use mesh_lite_proto::authorization::{
 };
 
 /// A loaded document. Whom it selects is in its scope.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum InForce {
     AuthorizationPolicy {
         policy: Option<SharedPolicy>,

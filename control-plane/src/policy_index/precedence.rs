@@ -6,7 +6,7 @@ use mesh_lite_proto::authorization::{
     DefaultAction, MutualTls, MutualTlsMode, PeerAuthentication, SourceRef,
 };
 
-use super::{Held, in_force::InForce, scope::Level};
+use super::{held::Held, in_force::InForce, scope::Level};
 
 /// Of the documents that cover a workload: its ports, the workload, its namespace, the mesh; of
 /// two at one level the stricter.
@@ -64,12 +64,14 @@ pub(super) fn default_action<'a>(
     match by_level.into_values().next()?.as_slice() {
         [] => None,
         [only] => Some((*only).clone()),
-        [(_, first), more @ ..] => {
-            let others = more.iter().map(|(_, source)| source.document.as_ref());
-            let all: Vec<&str> = std::iter::once(first.document.as_ref())
-                .chain(others)
-                .collect();
-            let document = format!("{}, which contradict each other", all.join(" and ")).into();
+        [(_, first), (_, second), more @ ..] => {
+            let (one, two) = (&first.document, &second.document);
+            // it goes into every decision, however many there are
+            let all = match more.len() {
+                0 => format!("{one} and {two}"),
+                more => format!("{one}, {two} and {more} more"),
+            };
+            let document = format!("{all}, which contradict each other").into();
             Some((
                 DefaultAction::Deny,
                 SourceRef {

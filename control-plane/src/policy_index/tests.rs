@@ -12,6 +12,7 @@ mod directory;
 mod evictions;
 mod precedence;
 mod ten_thousand;
+mod unreadable;
 
 const MESH: &str = "mesh-lite-system";
 const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";

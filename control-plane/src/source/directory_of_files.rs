@@ -1,9 +1,10 @@
-//! `--config-dir`: every `.yaml` and `.yml` file in one directory, read whole at each change.
+//! `--config-dir`: every `.yaml` and `.yml` file in one directory, read whole at each change. A file
+//! whose content did not change is not taken apart again.
 //!
 //! Last good is kept per document. A file that can't be read keeps what it said before.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fs,
     io::{self, Read},
     path::{Path, PathBuf},
@@ -17,11 +18,13 @@ use mesh_lite_proto::document::{
 use spiffe::TrustDomain;
 use tokio::sync::watch;
 
-use super::{claimable_addresses::ClaimableAddresses, workload_document};
+use super::{
+    claimable_addresses::ClaimableAddresses, not_mesh_wide::NotMeshWide, workload_document,
+};
 use crate::{
     condition::{Conditions, Part},
     directory_changes::DirectoryChanges,
-    policy_index::{Effect, PolicyIndex, Problem},
+    policy_index::{ChangedFile, Effect, PolicyIndex, Problem},
     workload_index::{ServiceDocument, Workload, WorkloadIndex},
 };
 
@@ -38,8 +41,13 @@ pub(crate) struct DirectoryOfFiles {
     dialect: Dialect,
     claimable: ClaimableAddresses,
     before: Files,
+    /// What `before` says.
+    documents: BTreeMap<String, Arc<Documents>>,
+    /// What is wrong with workloads and services.
+    troubles: Vec<String>,
     workloads: LastGood<Workload>,
     services: LastGood<ServiceDocument>,
+    not_mesh_wide: NotMeshWide,
     published: Published,
 }
 
@@ -64,8 +72,11 @@ impl DirectoryOfFiles {
             dialect,
             claimable,
             before: Files::new(),
+            documents: BTreeMap::new(),
+            troubles: Vec::new(),
             workloads: LastGood::default(),
             services: LastGood::default(),
+            not_mesh_wide: NotMeshWide::default(),
             published,
         }
     }
@@ -107,41 +118,93 @@ impl DirectoryOfFiles {
         }
     }
 
+    /// What was published stays in use until all of the next is made.
     fn publish(&mut self, files: &Files) {
-        let documents: Vec<Documents> = files
-            .iter()
-            .map(|(name, content)| documents_of(name, content, &self.dialect))
-            .collect();
+        let (changed, may_be_workloads) = self.changed(files);
+        let changed_files = changed.len();
+        let mut policies = self.published.policies.borrow().clone();
+        policies.replace_files(changed);
+        let workloads = may_be_workloads.then(|| Arc::new(self.next_workloads(&policies)));
+        tracing::info!(
+            files = files.len(),
+            changed = changed_files,
+            workloads = self.workloads.0.len(),
+            services = self.services.0.len(),
+            "documents read"
+        );
+        let mut texts = self.troubles.clone();
+        texts.extend(policies.problems().map(|problem| in_words(&problem)));
+        self.not_mesh_wide.say(&policies);
+        if let Some(workloads) = workloads {
+            policies.set_workloads(Arc::clone(&workloads));
+            self.published.workloads.send_replace(workloads);
+        }
+        self.published.policies.send_replace(policies);
+        self.published.conditions.set(Part::Documents, texts);
+    }
+
+    /// The files that are not as they were, and whether workloads or services may be among what
+    /// they say or said.
+    fn changed(&mut self, files: &Files) -> (Vec<ChangedFile>, bool) {
+        let mut changed: Vec<ChangedFile> = Vec::new();
+        let mut may_be_workloads = false;
+        let gone = self
+            .documents
+            .keys()
+            .filter(|name| !files.contains_key(*name));
+        for name in gone.cloned().collect::<Vec<_>>() {
+            let was = self.documents.remove(&name);
+            may_be_workloads |= was.is_some_and(|was| may_have_workloads(&was));
+            changed.push((name.into(), None));
+        }
+        for (name, content) in files {
+            if self.before.get(name) == Some(content) {
+                continue;
+            }
+            let now = Arc::new(documents_of(name, content, &self.dialect));
+            may_be_workloads |= may_have_workloads(&now);
+            let was = self.documents.insert(name.clone(), Arc::clone(&now));
+            may_be_workloads |= was.is_some_and(|was| may_have_workloads(&was));
+            changed.push((name.as_str().into(), Some(now)));
+        }
+        (changed, may_be_workloads)
+    }
+
+    fn next_workloads(&mut self, policies: &PolicyIndex) -> WorkloadIndex {
         let mut texts = Vec::new();
         let (trust_domain, claimable) = (&self.trust_domain, &self.claimable);
         let workload =
             |document: &RawDocument| workload_document::workload(document, trust_domain, claimable);
         let service = |document: &RawDocument| workload_document::service(document, claimable);
+        let directory = Directory {
+            documents: &self.documents,
+            policies,
+        };
         let workloads = self
             .workloads
-            .take(&documents, Kind::Workload, workload, &mut texts);
+            .take(&directory, Kind::Workload, workload, &mut texts);
         let services = self
             .services
-            .take(&documents, Kind::Service, service, &mut texts);
-        let next = self
-            .published
-            .workloads
-            .borrow()
-            .successor(workloads, services);
+            .take(&directory, Kind::Service, service, &mut texts);
+        let before = Arc::clone(&self.published.workloads.borrow());
+        let next = before.successor(workloads, services);
         texts.extend(next.conflicts().iter().cloned());
-        tracing::info!(
-            files = files.len(),
-            workloads = self.workloads.0.len(),
-            services = self.services.0.len(),
-            "documents read"
-        );
-        self.published.workloads.send_replace(Arc::new(next));
-        self.published.policies.send_modify(|policies| {
-            policies.replace_all(&documents);
-            texts.extend(policies.problems().map(|problem| in_words(&problem)));
-        });
-        self.published.conditions.set(Part::Documents, texts);
+        self.troubles = texts;
+        next
     }
+}
+
+/// What can't be read may be one.
+fn may_have_workloads(documents: &Documents) -> bool {
+    let mut kinds = documents.readable.iter().map(|raw| raw.key.kind);
+    !documents.unreadable.is_empty() || kinds.any(|kind| !kind.is_policy())
+}
+
+/// A directory as it is now.
+struct Directory<'a> {
+    documents: &'a BTreeMap<String, Arc<Documents>>,
+    /// Knows what unreadable documents may be.
+    policies: &'a PolicyIndex,
 }
 
 pub(super) fn in_words(problem: &Problem) -> String {
@@ -185,8 +248,8 @@ pub(crate) fn documents_of(
     }
 }
 
-/// The last good version of each document of one kind, and the file it came from.
-struct LastGood<T>(BTreeMap<DocumentKey, (Arc<str>, T)>);
+/// The last good version of each document of one kind.
+struct LastGood<T>(BTreeMap<DocumentKey, T>);
 
 impl<T> Default for LastGood<T> {
     fn default() -> Self {
@@ -198,49 +261,44 @@ impl<T: Clone> LastGood<T> {
     /// Takes a scan of the directory in and answers what holds now.
     fn take(
         &mut self,
-        directory: &[Documents],
+        directory: &Directory<'_>,
         kind: Kind,
         load: impl Fn(&RawDocument) -> Result<T, DocumentErrors>,
         texts: &mut Vec<String>,
     ) -> Vec<T> {
         let of_kind = || {
             directory
-                .iter()
+                .documents
+                .values()
                 .flat_map(|file| &file.readable)
                 .filter(|raw| raw.key.kind == kind)
         };
-        let unreadable: BTreeSet<&Arc<str>> = directory
-            .iter()
-            .flat_map(|file| &file.unreadable)
-            .map(|raw| &raw.file)
-            .collect();
         let mut seen: BTreeMap<&DocumentKey, Vec<&RawDocument>> = BTreeMap::new();
         for document in of_kind() {
             seen.entry(&document.key).or_default().push(document);
         }
         // gone, unless an unreadable document of its file may be what became of it
+        let may_be = |key: &DocumentKey| directory.policies.may_be_unreadable(key);
         self.0
-            .retain(|key, (file, _)| seen.contains_key(key) || unreadable.contains(file));
+            .retain(|key, _| seen.contains_key(key) || may_be(key));
         for (key, documents) in seen {
             let loaded = match documents.as_slice() {
                 [only] => load(only).map_err(|errors| errors.to_string()),
                 several => Err(defined_twice(several)),
             };
-            match (loaded, documents.first()) {
-                (Ok(good), Some(document)) => {
-                    self.0
-                        .insert(key.clone(), (Arc::clone(&document.file), good));
+            match loaded {
+                Ok(good) => {
+                    self.0.insert(key.clone(), good);
                 }
-                (Err(error), _) if self.0.contains_key(key) => {
+                Err(error) if self.0.contains_key(key) => {
                     texts.push(format!(
                         "{key} can't be loaded, its last good version stays. {error}"
                     ));
                 }
-                (Err(error), _) => texts.push(format!("{key} can't be loaded. {error}")),
-                (Ok(_), None) => {}
+                Err(error) => texts.push(format!("{key} can't be loaded. {error}")),
             }
         }
-        self.0.values().map(|(_, good)| good.clone()).collect()
+        self.0.values().cloned().collect()
     }
 }
 

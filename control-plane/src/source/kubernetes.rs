@@ -38,6 +38,7 @@ use kinds::WatchedKind;
 use namespaces::Namespaces;
 use object_status::Verdict;
 use pace::Pace;
+use policies::Portion;
 use state::{Object, State};
 use watching::Seen;
 
@@ -61,6 +62,8 @@ pub(crate) struct KubernetesObjects {
     metrics: Metrics,
     /// Of all but the directory.
     quick: Pace,
+    /// They are among that too, and don't wait for how long policies take.
+    evictions: Pace,
     directory: Pace,
 }
 
@@ -84,6 +87,7 @@ impl KubernetesObjects {
             known: watch::Sender::new(false),
             metrics,
             quick: Pace::default(),
+            evictions: Pace::default(),
             directory: Pace::default(),
         }
     }
@@ -124,7 +128,9 @@ impl KubernetesObjects {
                 // what is due is not put off by what comes
                 biased;
                 () = time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
-                    self.publish();
+                    if !self.publish().await {
+                        return;
+                    }
                 }
                 () = self.published.workloads.closed() => return,
                 _ = tick.tick() => self.say_how_stale(),
@@ -140,31 +146,42 @@ impl KubernetesObjects {
         let now = Instant::now();
         self.state.take(kind, seen);
         self.quick.changed(now);
+        if self.state.changed.evictions {
+            self.evictions.changed(now);
+        }
         if self.state.changed.directory || self.state.changed.networks {
             self.directory.changed(now);
         }
     }
 
     fn next_publication(&self) -> Option<Instant> {
-        [self.quick.due(), self.directory.due()]
-            .into_iter()
-            .flatten()
-            .min()
+        let paces = [&self.quick, &self.evictions, &self.directory];
+        paces.map(Pace::due).into_iter().flatten().min()
     }
 
-    fn publish(&mut self) {
+    /// Answers whether there is more to come.
+    async fn publish(&mut self) -> bool {
         let begun = Instant::now();
         let is_whole = self.state.is_whole();
         // the first time all of it together
         let all = is_whole && !*self.known.borrow();
-        if all || self.quick.is_due(begun) {
+        let quick = all || self.quick.is_due(begun);
+        if quick {
             let troubles = self.state.troubles();
             self.published.conditions.set(Part::ApiServer, troubles);
             self.say_how_stale();
-            if is_whole {
-                self.publish_policies();
+        }
+        let portion = match (all, quick, self.evictions.is_due(begun)) {
+            (true, ..) => Some(Portion::Everything),
+            (false, true, _) => Some(Portion::InTurn),
+            (false, false, true) => Some(Portion::Evictions),
+            (false, false, false) => None,
+        };
+        if let Some(portion) = portion {
+            if is_whole && !self.publish_policies(portion).await {
+                return false;
             }
-            self.quick.published(begun, Instant::now());
+            self.pace_after(portion, begun);
         }
         let begun = Instant::now();
         if all || self.directory.is_due(begun) {
@@ -173,19 +190,42 @@ impl KubernetesObjects {
             }
             self.directory.published(begun, Instant::now());
         }
+        true
     }
 
-    /// Policies and evictions never wait for how long a directory takes.
-    fn publish_policies(&mut self) {
+    fn pace_after(&mut self, portion: Portion, begun: Instant) {
+        let now = Instant::now();
+        let pace = match portion {
+            Portion::Everything | Portion::InTurn => {
+                self.evictions.taken_along();
+                &mut self.quick
+            }
+            Portion::Evictions => &mut self.evictions,
+        };
+        pace.published(begun, now);
+        if self.state.policies.has_unread(portion) {
+            self.state.changed.policies = true;
+            pace.changed(now);
+        }
+        if self.state.policies.has_unread(Portion::Evictions) {
+            self.state.changed.evictions = true;
+            self.evictions.changed(now);
+        }
+    }
+
+    /// Policies and evictions never wait for how long a directory takes. Whoever looks at policies
+    /// meanwhile sees those of before. Answers false if it ended.
+    async fn publish_policies(&mut self, portion: Portion) -> bool {
         let changed = &mut self.state.changed;
-        let policies = std::mem::take(&mut changed.policies);
+        let evictions = std::mem::take(&mut changed.evictions);
+        let policies = match portion {
+            Portion::Everything | Portion::InTurn => std::mem::take(&mut changed.policies),
+            Portion::Evictions => evictions,
+        };
         let verdicts = std::mem::take(&mut changed.verdicts);
         let namespaces = std::mem::take(&mut changed.namespaces);
-        if policies {
-            let (policies, dialect) = (&mut self.state.policies, &self.dialect);
-            self.published
-                .policies
-                .send_modify(|index| policies.publish(dialect, index));
+        if policies && !self.read_policies(portion).await {
+            return false;
         }
         if policies || verdicts {
             let verdicts = self.state.policies.verdicts();
@@ -197,6 +237,24 @@ impl KubernetesObjects {
         if policies || namespaces {
             self.say_problems();
         }
+        true
+    }
+
+    /// Reading takes a while, and other tasks want the thread.
+    async fn read_policies(&mut self, portion: Portion) -> bool {
+        let mut policies = std::mem::take(&mut self.state.policies);
+        let (current, dialect) = (self.published.policies.subscribe(), self.dialect.clone());
+        let reading = tokio::task::spawn_blocking(move || {
+            let mut index = current.borrow().clone();
+            policies.publish(portion, &dialect, &mut index);
+            (policies, index)
+        });
+        let Ok((policies, index)) = reading.await else {
+            return false;
+        };
+        self.state.policies = policies;
+        self.published.policies.send_replace(index);
+        true
     }
 
     fn publish_directory(&mut self) {
@@ -207,8 +265,14 @@ impl KubernetesObjects {
         }
         if directory {
             let facts = self.state.facts();
-            let next = self.published.workloads.borrow().successor_of(facts);
-            self.published.workloads.send_replace(Arc::new(next));
+            let before = Arc::clone(&self.published.workloads.borrow());
+            let next = Arc::new(before.successor_of(facts));
+            // no news of policies; who is woken by the workloads finds them there
+            self.published.policies.send_if_modified(|policies| {
+                policies.set_workloads(Arc::clone(&next));
+                false
+            });
+            self.published.workloads.send_replace(next);
             self.say_problems();
         }
         if !self.known.send_replace(true) {

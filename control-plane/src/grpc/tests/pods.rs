@@ -266,7 +266,7 @@ async fn policy_waits_for_the_very_pod() {
             .workloads
             .borrow()
             .successor(vec![web(Some(uid))], Vec::new());
-        served.workloads.send_replace(Arc::new(index));
+        served.publish_workloads(index);
     };
     // the first is not known by a uid at all
     for uid in ["uid-of-another", "uid-of-web-2"] {
@@ -286,7 +286,7 @@ async fn the_streams_of_a_deleted_pod_end_when_its_token_is_reviewed_again() {
         .workloads
         .borrow()
         .successor(vec![web(Some("uid-of-web"))], Vec::new());
-    served.workloads.send_replace(Arc::new(index));
+    served.publish_workloads(index);
     let token = cluster.token("web", "web");
     let mut policies = policies(&served, &token).await.unwrap();
     policies.message().await.unwrap().unwrap();
@@ -386,7 +386,7 @@ impl Served {
     fn publish(&self, uid: Option<&str>) {
         let pods = uid.map(|uid| web(Some(uid))).into_iter().collect();
         let index = self.workloads.borrow().successor(pods, Vec::new());
-        self.workloads.send_replace(Arc::new(index));
+        self.publish_workloads(index);
     }
 }
 

@@ -50,7 +50,7 @@ async fn a_stream_whose_client_takes_nothing_holds_no_old_snapshot() {
         let before = Arc::clone(&served.workloads.borrow());
         old.push(Arc::downgrade(&before));
         let next = before.successor(workloads(2000 + u16::try_from(change).unwrap()), Vec::new());
-        served.workloads.send_replace(Arc::new(next));
+        served.publish_workloads(next);
         drop(before);
         time::sleep(A_WHILE).await;
     }

@@ -33,6 +33,11 @@ impl Pace {
         self.due.is_some_and(|due| due <= now)
     }
 
+    /// It was published with something else.
+    pub(super) const fn taken_along(&mut self) {
+        self.due = None;
+    }
+
     pub(super) fn published(&mut self, begun: Instant, now: Instant) {
         let work = now.saturating_duration_since(begun);
         self.not_before = now.checked_add(work.saturating_mul(PAUSE_PER_WORK));

@@ -7,9 +7,14 @@
 //! All replicas shall say the same of a broken object, however long they run. So what loaded last
 //! stands in its status, and a replica that did not see it load takes it from there.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
-use mesh_lite_proto::document::{Dialect, Documents};
+use mesh_lite_proto::document::{Dialect, DocumentKey};
+use tokio::time::Instant;
 
 use super::{
     kinds::WatchedKind,
@@ -17,21 +22,39 @@ use super::{
     objects::ObjectName,
     policy_object::{PolicyObject, document_key, file},
 };
-use crate::policy_index::{Effect, PolicyIndex};
+use crate::{
+    policy_index::{Effect, PolicyIndex},
+    source::not_mesh_wide::NotMeshWide,
+};
 
 type Key = (WatchedKind, ObjectName);
+
+/// Beyond, what changed waits for the next publication: a namespace whose documents take long to
+/// read delays itself. The first of each namespace never waits.
+const MAX_READING: Duration = Duration::from_millis(50);
+
+/// What of all that changed is read for one publication.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Portion {
+    Everything,
+    /// What finds time, in turn of namespaces; evictions first.
+    InTurn,
+    /// Of evictions alone.
+    Evictions,
+}
 
 /// All of them, as they were last seen.
 #[derive(Default)]
 pub(super) struct Policies {
     objects: BTreeMap<Key, PolicyObject>,
-    /// As they were last read.
-    documents: BTreeMap<Key, Documents>,
+    /// Those that changed since they were read.
+    unread: BTreeSet<Key>,
     /// Of those that are still what they were when they were judged.
     judged: BTreeMap<Key, Judged>,
     last_good: BTreeMap<Key, LastLoaded>,
     /// Those whose name another object has now.
     replaced: BTreeSet<Key>,
+    not_mesh_wide: NotMeshWide,
 }
 
 /// What a change makes necessary.
@@ -74,7 +97,7 @@ impl Policies {
             self.replaced.insert(key.clone());
         }
         if news == News::Document {
-            self.documents.remove(&key);
+            self.unread.insert(key.clone());
             self.judged.remove(&key);
         }
         self.objects.insert(key, policy);
@@ -84,7 +107,7 @@ impl Policies {
     /// Answers whether it was there.
     pub(super) fn remove(&mut self, kind: WatchedKind, name: ObjectName) -> bool {
         let key = (kind, name);
-        self.documents.remove(&key);
+        self.unread.remove(&key);
         self.judged.remove(&key);
         self.last_good.remove(&key);
         let gone = self.objects.remove(&key);
@@ -96,52 +119,118 @@ impl Policies {
         was_there
     }
 
-    /// Puts them in place of what is in the index.
-    pub(super) fn publish(&mut self, dialect: &Dialect, index: &mut PolicyIndex) {
-        for (kind, name) in std::mem::take(&mut self.replaced) {
+    /// Whether some changed and are not read yet.
+    pub(super) fn has_unread(&self, portion: Portion) -> bool {
+        let mut unread = self.unread.iter();
+        unread.any(|key| portion != Portion::Evictions || is_eviction(key))
+    }
+
+    /// Puts what changed in place of what is in the index. What is not read yet stays there as it
+    /// was.
+    pub(super) fn publish(&mut self, portion: Portion, dialect: &Dialect, index: &mut PolicyIndex) {
+        let mut touched = BTreeSet::new();
+        let replaced = std::mem::take(&mut self.replaced);
+        let (made_anew, gone): (BTreeSet<Key>, BTreeSet<Key>) = replaced
+            .into_iter()
+            .partition(|key| self.objects.contains_key(key));
+        // it goes when the other one comes, and not before
+        self.replaced = made_anew;
+        for (kind, name) in gone {
             if let Some(key) = document_key(kind, &name) {
-                index.forget(&key, &file(&key));
+                touched.extend(index.forget(&file(&key)));
             }
         }
-        for (key, policy) in &self.objects {
-            let own = self.last_good.get(key);
-            if let Some(told) = policy.newer_last_good(own)
-                && policy
-                    .last_good_document(told, dialect)
-                    .is_some_and(|document| index.resume(&document))
-            {
-                self.last_good.insert(key.clone(), told.clone());
-            }
-            if !self.documents.contains_key(key) {
-                let documents = policy.documents(dialect);
-                self.documents.insert(key.clone(), documents);
+        let begun = Instant::now();
+        for (round, key) in self.in_turn(portion) {
+            let late = round > 0 && begun.elapsed() > MAX_READING;
+            if portion == Portion::Everything || !late {
+                self.unread.remove(&key);
+                touched.extend(self.read(&key, dialect, index));
             }
         }
-        index.replace_all(self.documents.values());
-        self.judge(index);
+        self.not_mesh_wide.say(index);
+        self.judge(&touched, index);
+    }
+
+    /// Each with how many of its namespace come before it.
+    fn in_turn(&self, portion: Portion) -> Vec<(usize, Key)> {
+        let mut rounds: BTreeMap<(bool, &str), usize> = BTreeMap::new();
+        let mut in_turn: Vec<(bool, usize, &Key)> = Vec::new();
+        for key in &self.unread {
+            let is_other = !is_eviction(key);
+            if is_other && portion == Portion::Evictions {
+                continue;
+            }
+            let round = rounds.entry((is_other, &key.1.namespace)).or_default();
+            in_turn.push((is_other, *round, key));
+            *round = round.saturating_add(1);
+        }
+        in_turn.sort();
+        let in_turn = in_turn.into_iter();
+        in_turn
+            .map(|(_, round, key)| (round, key.clone()))
+            .collect()
+    }
+
+    /// Answers which documents may be held in another way now.
+    fn read(
+        &mut self,
+        key: &Key,
+        dialect: &Dialect,
+        index: &mut PolicyIndex,
+    ) -> BTreeSet<DocumentKey> {
+        let Some(policy) = self.objects.get(key) else {
+            return BTreeSet::new();
+        };
+        let file: Arc<str> = policy.file().into();
+        // also if not even its header can be read
+        let mut touched = BTreeSet::from([policy.key.clone()]);
+        if self.replaced.remove(key) {
+            touched.extend(index.forget(&file));
+        }
+        let own = self.last_good.get(key);
+        if let Some(told) = policy.newer_last_good(own)
+            && policy
+                .last_good_document(told, dialect)
+                .is_some_and(|document| index.resume(&document))
+        {
+            self.last_good.insert(key.clone(), told.clone());
+        }
+        let documents = Arc::new(policy.documents(dialect));
+        touched.extend(index.replace_files([(file, Some(documents))]));
+        touched
     }
 
     /// Only those that are not what they were are judged again: errors in words are long.
-    fn judge(&mut self, index: &PolicyIndex) {
-        let problems: BTreeMap<_, _> = index
-            .problems()
-            .map(|problem| (std::sync::Arc::clone(&problem.source.file), problem))
-            .collect();
-        for (key, policy) in &self.objects {
-            if self.judged.contains_key(key) {
+    fn judge(&mut self, touched: &BTreeSet<DocumentKey>, index: &PolicyIndex) {
+        for document in touched {
+            let Some(kind) = WatchedKind::of_document(document.kind) else {
+                continue;
+            };
+            let name = ObjectName {
+                namespace: document.namespace.to_string(),
+                name: document.name.to_string(),
+            };
+            let key = (kind, name);
+            let Some(policy) = self.objects.get(&key) else {
+                continue;
+            };
+            // it is judged when it is read
+            if self.unread.contains(&key) {
                 continue;
             }
-            let judged = Judged::of(policy, problems.get(policy.file().as_str()));
+            let problem = index.problem_of(&policy.file(), &policy.key);
+            let judged = Judged::of(policy, problem.as_ref());
             match judged.effect() {
                 None => {
                     self.last_good.insert(key.clone(), policy.as_last_loaded());
                 }
                 Some(Effect::LastGood) => {}
                 Some(Effect::Denies | Effect::NoPolicy) => {
-                    self.last_good.remove(key);
+                    self.last_good.remove(&key);
                 }
             }
-            self.judged.insert(key.clone(), judged);
+            self.judged.insert(key, judged);
         }
     }
 
@@ -160,6 +249,10 @@ impl Policies {
             .values()
             .filter_map(|judged| judged.problem().map(str::to_owned))
     }
+}
+
+fn is_eviction((kind, _): &Key) -> bool {
+    *kind == WatchedKind::Eviction
 }
 
 #[cfg(test)]

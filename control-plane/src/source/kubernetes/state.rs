@@ -93,6 +93,8 @@ pub(super) struct Changed {
     pub(super) networks: bool,
     pub(super) namespaces: bool,
     pub(super) policies: bool,
+    /// They are among the policies too.
+    pub(super) evictions: bool,
     pub(super) verdicts: bool,
 }
 
@@ -206,14 +208,14 @@ impl State {
                     .cloned()
                     .collect();
                 for name in gone {
-                    self.changed.policies |= self.policies.remove(kind, name);
+                    self.remove_policy(kind, name);
                 }
                 for (name, object) in all {
                     self.put_policy(kind, name, object);
                 }
             }
             Change::Put(name, object) => self.put_policy(kind, name, object),
-            Change::Gone(name) => self.changed.policies |= self.policies.remove(kind, name),
+            Change::Gone(name) => self.remove_policy(kind, name),
         }
     }
 
@@ -224,8 +226,19 @@ impl State {
         match self.policies.put(kind, name, *policy) {
             News::Nothing => {}
             News::Status => self.changed.verdicts = true,
-            News::Document => self.changed.policies = true,
+            News::Document => self.policy_changed(kind),
         }
+    }
+
+    fn remove_policy(&mut self, kind: WatchedKind, name: ObjectName) {
+        if self.policies.remove(kind, name) {
+            self.policy_changed(kind);
+        }
+    }
+
+    fn policy_changed(&mut self, kind: WatchedKind) {
+        self.changed.policies = true;
+        self.changed.evictions |= kind == WatchedKind::Eviction;
     }
 
     /// Whether every kind was read once.
@@ -323,6 +336,7 @@ const EVERYTHING: Changed = Changed {
     networks: true,
     namespaces: true,
     policies: true,
+    evictions: true,
     verdicts: true,
 };
 

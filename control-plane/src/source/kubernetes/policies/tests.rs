@@ -80,9 +80,9 @@ impl Replica {
 }
 
 async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = time::Instant::now() + DEADLINE;
+    let deadline = Instant::now() + DEADLINE;
     while !is_so() {
-        assert!(time::Instant::now() < deadline, "never: {what}");
+        assert!(Instant::now() < deadline, "never: {what}");
         time::sleep(Duration::from_millis(20)).await;
     }
 }
