@@ -30,7 +30,10 @@ documents that load and probably do something else than is meant, or nothing:
   unknown-identity       named, and no Workload document has it (if any are)
   unprovable-identity    of a form that mesh-lite does not issue, or of
                          another trust domain
-  selects-nothing        a selector whose labels no Workload document has
+  selects-nothing        a selector whose labels no Workload document has, or a
+                         namespace without one
+  not-mesh-wide          in istio-system, where it is for that namespace alone:
+                         what is for the whole mesh is in mesh-lite-system
   not-checked            because a Workload document is wrong, names can't be
                          looked up
   matches-everybody      a rule without from and to, or without from beside
@@ -44,6 +47,8 @@ documents that load and probably do something else than is meant, or nothing:
   permissive-for-nobody  PERMISSIVE, where no rule lets plaintext through
   misses-plaintext       a DENY rule by identity, where plaintext is let
                          through
+  service-port           of a Service whose targetPort is another one: policy is
+                         about the port that the workload is dialled at
   cuts-watched-port      a port for scrapers or probes that policy cuts
   not-compared           too many rules to compare each with each
 What is said of rules is so for every caller. Silence says nothing.

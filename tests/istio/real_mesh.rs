@@ -67,3 +67,33 @@ fn without_the_setting_it_lets_nobody_through_and_readiness_says_what_to_do() {
         assert!(told.contains(way), "{told}");
     }
 }
+
+#[test]
+fn a_policy_of_istios_root_namespace_whose_version_alone_was_changed_is_warned_of_in_the_log() {
+    let server = application();
+    let changed = WEB_ONLY.replace("security.istio.io", "mesh-lite.io");
+    let port = server.address().port();
+    let permissive = ["--shipped", "permissive"];
+    let mut mesh = LoopbackMesh::prepare(PROGRAM, port, &changed, &permissive);
+    mesh.start_control_plane();
+    let told = mesh.control_plane_output();
+    let words = "AuthorizationPolicy istio-system/web-only (policy.yaml:1): this is for workloads \
+                 of the namespace istio-system alone";
+    assert!(told.contains(words) && told.contains("WARN"), "{told}");
+    assert!(
+        told.contains("move it to the namespace mesh-lite-system"),
+        "{told}"
+    );
+    // it is in force as it is written
+    assert_eq!(mesh.control_plane_readiness().unwrap().0, 200);
+    mesh.write_documents(
+        "policy.yaml",
+        &changed.replace("istio-system", "mesh-lite-system"),
+    );
+    mesh.start_sidecars();
+    assert!(is_served(mesh.sidecar("web").call()));
+    assert!(
+        !is_served(mesh.sidecar("guest").call()),
+        "moved, it is for the whole mesh"
+    );
+}

@@ -29,7 +29,7 @@ use crate::{
         directory_of_files::{documents_of, read_file, read_files},
         workload_document,
     },
-    workload_index::{Workload, WorkloadName},
+    workload_index::{ServiceDocument, Workload, WorkloadName},
 };
 
 /// What a control plane is started with, as far as it changes what documents mean.
@@ -59,6 +59,9 @@ pub struct ReviewedWorkload {
     /// File and line of its document.
     pub file: Arc<str>,
     pub line: u32,
+    /// Where each of its ports is written, and its name, for whatever has no place of its own.
+    pub(super) ports_at: BTreeMap<u16, Position>,
+    pub(super) name_at: Position,
 }
 
 /// The tests of one policy, each with what became of it.
@@ -76,6 +79,7 @@ pub struct Documents {
     settings: ReviewSettings,
     policies: PolicyIndex,
     workloads: Vec<ReviewedWorkload>,
+    services: Vec<ServiceDocument>,
     /// The place of each address's workload; `None` if several claim it.
     by_address: BTreeMap<IpAddr, Option<usize>>,
     /// Policy documents that load, as they are written.
@@ -170,7 +174,7 @@ impl Documents {
             .collect();
         let readable = || documents.iter().flat_map(|file| &file.readable);
         let of_policies = errors.len();
-        let workloads = workloads(readable(), settings, &mut errors);
+        let (workloads, services) = directory(readable(), settings, &mut errors);
         let unreadable = documents.iter().flat_map(|file| &file.unreadable);
         // where no document names a workload, none is missed
         let unreadable = unreadable
@@ -202,6 +206,7 @@ impl Documents {
             policies,
             by_address: by_address(&workloads),
             workloads,
+            services,
             loaded,
             unloadable,
             unknown_workloads,
@@ -220,6 +225,25 @@ impl Documents {
     #[must_use]
     pub fn snapshot_for(&self, workload: &ReviewedWorkload, now: SystemTime) -> PolicySnapshot {
         self.snapshot_of(&workload.name.namespace, &workload.labels, now)
+    }
+
+    /// The same, if the mesh were made with the other of the two shipped defaults: what is judged
+    /// otherwise by it rests on them alone.
+    #[must_use]
+    pub fn snapshot_if_shipped_otherwise(
+        &self,
+        workload: &ReviewedWorkload,
+        now: SystemTime,
+    ) -> PolicySnapshot {
+        let otherwise = match self.settings.shipped {
+            ShippedDefaults::STRICT => ShippedDefaults::PERMISSIVE,
+            _ => ShippedDefaults::STRICT,
+        };
+        let selected = Selected {
+            namespace: &workload.name.namespace,
+            labels: &workload.labels,
+        };
+        self.policies.snapshot_under(otherwise, selected, now)
     }
 
     /// Of a workload that no document names.
@@ -244,13 +268,19 @@ impl Documents {
         self.policies.problems()
     }
 
+    /// What decides, for whoever looks for oddities in it.
+    pub(super) const fn policies(&self) -> &PolicyIndex {
+        &self.policies
+    }
+
     /// Policy documents that load.
     pub fn loaded(&self) -> impl Iterator<Item = (&RawDocument, &Loaded)> {
         self.loaded.iter().map(|(raw, loaded)| (raw, loaded))
     }
 
     /// Runs the tests of every policy, in the order of files and lines. A policy whose tests fail
-    /// is among them, one that can't be loaded for anything else is not.
+    /// is among them, also if another of its tests can't be read; one that can't be loaded for
+    /// anything else is not.
     #[must_use]
     pub fn tests(&self) -> Vec<PolicyTests> {
         let of = |document: &RawDocument| PolicyTests {
@@ -294,6 +324,11 @@ impl Documents {
             .find(|workload| workload.name == *name)
     }
 
+    /// Those that can be read.
+    pub(super) fn services(&self) -> &[ServiceDocument] {
+        &self.services
+    }
+
     /// The one workload with this address; `None` if several claim it.
     #[must_use]
     pub fn workload_at(&self, address: IpAddr) -> Option<&ReviewedWorkload> {
@@ -329,13 +364,15 @@ fn by_address(workloads: &[ReviewedWorkload]) -> BTreeMap<IpAddr, Option<usize>>
     by_address
 }
 
-fn workloads<'a>(
+/// Workloads and services.
+fn directory<'a>(
     documents: impl Iterator<Item = &'a RawDocument>,
     settings: &ReviewSettings,
     errors: &mut Vec<DocumentError>,
-) -> Vec<ReviewedWorkload> {
+) -> (Vec<ReviewedWorkload>, Vec<ServiceDocument>) {
     let claimable = ClaimableAddresses::new(&settings.mesh_namespace, &settings.outbound);
     let mut workloads: BTreeMap<WorkloadName, ReviewedWorkload> = BTreeMap::new();
+    let mut services = Vec::new();
     let mut seen: BTreeMap<&DocumentKey, &RawDocument> = BTreeMap::new();
     let mut doubles: BTreeSet<&DocumentKey> = BTreeSet::new();
     for document in documents {
@@ -347,18 +384,19 @@ fn workloads<'a>(
         }
         let read = match document.key.kind {
             Kind::Workload => {
-                workload_document::workload(document, &settings.trust_domain, &claimable).map(Some)
+                workload_document::workload(document, &settings.trust_domain, &claimable).map(
+                    |workload| {
+                        let reviewed = reviewed(workload, document);
+                        workloads.entry(reviewed.name.clone()).or_insert(reviewed);
+                    },
+                )
             }
-            Kind::Service => workload_document::service(document, &claimable).map(|_| None),
+            Kind::Service => workload_document::service(document, &claimable)
+                .map(|service| services.push(service)),
             _ => continue,
         };
-        match read {
-            Ok(Some(workload)) => {
-                let reviewed = reviewed(workload, document);
-                workloads.entry(reviewed.name.clone()).or_insert(reviewed);
-            }
-            Ok(None) => {}
-            Err(of_document) => errors.extend(of_document.iter().cloned()),
+        if let Err(of_document) = read {
+            errors.extend(of_document.iter().cloned());
         }
     }
     // a control plane takes neither of two
@@ -369,7 +407,7 @@ fn workloads<'a>(
                 || *name.name != *double.name
         });
     }
-    workloads.into_values().collect()
+    (workloads.into_values().collect(), services)
 }
 
 fn defined_twice(document: &RawDocument, first: &RawDocument) -> DocumentError {
@@ -397,7 +435,26 @@ fn reviewed(workload: Workload, document: &RawDocument) -> ReviewedWorkload {
         meshed: workload.tunnel_port.is_some(),
         file: Arc::clone(&document.file),
         line: document.line,
+        ports_at: ports_at(document),
+        name_at: document.name_at,
     }
+}
+
+fn ports_at(document: &RawDocument) -> BTreeMap<u16, Position> {
+    let ports = document.spec_node().ok().and_then(|spec| spec.entry("ports"));
+    let items = match ports.map(|entry| &entry.value.value) {
+        Some(document::Value::List(items)) => items.as_slice(),
+        _ => &[],
+    };
+    let at = items.iter().filter_map(|item| {
+        let number = &item.entry("port")?.value;
+        let port = match number.value {
+            document::Value::Integer(number) => u16::try_from(number).ok()?,
+            _ => return None,
+        };
+        Some((port, number.at))
+    });
+    at.collect()
 }
 
 /// Files under the names that messages shall show: the path as it was given.

@@ -20,6 +20,7 @@ mod identities;
 mod plaintext;
 mod rules;
 mod scopes;
+mod service_ports;
 mod watched_ports;
 
 /// What is odd about a document.
@@ -48,6 +49,8 @@ pub enum Oddity {
     UnprovableIdentity,
     /// A selector that no workload of the documents has the labels for.
     SelectsNothing,
+    /// A policy where Istio has what is for the whole mesh, which it is not here.
+    NotMeshWide,
     /// Whom documents name was not looked up: some of the workloads can't be told.
     NotChecked,
     /// A rule without `from` and `to`, or without `from` beside others that have it.
@@ -68,6 +71,8 @@ pub enum Oddity {
     MissesPlaintext,
     /// PERMISSIVE, where no rule lets plaintext through.
     PermissiveForNobody,
+    /// A service's port, where the workloads behind it are dialled at another.
+    ServicePort,
     /// A port that somebody scrapes or probes, and policy would not let them.
     CutsWatchedPort,
     /// There are too many rules to compare each with each.
@@ -84,6 +89,7 @@ impl Oddity {
             Self::UnknownIdentity => "unknown-identity",
             Self::UnprovableIdentity => "unprovable-identity",
             Self::SelectsNothing => "selects-nothing",
+            Self::NotMeshWide => "not-mesh-wide",
             Self::NotChecked => "not-checked",
             Self::MatchesEverybody => "matches-everybody",
             Self::AllowsNobody => "allows-nobody",
@@ -94,6 +100,7 @@ impl Oddity {
             Self::ForeignTrustDomains => "foreign-trust-domains",
             Self::MissesPlaintext => "misses-plaintext",
             Self::PermissiveForNobody => "permissive-for-nobody",
+            Self::ServicePort => "service-port",
             Self::CutsWatchedPort => "cuts-watched-port",
             Self::NotCompared => "not-compared",
         }
@@ -117,6 +124,7 @@ impl Documents {
         effects::look(self, &policies, &mut findings);
         identities::look(self, &policies, &mut findings);
         scopes::look(self, &policies, &mut findings);
+        service_ports::look(self, &policies, &mut findings);
         plaintext::look(self, &policies, now, &mut findings);
         plaintext::permissive_for_nobody(self, now, &mut findings);
         watched_ports::look(self, now, &mut findings);
@@ -135,7 +143,7 @@ impl Documents {
     }
 
     /// Whether a document in this namespace, with this selector, is for the workload.
-    fn concerns(
+    pub(super) fn concerns(
         &self,
         raw: &RawDocument,
         selector: &Selector,
@@ -145,7 +153,7 @@ impl Documents {
             && selector.selects(&workload.labels)
     }
 
-    fn is_for_whole_mesh(&self, raw: &RawDocument) -> bool {
+    pub(super) fn is_for_whole_mesh(&self, raw: &RawDocument) -> bool {
         raw.for_whole_mesh || *raw.key.namespace == *self.settings().mesh_namespace
     }
 }

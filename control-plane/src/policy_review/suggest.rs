@@ -16,7 +16,7 @@ use std::{
 use mesh_lite_proto::{
     authorization::{Caller, Facts},
     decision_record::Recording,
-    document::{DocumentError, MAX_DOCUMENTS, MAX_FILE},
+    document::{DocumentError, MAX_DOCUMENTS, MAX_FILE, Position},
 };
 use spiffe::TrustDomain;
 
@@ -323,6 +323,8 @@ fn by_recording(recording: &Recording, trust_domain: &TrustDomain) -> Option<Rev
         meshed: true,
         file: "".into(),
         line: 0,
+        ports_at: BTreeMap::new(),
+        name_at: Position { line: 0, column: 0 },
     })
 }
 

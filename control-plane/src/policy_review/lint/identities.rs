@@ -35,7 +35,7 @@ pub(super) fn look(
                         field,
                         line: peer.line,
                     };
-                    let (problem, help) = unknown.in_words(&known);
+                    let (problem, help) = unknown.in_words(&known, (own, field.field));
                     findings.warn(
                         Oddity::UnknownIdentity,
                         document.of_value(field, value),
@@ -164,18 +164,30 @@ enum Unknown {
 }
 
 impl Unknown {
-    fn in_words(&self, known: &Known<'_>) -> (String, String) {
+    /// What is meant is spelt as the field has it: people paste it.
+    fn in_words(
+        &self,
+        known: &Known<'_>,
+        (own, field): (&TrustDomain, FieldName),
+    ) -> (String, String) {
         let (problem, meant) = match self {
             Self::Principal(id) => {
                 let problem = format!("no Workload document has the identity {}", id.principal());
                 let names: Vec<&str> = known.accounts.iter().map(String::as_str).collect();
                 let written = account(id).unwrap_or_default();
-                (problem, nearest(&written, &names))
+                let meant = nearest(&written, &names);
+                let spelt = |account: &str| match account.split_once('/') {
+                    Some((namespace, name)) if field == FieldName::Principals => {
+                        format!("{own}/ns/{namespace}/sa/{name}")
+                    }
+                    _ => account.to_owned(),
+                };
+                (problem, meant.map(spelt))
             }
             Self::Namespace(name) => {
                 let problem = format!("no Workload document is in the namespace {name}");
                 let names: Vec<&str> = known.namespaces.iter().copied().collect();
-                (problem, nearest(name, &names))
+                (problem, nearest(name, &names).map(str::to_owned))
             }
         };
         let help = match meant {

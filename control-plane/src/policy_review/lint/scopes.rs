@@ -1,5 +1,7 @@
 //! For whom documents are: selectors that select nobody, and scopes with several defaults.
 
+use std::collections::BTreeSet;
+
 use mesh_lite_proto::{
     authorization::{
         DefaultAction,
@@ -15,15 +17,21 @@ pub(super) fn look(
     policies: &[PolicyDocument<'_>],
     findings: &mut Findings,
 ) {
+    let index = documents.policies();
+    let not_mesh_wide: BTreeSet<_> = index.not_mesh_wide().map(|(key, _)| key).collect();
     for (raw, loaded) in documents.loaded() {
-        match loaded {
-            Loaded::AuthorizationPolicy(document) => {
-                selects_nothing(documents, raw, &document.selector, findings)
-            }
-            Loaded::PeerAuthentication(document) => {
-                selects_nothing(documents, raw, &document.selector, findings)
-            }
-            Loaded::Eviction(_) => {}
+        let selector = match loaded {
+            Loaded::AuthorizationPolicy(document) => &document.selector,
+            Loaded::PeerAuthentication(document) => &document.selector,
+            Loaded::Eviction(_) => continue,
+        };
+        // whether there are workloads for it or not: for all others it is not
+        if not_mesh_wide.contains(&raw.key) {
+            let (problem, help) = index.not_mesh_wide_in_words(&raw.key.namespace);
+            let place = Place::new(&raw.file, raw.name_at);
+            findings.warn(Oddity::NotMeshWide, place, problem, help);
+        } else {
+            selects_nothing(documents, raw, selector, findings);
         }
     }
     several_defaults(documents, policies, findings);
@@ -51,7 +59,8 @@ fn selects_nothing(
         .filter(|workload| documents.concerns(raw, &everybody, workload))
         .collect();
     let (problem, help) = if in_scope.is_empty() {
-        nobody_in_namespace(&raw.key.namespace, workloads)
+        let mesh = &documents.settings().mesh_namespace;
+        nobody_in_namespace(&raw.key.namespace, workloads, mesh)
     } else {
         nobody_with_labels(selector, &in_scope)
     };
@@ -72,7 +81,11 @@ fn selector_at(raw: &RawDocument) -> Place {
 }
 
 /// The problem and what helps.
-fn nobody_in_namespace(namespace: &str, workloads: &[ReviewedWorkload]) -> (String, String) {
+fn nobody_in_namespace(
+    namespace: &str,
+    workloads: &[ReviewedWorkload],
+    mesh: &str,
+) -> (String, String) {
     let names: Vec<&str> = workloads
         .iter()
         .map(|one| one.name.namespace.as_str())
@@ -82,7 +95,9 @@ fn nobody_in_namespace(namespace: &str, workloads: &[ReviewedWorkload]) -> (Stri
         None if namespace == DEFAULT_NAMESPACE => {
             "state metadata.namespace: a document without one is in `default`".to_owned()
         }
-        None => "correct metadata.namespace, or add the workload".to_owned(),
+        None => format!(
+            "correct metadata.namespace, or add the workload; what is for the whole mesh is in {mesh}"
+        ),
     };
     let problem =
         format!("no Workload document is in the namespace {namespace}, so this is for nobody");

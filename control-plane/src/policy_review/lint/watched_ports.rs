@@ -10,9 +10,9 @@ use std::{collections::BTreeMap, net::IpAddr, time::SystemTime};
 
 use mesh_lite_proto::{
     authorization::{
-        Caller, Facts, Pattern, Policy, PolicyAction, PolicySnapshot, Rule, Step, decide,
+        Caller, Decision, Facts, Pattern, Policy, PolicyAction, PolicySnapshot, Rule, Step, decide,
     },
-    document::{Place, Position},
+    document::Place,
     identity::WorkloadId,
 };
 
@@ -207,39 +207,51 @@ fn judge(
         // what denies until it is repaired is an error of its own
         let cut = !decision.is_allowed() && decision.step != Step::BrokenDocument;
         let cut = cut && told(matches!(caller, Caller::Plaintext), decision.step);
-        cut.then(|| decision.reason())
+        cut.then(|| cause(&decision))
     };
     let own = &documents.settings().trust_domain;
     let stranger = WorkloadId::new(own, "no-such-namespace", NOBODY).ok();
     let in_mesh = stranger.and_then(|id| denied(Caller::Authenticated(&id)));
-    let (who, reason) = match (denied(Caller::Plaintext), in_mesh) {
-        (Some(reason), Some(inside)) => (
-            "outside of the mesh, in plaintext, or inside that no rule names",
-            if reason == inside {
-                reason
-            } else {
-                format!("{reason}; inside: {inside}")
-            },
+    let (who, cause) = match (denied(Caller::Plaintext), in_mesh) {
+        (Some(plaintext), Some(inside)) if plaintext == inside => ("nobody", plaintext),
+        (Some(plaintext), Some(inside)) => (
+            "nobody",
+            format!("of plaintext, {plaintext}; of mesh callers that no rule names, {inside}"),
         ),
-        (Some(reason), None) => ("outside of the mesh, in plaintext", reason),
-        (None, Some(reason)) => ("inside of the mesh that no rule names", reason),
+        (Some(plaintext), None) => ("nobody in plaintext", plaintext),
+        (None, Some(inside)) => ("no caller of the mesh that no rule names", inside),
         (None, None) => return,
     };
-    let name = &workload.name;
-    let problem =
-        format!("port {port} of {name}, {why}, is cut from every scraper or probe {who}: {reason}");
-    let help = format!(
-        "allow it by a rule with `ports: [\"{port}\"]`; for callers in plaintext make that port \
-         PERMISSIVE too (PeerAuthentication, portLevelMtls)"
+    let problem = format!(
+        "{who} can scrape or probe port {port} of {}, {why}: {cause}",
+        workload.name
     );
-    let at = Position {
-        line: workload.line,
-        column: 1,
-    };
+    let help = format!(
+        "allow whoever does by a rule with `ports: [\"{port}\"]`; if they come in plaintext, make \
+         that port PERMISSIVE too (PeerAuthentication, portLevelMtls)"
+    );
+    let at = workload.ports_at.get(&port);
     findings.warn(
         Oddity::CutsWatchedPort,
-        Place::new(&workload.file, at),
+        Place::new(&workload.file, *at.unwrap_or(&workload.name_at)),
         problem,
         help,
     );
+}
+
+/// Why whoever is named by nobody is denied. A decision names such a caller, and we made it up.
+fn cause(decision: &Decision) -> String {
+    let by = decision
+        .policy
+        .as_ref()
+        .map_or_else(String::new, ToString::to_string);
+    match decision.step {
+        Step::StrictPort => "the port is STRICT, which refuses plaintext".to_owned(),
+        Step::DenyRule => format!("{by} denies them"),
+        Step::DefaultAction => format!("by default {by} denies them"),
+        Step::MutualTlsMode => "STRICT denies whom no policy allows".to_owned(),
+        Step::NoAllowRule | Step::AllowRule | Step::BrokenDocument => {
+            "there are ALLOW policies for it, and none of their rules lets them in".to_owned()
+        }
+    }
 }

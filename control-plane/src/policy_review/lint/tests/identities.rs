@@ -9,7 +9,7 @@ fn whom_no_document_knows_is_named_with_who_was_meant() {
         (
             "principals: [cluster.local/ns/shop/sa/wbe]",
             "no Workload document has the identity cluster.local/ns/shop/sa/wbe",
-            "did you mean shop/web?",
+            "did you mean cluster.local/ns/shop/sa/web?",
         ),
         (
             "serviceAccounts: [shop/guets]",

@@ -44,8 +44,23 @@ fn a_port_for_metrics_that_policy_cuts_is_told_of_with_the_reason() {
             "{}",
             found.problem
         );
-        let both = "outside of the mesh, in plaintext, or inside that no rule names: plaintext was refused";
-        assert!(found.problem.contains(both), "{}", found.problem);
+        let problem = &found.problem;
+        assert!(
+            problem.starts_with("nobody can scrape or probe port 9090"),
+            "{problem}"
+        );
+        let both = "of plaintext, the port is STRICT, which refuses plaintext; of mesh callers that no \
+                    rule names, there are ALLOW policies for it";
+        assert!(problem.contains(both), "{problem}");
+        // nobody's name is made up
+        assert!(!problem.contains("no-such"), "{problem}");
+        // where it is written
+        let line = if workload.contains("prometheus.io") {
+            3
+        } else {
+            4
+        };
+        assert_eq!(found.place.at.line, line, "{workload}");
     }
     // plaintext is let to policy, which lets nobody through but web
     let found = only(
@@ -53,7 +68,7 @@ fn a_port_for_metrics_that_policy_cuts_is_told_of_with_the_reason() {
         Oddity::CutsWatchedPort,
     );
     assert!(
-        found.problem.contains("no ALLOW rule matches"),
+        found.problem.contains("none of their rules lets them in"),
         "{}",
         found.problem
     );
@@ -70,7 +85,7 @@ fn who_is_cut_is_said_outside_of_the_mesh_inside_or_both() {
     assert!(
         found
             .problem
-            .contains("probe outside of the mesh, in plaintext: "),
+            .starts_with("nobody in plaintext can scrape or probe"),
         "{}",
         found.problem
     );
@@ -83,7 +98,7 @@ fn who_is_cut_is_said_outside_of_the_mesh_inside_or_both() {
     assert!(
         found
             .problem
-            .contains("probe inside of the mesh that no rule names: denied by"),
+            .starts_with("no caller of the mesh that no rule names can scrape"),
         "{}",
         found.problem
     );
@@ -152,13 +167,16 @@ fn a_rule_that_names_the_port_hides_no_denial_of_everybody_whom_it_means() {
             Oddity::CutsWatchedPort,
         );
         let problem = &found.problem;
-        assert!(problem.contains("denied by"), "{problem}");
+        assert!(problem.contains("shop/deny (new.yaml:"), "{problem}");
+        assert!(problem.ends_with(" denies them"), "{problem}");
     }
     // whoever comes from an address comes in plaintext, and the port is STRICT
     let by_address = named("{ipBlocks: [10.9.0.0/16]}");
     let found = only(&[&by_name("metrics"), &by_address], Oddity::CutsWatchedPort);
     assert!(
-        found.problem.contains("plaintext was refused"),
+        found
+            .problem
+            .ends_with("the port is STRICT, which refuses plaintext"),
         "{}",
         found.problem
     );
@@ -283,4 +301,69 @@ fn a_deny_rule_of_one_port_is_judged_on_that_port() {
         &[WORKLOADS, OPEN, &deny(80), &open],
         Oddity::MissesPlaintext,
     );
+}
+
+/// A service of api's at port 80.
+fn service(target: &str) -> String {
+    format!(
+        "apiVersion: mesh-lite.io/v1\nkind: Service\nmetadata: {{name: api, namespace: shop}}\n\
+         spec: {{selector: {{app: api}}, ports: [{{port: 80{target}}}]}}\n---\n"
+    )
+}
+
+fn of_port(port: &str) -> String {
+    of_api(
+        "p",
+        "ALLOW",
+        &format!("  - to:\n    - operation: {{ports: [{port}]}}"),
+    )
+}
+
+#[test]
+fn a_port_of_a_service_is_told_with_the_port_that_its_workloads_are_dialled_at() {
+    let to_number = service(", targetPort: 8080");
+    let mode = "apiVersion: mesh-lite.io/v1\nkind: PeerAuthentication\n\
+                metadata: {name: api, namespace: shop}\nspec:\n  \
+                selector: {matchLabels: {app: api}}\n  portLevelMtls: {80: {mode: STRICT}}\n---\n";
+    let not = of_port("80").replace("ports:", "notPorts:");
+    for (policy, line) in [(&of_port("80"), 9), (&not, 9), (&mode.to_owned(), 6)] {
+        let found = only(&[policy, WORKLOADS, &to_number], Oddity::ServicePort);
+        assert_eq!(found.place.at.line, line, "{policy}");
+        assert_eq!(found.help, "write 8080 in place of 80");
+        assert!(
+            found
+                .problem
+                .starts_with("80 is a port of the service shop/api: "),
+            "{}",
+            found.problem
+        );
+    }
+    // by name, as one of the workloads has it
+    let named = watched("", ", ports: [{name: http, port: 8081}]");
+    let by_name = service(", targetPort: http");
+    let found = only(&[&of_port("80"), &named, &by_name], Oddity::ServicePort);
+    assert_eq!(found.help, "write 8081 in place of 80");
+}
+
+#[test]
+fn a_port_that_may_be_meant_is_not_told_to_be_a_service_s() {
+    let to_number = service(", targetPort: 8080");
+    let same = service("");
+    let serves_80 = watched("", ", ports: [{name: http, port: 80}]");
+    let elsewhere = to_number.replace("namespace: shop", "namespace: pay");
+    let of_others = to_number.replace("app: api", "app: web");
+    for texts in [
+        [&*of_port("8080"), WORKLOADS, &to_number],
+        // both are named
+        [&*of_port("80, 8080"), WORKLOADS, &to_number],
+        [&*of_port("80"), WORKLOADS, &same],
+        // one of those whom it selects is dialled there
+        [&*of_port("80"), &serves_80, &to_number],
+        [&*of_port("80"), WORKLOADS, &elsewhere],
+        [&*of_port("80"), WORKLOADS, &of_others],
+        // nobody knows whom the service selects
+        [&*of_port("80"), "", &to_number],
+    ] {
+        none(&texts, Oddity::ServicePort);
+    }
 }

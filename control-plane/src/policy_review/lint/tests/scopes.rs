@@ -1,6 +1,14 @@
 //! For whom policies are: nobody, or those of whom another one states a default.
 
-use super::*;
+use std::collections::BTreeMap;
+
+use mesh_lite_proto::document::Dialect;
+
+use super::{
+    super::super::{ReviewSettings, made_up::settings},
+    *,
+};
+use crate::policy_index::ShippedDefaults;
 
 #[test]
 fn a_policy_of_no_namespace_is_told_where_it_is() {
@@ -33,6 +41,64 @@ fn a_selector_that_selects_nobody_is_pointed_at_with_the_label_that_was_meant() 
     assert_eq!(found.help, "did you mean shop?");
     let mesh = PERMISSIVE.replace("namespace: shop", "namespace: mesh-lite-system");
     none(&[WORKLOADS, &mesh], Oddity::SelectsNothing);
+}
+
+#[test]
+fn what_istio_has_for_the_whole_mesh_is_told_to_be_for_one_namespace() {
+    let at_istios_root = |text: &str| text.replace("namespace: shop", "namespace: istio-system");
+    let strict = at_istios_root(&PERMISSIVE.replace("PERMISSIVE", "STRICT"));
+    let deny_all = at_istios_root(&policy("deny-all", "")).replace("spec:\n", "spec: {}\n");
+    let in_it = WORKLOADS.replace("namespace: shop", "namespace: istio-system");
+    for text in [&strict, &deny_all] {
+        // without workloads, with workloads elsewhere, and with some of that very namespace
+        for beside in ["", WORKLOADS, &in_it] {
+            let found = only(&[beside, text], Oddity::NotMeshWide);
+            assert_eq!(found.severity, Severity::Warning);
+            let problem = "for workloads of the namespace istio-system alone";
+            assert!(found.problem.contains(problem), "{}", found.problem);
+            let help = "move it to the namespace mesh-lite-system; or leave its apiVersion";
+            assert!(found.help.starts_with(help), "{}", found.help);
+            let above = u32::try_from(beside.lines().count()).unwrap();
+            assert_eq!(found.place.at.line, above + 3);
+            none(&[beside, text], Oddity::SelectsNothing);
+        }
+    }
+}
+
+#[test]
+fn what_is_for_the_whole_mesh_is_not_told_to_be_for_one_namespace() {
+    let at_root = |text: &str| text.replace("namespace: shop", "namespace: istio-system");
+    let ours = at_root(PERMISSIVE);
+    let istios = ours.replace("mesh-lite.io/v1", "security.istio.io/v1");
+    let mut taking = settings(ShippedDefaults::STRICT);
+    taking.dialect = Dialect::with_istio("istio-system");
+    let mut own = settings(ShippedDefaults::STRICT);
+    own.mesh_namespace = "istio-system".to_owned();
+    let told = |text: &str, settings: &ReviewSettings| {
+        let files = BTreeMap::from([("p.yaml".to_owned(), text.as_bytes().to_vec())]);
+        let documents = Documents::of(&files, settings);
+        assert_eq!(documents.errors(), []);
+        let findings = documents.findings(noon());
+        findings.iter().any(|one| one.oddity == Oddity::NotMeshWide)
+    };
+    assert!(!told(&istios, &taking));
+    assert!(!told(&ours, &own));
+    assert!(!told(PERMISSIVE, &taking), "of another namespace");
+    // the setting is about Istio's documents alone
+    assert!(told(&ours, &taking));
+}
+
+#[test]
+fn a_namespace_without_workloads_is_told_where_policy_for_the_whole_mesh_is() {
+    let nobodys = PERMISSIVE.replace("namespace: shop", "namespace: somewhere-else");
+    let found = only(&[WORKLOADS, &nobodys], Oddity::SelectsNothing);
+    assert!(
+        found
+            .help
+            .ends_with("for the whole mesh is in mesh-lite-system"),
+        "{}",
+        found.help
+    );
 }
 
 #[test]
