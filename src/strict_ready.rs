@@ -4,32 +4,40 @@
 use std::{fmt::Write as _, process::ExitCode, time::Duration};
 
 use mesh_lite_control_plane::policy_review::{
-    Plaintext, Recorded, StrictReadiness, strict_readiness,
+    NextStep, Plaintext, Recorded, StrictReadiness, strict_readiness,
 };
 use mesh_lite_proto::decision_record::Utc;
 use serde_json::{Value, json};
 
 use crate::{
-    policy::review::{
-        Answer, Output, Question, ReviewArgs, Wording, connections, errors_json, recordings_json,
-        seconds,
+    policy::{
+        count,
+        review::{
+            Answer, MAX_SHOWN, Output, Question, ReviewArgs, Wording, and_more, connections,
+            errors_json, recordings_json, seconds, span, thousands,
+        },
     },
     terminal::{self, harmless},
 };
 
 const EXAMPLES: &str = "\
 Examples:
-  mesh-lite strict-ready --config-dir documents --records api-1.jsonl --records web-1.jsonl
-  mesh-lite strict-ready --config-dir documents --namespace shop --since 7d --admin 127.0.0.1:15000
+  mesh-lite strict-ready --config-dir documents --shipped permissive \\
+    --records api-1.jsonl --records web-1.jsonl
+  mesh-lite strict-ready --config-dir documents --namespace shop --since 7d \\
+    --admin 127.0.0.1:15000
 
-Ready means: every meshed workload of the documents (of the namespace) has a recording which covers
-the whole time asked for, in which no plaintext came in and was let through, and nobody was let in by
-PERMISSIVE alone. Everything that is not known is a reason to say no: a recording may end no longer
-than --since before now, and at most 10 minutes; an access log must begin with its sidecar; of
-plaintext that came before --since the page must note when it ended.
+Ready means: every meshed workload of the documents (of the namespace) has a
+recording which covers the whole time asked for, in which no plaintext came in
+and was let through, and nobody was let in by PERMISSIVE alone. Everything that
+is not known is a reason to say no: a recording may end no longer than --since
+before now, and at most 10 minutes; an access log must begin with its sidecar;
+of plaintext that came before --since the page must note when it ended.
 
-Exit codes: 0 ready; 1 not ready, each reason said; 2 wrong usage, or documents or recordings can't be
-read, or nobody knows of which workload a recording is.";
+What is ready is told the document that makes it STRICT.
+
+Exit codes: 0 ready; 1 not ready, each reason said; 2 wrong usage, or documents
+or recordings can't be read, or nobody knows of which workload a recording is.";
 
 /// Say who still speaks plaintext to whom, and whether STRICT would cut anybody.
 #[derive(Debug, clap::Args)]
@@ -63,63 +71,108 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// A number and one of s, m, h, d.
-fn span(text: &str) -> Result<Duration, String> {
-    let wrong = || "write a number and one of s, m, h, d: 24h".to_owned();
-    let unit = text.chars().next_back().ok_or_else(wrong)?;
-    let seconds: u64 = match unit {
-        's' => 1,
-        'm' => 60,
-        'h' => 3600,
-        'd' => 24 * 3600,
-        _ => return Err(wrong()),
-    };
-    let number = text.strip_suffix(unit).unwrap_or_default();
-    let number: u64 = number.parse().map_err(|_| wrong())?;
-    match number.checked_mul(seconds) {
-        Some(seconds) if seconds > 0 => Ok(Duration::from_secs(seconds)),
-        _ => Err(wrong()),
-    }
-}
-
+/// What stands in the way first, then what is to be done, then what is good to know.
 fn describe(
     found: &StrictReadiness<'_>,
     recorded: &[Recorded<'_>],
     wording: &Wording<'_>,
 ) -> String {
-    let paint = wording.paint;
-    let mut text = if found.is_ready() {
-        paint.good("ready: STRICT would cut nobody")
-    } else {
-        paint.bad("not ready")
-    };
-    let since = seconds(found.from);
-    let workloads = match found.workloads {
-        1 => "1 workload".to_owned(),
-        more => format!("{more} workloads"),
-    };
-    let _ = writeln!(text, " ({workloads}, since {since})");
-    text.push_str(&wording.recordings(recorded));
+    let mut text = headline(found, wording);
     let title = "Plaintext that was let in, and that STRICT would cut:";
     text.push_str(&plaintext(title, &found.plaintext, false, wording));
     if !found.plaintext.is_empty() {
         text.push_str(
-            "  Put these callers into the mesh, or keep the port PERMISSIVE by a PeerAuthentication \
+            "  Put these callers into the mesh, or keep the port PERMISSIVE by a PeerAuthentication\n  \
              with portLevelMtls.\n",
         );
     }
     text.push_str(&permissive_only(found, wording));
+    text.push_str(&gaps(found, wording));
+    text.push_str(&wording.errors());
+    if let Some(step) = &found.next_step {
+        text.push_str(&next_step(step, wording));
+    }
     let title = "Plaintext that is kept out already:";
     text.push_str(&plaintext(title, &found.refused, false, wording));
     let title = "Plaintext that goes out to where no sidecar is, which STRICT is not about:";
     text.push_str(&plaintext(title, &found.outbound, true, wording));
-    if !found.gaps.is_empty() {
-        let _ = writeln!(text, "\n{}", paint.title("Not known, so not vouched for:"));
+    text.push_str(&wording.recordings(recorded));
+    text
+}
+
+fn headline(found: &StrictReadiness<'_>, wording: &Wording<'_>) -> String {
+    let scope = format!(
+        "{}, since {}",
+        count(found.workloads, "workload"),
+        seconds(found.from)
+    );
+    if found.is_ready() {
+        let words = wording.paint.good("ready: STRICT would cut nobody");
+        return format!("{words} ({scope})\n");
     }
-    for gap in &found.gaps {
+    let reasons = [
+        (
+            found.plaintext.len(),
+            "caller in plaintext",
+            "callers in plaintext",
+        ),
+        (
+            found.permissive_only.len(),
+            "caller by PERMISSIVE alone",
+            "callers by PERMISSIVE alone",
+        ),
+        (found.gaps.len(), "thing not known", "things not known"),
+    ];
+    let reasons = reasons
+        .iter()
+        .filter_map(|(number, one, more)| match number {
+            0 => None,
+            1 => Some(format!("1 {one}")),
+            _ => Some(format!("{} {more}", thousands(*number as u64))),
+        });
+    let reasons: Vec<String> = reasons.collect();
+    let words = wording.paint.bad("not ready");
+    format!("{words}: {} ({scope})\n", reasons.join(", "))
+}
+
+fn gaps(found: &StrictReadiness<'_>, wording: &Wording<'_>) -> String {
+    if found.gaps.is_empty() {
+        return String::new();
+    }
+    let title = "Not known, so not vouched for:";
+    let mut text = format!("\n{}\n", wording.paint.title(title));
+    for gap in found.gaps.iter().take(MAX_SHOWN) {
         let _ = writeln!(text, "  {}", harmless(&gap.to_string()));
     }
-    text.push_str(&wording.errors());
+    text.push_str(&and_more(found.gaps.len().saturating_sub(MAX_SHOWN)));
+    text
+}
+
+fn next_step(step: &NextStep, wording: &Wording<'_>) -> String {
+    let scope = match &step.namespace {
+        Some(namespace) => format!("the namespace {}", harmless(namespace)),
+        None => "the whole mesh".to_owned(),
+    };
+    let place = match &step.in_place_of {
+        Some(source) => format!(", in place of {}", harmless(&source.to_string())),
+        None => String::new(),
+    };
+    let title = format!("Next, put this in force: {scope} is STRICT then{place}");
+    let mut text = format!("\n{}\n", wording.paint.title(&title));
+    for line in step.document.lines() {
+        let _ = writeln!(text, "  {}", harmless(line));
+    }
+    if !step.still_permissive.is_empty() {
+        text.push_str(
+            "These are narrower, and what they make PERMISSIVE stays so until they go:\n",
+        );
+    }
+    for source in step.still_permissive.iter().take(MAX_SHOWN) {
+        let _ = writeln!(text, "  {}", harmless(&source.to_string()));
+    }
+    text.push_str(&and_more(
+        step.still_permissive.len().saturating_sub(MAX_SHOWN),
+    ));
     text
 }
 
@@ -133,7 +186,7 @@ fn plaintext(
         return String::new();
     }
     let mut text = format!("\n{}\n", wording.paint.title(title));
-    for call in calls {
+    for call in calls.iter().take(MAX_SHOWN) {
         let peer = match call.known {
             Some(known) if known.meshed => format!("{} ({}, in the mesh)", known.name, call.peer),
             Some(known) => format!("{} ({}, outside the mesh)", known.name, call.peer),
@@ -161,6 +214,7 @@ fn plaintext(
             );
         }
     }
+    text.push_str(&and_more(calls.len().saturating_sub(MAX_SHOWN)));
     text
 }
 
@@ -170,7 +224,7 @@ fn permissive_only(found: &StrictReadiness<'_>, wording: &Wording<'_>) -> String
     }
     let title = "Mesh callers that were let in, that no policy allows, and that STRICT would deny:";
     let mut text = format!("\n{}\n", wording.paint.title(title));
-    for caller in &found.permissive_only {
+    for caller in found.permissive_only.iter().take(MAX_SHOWN) {
         let _ = writeln!(
             text,
             "  {} → {}:{}   {}, {}\n    {}",
@@ -182,6 +236,9 @@ fn permissive_only(found: &StrictReadiness<'_>, wording: &Wording<'_>) -> String
             harmless(&caller.strict.reason)
         );
     }
+    text.push_str(&and_more(
+        found.permissive_only.len().saturating_sub(MAX_SHOWN),
+    ));
     text.push_str("  Name them in an AuthorizationPolicy: see mesh-lite policy suggest.\n");
     text
 }
@@ -207,7 +264,18 @@ fn as_json(found: &StrictReadiness<'_>, question: &Question<'_>) -> Value {
         "refused": calls_json(&found.refused),
         "outbound": calls_json(&found.outbound),
         "not_known": found.gaps.iter().map(ToString::to_string).collect::<Value>(),
+        "next": found.next_step.as_ref().map(next_json),
         "document_errors": errors_json(question.wording.documents),
+    })
+}
+
+fn next_json(step: &NextStep) -> Value {
+    let still = step.still_permissive.iter().map(ToString::to_string);
+    json!({
+        "namespace": step.namespace,
+        "document": step.document,
+        "in_place_of": step.in_place_of.as_ref().map(ToString::to_string),
+        "still_permissive": still.collect::<Value>(),
     })
 }
 
@@ -226,29 +294,4 @@ fn calls_json(calls: &[Plaintext<'_>]) -> Value {
         })
     };
     calls.iter().map(of).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_time_has_a_number_and_a_unit() {
-        assert_eq!(span("90s"), Ok(Duration::from_secs(90)));
-        assert_eq!(span("24h"), span("1d"));
-        for wrong in [
-            "",
-            "s",
-            "24",
-            "-1h",
-            "1.5h",
-            "24 h",
-            "0s",
-            "h24",
-            "99999999999999999999d",
-            "1é",
-        ] {
-            assert!(span(wrong).is_err(), "{wrong:?}");
-        }
-    }
 }

@@ -21,7 +21,9 @@ pub use self::{
         workloads_of,
     },
     replay::{Replay, replay},
-    strict_ready::{Flaw, Gap, PermissiveOnly, Plaintext, StrictReadiness, strict_readiness},
+    strict_ready::{
+        Flaw, Gap, NextStep, PermissiveOnly, Plaintext, StrictReadiness, strict_readiness,
+    },
     suggest::{Suggestion, Unsound, suggest, workloads_by_recording},
 };
 

@@ -30,9 +30,10 @@ pub(crate) struct DocumentArgs {
     /// Take Istio's documents as they are; those in this namespace are for the whole mesh.
     #[arg(long, env = "MESH_LITE_ISTIO_ROOT_NAMESPACE", value_name = "NAMESPACE")]
     istio_root_namespace: Option<String>,
-    /// What holds where no document says anything.
-    #[arg(long, env = "MESH_LITE_SHIPPED", value_enum, default_value_t = Shipped::Strict)]
-    shipped: Shipped,
+    /// What holds where no document says anything: as the control plane was started. Strict, if
+    /// it is not given.
+    #[arg(long, env = "MESH_LITE_SHIPPED", value_enum)]
+    shipped: Option<Shipped>,
     /// Addresses inside the mesh. Private ranges, if none are named.
     #[arg(
         long,
@@ -50,6 +51,9 @@ pub(crate) struct DocumentArgs {
     )]
     external_cidrs: Vec<IpNet>,
 }
+
+/// A tool that takes a mesh for stricter than it is cries wolf; the other way round it would bless.
+const ASSUMED: Shipped = Shipped::Strict;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Shipped {
@@ -74,13 +78,18 @@ impl DocumentArgs {
             trust_domain: self.trust_domain.clone(),
             mesh_namespace: self.mesh_namespace.clone(),
             dialect: Dialect::of_setting(self.istio_root_namespace.as_deref()),
-            shipped: self.shipped.defaults(),
+            shipped: self.shipped.unwrap_or(ASSUMED).defaults(),
             outbound: OutboundRules {
                 mesh_cidrs: self.mesh_cidrs.clone(),
                 external_cidrs: self.external_cidrs.clone(),
                 ..OutboundRules::default()
             },
         }
+    }
+
+    /// Nobody said what holds where no document says anything: what follows from it may be wrong.
+    pub(crate) const fn shipped_is_assumed(&self) -> bool {
+        self.shipped.is_none()
     }
 
     /// Reads files, and the `.yaml` and `.yml` files of directories.
@@ -107,13 +116,5 @@ impl DocumentArgs {
             );
         }
         Ok(documents)
-    }
-
-    /// Reads one directory, with the names of files that a control plane gives to them.
-    ///
-    /// # Errors
-    /// If it can't be read.
-    pub(crate) fn read_directory(&self, directory: &Path) -> Result<Documents, ReadError> {
-        Documents::read_directory(directory, &self.settings())
     }
 }

@@ -13,22 +13,25 @@ use crate::terminal;
 
 const EXAMPLES: &str = "\
 Examples:
-  mesh-lite policy plan --config-dir new                   this pod's sidecar
-  mesh-lite policy plan --config-dir new --admin 127.0.0.1:15000 --admin 127.0.0.1:15100
+  mesh-lite policy plan --config-dir new              this pod's sidecar
+  mesh-lite policy plan --config-dir new --shipped permissive \\
+    --admin 127.0.0.1:15000 --admin 127.0.0.1:15100
   mesh-lite policy plan --config-dir new --records api-1.jsonl --output json
 
   In a script, before the documents are put in force:
     mesh-lite policy plan --config-dir new || exit 1
 
---config-dir has the documents as they shall be, all of them. A live connection is closed if they
-deny it; a caller that was denied the last time it came is opened to if they allow it.
+--config-dir has the documents as they shall be, all of them. A live connection
+is closed if they deny it. A caller without one fares as they judge how it came
+last: it is denied from now on, or opened to.
 
-Of a saved page all live connections are known, even if other records of it were lost; of an access
-log only if it begins with its sidecar and has lost nothing.
+Of a saved page all live connections are known, even if other records of it were
+lost; of an access log only if it begins with its sidecar and has lost nothing.
 
-Exit codes: 0 no live connection would be closed; 1 some would be, or what is not known might be, or
-nothing could be judged, or a document can't be loaded; 2 wrong usage, or documents or recordings
-can't be read, or nobody knows of which workload a recording is.";
+Exit codes: 0 no live connection would be closed, and no recorded caller denied;
+1 some would be, or what is not known might be, or nothing could be judged, or a
+document can't be loaded; 2 wrong usage, or documents or recordings can't be
+read, or nobody knows of which workload a recording is.";
 
 /// Say what documents would close and open among the connections of running sidecars.
 #[derive(Debug, clap::Args)]
@@ -47,7 +50,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
                 Output::Json => as_json(&plan, question),
                 Output::Text => describe(&plan, question.recorded, wording),
             },
-            is_good: plan.closes_nothing(),
+            is_good: plan.denies_nobody(),
         }
     })
 }
@@ -69,10 +72,18 @@ fn describe(plan: &Plan<'_>, recorded: &[Recorded<'_>], wording: &Wording<'_>) -
             thousands(more as u64)
         ),
     };
+    let denies = match plan.denied_later() {
+        0 => String::new(),
+        1 => ", denies 1 caller that comes and goes".to_owned(),
+        more => format!(
+            ", denies {} callers that come and go",
+            thousands(more as u64)
+        ),
+    };
     let headline = format!(
-        "this change closes {} of {} live connections, and {opens}",
+        "this change closes {} of {}{denies}, and {opens}",
         thousands(plan.closed()),
-        thousands(plan.live)
+        live_connections(plan.live)
     );
     // all that follows rests on what is taken to hold in place of them
     let mut text = wording.errors().trim_start().to_owned();
@@ -80,7 +91,7 @@ fn describe(plan: &Plan<'_>, recorded: &[Recorded<'_>], wording: &Wording<'_>) -
         text.push('\n');
     }
     text.push_str(&format!("{}\n", wording.paint.title(&headline)));
-    text.push_str(&wording.recordings(recorded));
+    text.push_str(&wording.shipped(plan.by_shipped_default, flips(plan)));
     text.push_str(&wording.flips("closes", &plan.closes, |flip| {
         let ago = wording.ago(flip.first);
         format!("{} live, the first from {ago}", thousands(flip.open))
@@ -88,13 +99,23 @@ fn describe(plan: &Plan<'_>, recorded: &[Recorded<'_>], wording: &Wording<'_>) -
     let count =
         |flip: &Flip<'_>| format!("{}, {}", connections(flip.count), wording.last(flip.last));
     text.push_str(&wording.flips("opens", &plan.opens, count));
-    let later = "denies from now on, with nothing live";
+    let later = "denies when they come again, with nothing live";
     text.push_str(&wording.flips(later, &plan.denies_later, count));
     text.push_str(&wording.caveats(&plan.caveats));
-    if !plan.denies_later.is_empty() {
-        text.push_str("\nCallers that come and go: see mesh-lite policy replay.\n");
-    }
+    text.push_str(&wording.recordings(recorded));
     text
+}
+
+fn live_connections(number: u64) -> String {
+    match number {
+        1 => "1 live connection".to_owned(),
+        more => format!("{} live connections", thousands(more)),
+    }
+}
+
+fn flips<'a>(plan: &'a Plan<'a>) -> impl Iterator<Item = &'a Flip<'a>> {
+    let flips = plan.closes.iter().chain(&plan.denies_later);
+    flips.chain(&plan.opens)
 }
 
 fn as_json(plan: &Plan<'_>, question: &Question<'_>) -> String {
@@ -102,6 +123,8 @@ fn as_json(plan: &Plan<'_>, question: &Question<'_>) -> String {
         "live": plan.live,
         "closed": plan.closed(),
         "opened_to": plan.opened_to(),
+        "denied_later": plan.denied_later(),
+        "shipped": question.wording.shipped_json(plan.by_shipped_default),
         "recordings": recordings_json(question.recorded),
         "closes": flips_json(&plan.closes),
         "opens": flips_json(&plan.opens),

@@ -28,8 +28,13 @@ use crate::{
 
 /// Wrong usage, or something that can't be read: a script must not take it for an answer.
 pub(crate) const UNREADABLE: u8 = 2;
-/// Flips of a kind that are shown to people; `--output json` has all.
-const MAX_SHOWN: usize = 50;
+/// Of each kind so many are shown to people; `--output json` has all.
+pub(crate) const MAX_SHOWN: usize = 50;
+/// Of recordings, which the reader named: as many as one looks at.
+const MAX_RECORDINGS: usize = 10;
+/// What may be wrong with an answer for which nobody said what the mesh was made with.
+pub(crate) const SHIPPED_HINT: &str = "It is taken to be strict, as --config-dir, demo and install --strict \
+                            have it; where install was without --strict, give --shipped permissive.";
 
 /// Which documents are tried on which recordings.
 #[derive(Debug, clap::Args)]
@@ -135,6 +140,7 @@ impl ReviewArgs {
                 recorded: &recorded,
                 wording: Wording {
                     documents,
+                    shipped_is_assumed: self.documents.shipped_is_assumed(),
                     now,
                     paint: Paint::for_stdout(),
                 },
@@ -165,15 +171,16 @@ pub(crate) fn unless_unreadable(
 /// Words about flips, as of some moment.
 pub(crate) struct Wording<'a> {
     pub(crate) documents: &'a Documents,
+    pub(crate) shipped_is_assumed: bool,
     pub(crate) now: SystemTime,
     pub(crate) paint: Paint,
 }
 
 impl Wording<'_> {
-    /// Which recordings these are.
+    /// Which recordings these are: last, as they are what the reader knows already.
     pub(crate) fn recordings(&self, recorded: &[Recorded<'_>]) -> String {
-        let mut text = String::new();
-        for one in recorded {
+        let mut text = "\n".to_owned();
+        for one in recorded.iter().take(MAX_RECORDINGS) {
             let line = format!(
                 "recorded: {} by {}, {} to {}",
                 one.workload.name,
@@ -183,7 +190,40 @@ impl Wording<'_> {
             );
             let _ = writeln!(text, "{}", self.paint.faint(&line));
         }
+        if let more @ 1.. = recorded.len().saturating_sub(MAX_RECORDINGS) {
+            let words = format!("and by {more} more (--output json has all)");
+            let _ = writeln!(text, "{}", self.paint.faint(&words));
+        }
         text
+    }
+
+    /// What it rests on that nobody said what holds where no document says anything.
+    pub(crate) fn shipped<'a>(
+        &self,
+        judged: u64,
+        flips: impl IntoIterator<Item = &'a Flip<'a>>,
+    ) -> String {
+        if judged == 0 || !self.shipped_is_assumed {
+            return String::new();
+        }
+        let flips = flips.into_iter().filter(|flip| flip.by_shipped_default);
+        let what = match flips.fold(0, |sum: u64, flip| sum.saturating_add(flip.count)) {
+            0 => format!("{} judged by", connections(judged)),
+            1 => "1 connection flips by".to_owned(),
+            flipped => format!("{} flip by", connections(flipped)),
+        };
+        let words = format!("is --shipped right? {what} the shipped default alone. {SHIPPED_HINT}");
+        format!("{}\n", self.paint.odd(&words))
+    }
+
+    /// The same for programs, whatever was said.
+    pub(crate) fn shipped_json(&self, judged: u64) -> Value {
+        let asks = self.shipped_is_assumed && judged > 0;
+        json!({
+            "assumed": self.shipped_is_assumed,
+            "decides": judged,
+            "hint": asks.then_some(SHIPPED_HINT),
+        })
     }
 
     /// A title, and what flips below it; nothing if nothing does.
@@ -203,7 +243,7 @@ impl Wording<'_> {
         }
         let more = flips.count();
         if more > 0 {
-            let _ = writeln!(text, "  and {more} more: see --output json");
+            text.push_str(&and_more(more));
         }
         text
     }
@@ -291,6 +331,41 @@ impl Wording<'_> {
     }
 }
 
+/// What is left out of a list that people read.
+pub(crate) fn and_more(more: usize) -> String {
+    match more {
+        0 => String::new(),
+        _ => format!(
+            "  and {} more (--output json has all)\n",
+            thousands(more as u64)
+        ),
+    }
+}
+
+/// A number and one of s, m, h, d.
+pub(crate) fn span(text: &str) -> Result<Duration, String> {
+    let wrong = || "write a number and one of s, m, h, d: 24h".to_owned();
+    let unit = text.chars().next_back().ok_or_else(wrong)?;
+    let seconds: u64 = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3600,
+        'd' => 24 * 3600,
+        _ => return Err(wrong()),
+    };
+    let number = text.strip_suffix(unit).unwrap_or_default();
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    match number.checked_mul(seconds) {
+        Some(seconds) if seconds > 0 => Ok(Duration::from_secs(seconds)),
+        _ => Err(wrong()),
+    }
+}
+
+/// So long before now; of all time, if that is before there were clocks.
+pub(crate) fn from(since: Duration, now: SystemTime) -> SystemTime {
+    now.checked_sub(since).unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
 fn was(flip: &Flip<'_>) -> String {
     let outcome = flip.then.outcome;
     match (flip.then.policy, flip.then.reason) {
@@ -368,6 +443,7 @@ fn flip_json(flip: &Flip<'_>) -> Value {
             "policy_source": flip.then.policy.map(place),
             "reason": flip.then.reason,
         },
+        "by_shipped_default": flip.by_shipped_default,
         "would_be": {
             "decision": decision(flip.now.allowed),
             "step": flip.now.step.as_str(),
@@ -405,6 +481,26 @@ mod tests {
             (1_234_567, "1,234,567"),
         ] {
             assert_eq!(thousands(number), text);
+        }
+    }
+
+    #[test]
+    fn a_time_has_a_number_and_a_unit() {
+        assert_eq!(span("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(span("24h"), span("1d"));
+        for wrong in [
+            "",
+            "s",
+            "24",
+            "-1h",
+            "1.5h",
+            "24 h",
+            "0s",
+            "h24",
+            "99999999999999999999d",
+            "1é",
+        ] {
+            assert!(span(wrong).is_err(), "{wrong:?}");
         }
     }
 }

@@ -29,14 +29,6 @@ pub enum Caveat {
     Elsewhere { workload: String, connections: u64 },
 }
 
-impl Caveat {
-    /// Whether a live connection may be judged otherwise than the answer has it.
-    #[must_use]
-    pub fn is_of_live(&self) -> bool {
-        !matches!(self, Self::ForgottenEnded { .. })
-    }
-}
-
 impl fmt::Display for Caveat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -32,6 +32,8 @@ pub struct Flip<'a> {
     pub destination: SocketAddr,
     pub then: Then<'a>,
     pub now: Judgement,
+    /// By what holds where no document says anything, and nothing else.
+    pub by_shipped_default: bool,
     /// Records of it.
     pub distinct: usize,
     /// Connections of it.
@@ -68,6 +70,8 @@ pub(super) struct JudgedAgain<'a> {
     pub(super) open: u64,
     /// Inbound connections that never came as far as policy.
     pub(super) not_asked: u64,
+    /// Those that the other shipped default would judge otherwise.
+    pub(super) by_shipped_default: u64,
     /// Outbound ones by workload at whose sidecar they are judged, if it has no recording here.
     pub(super) elsewhere: BTreeMap<String, u64>,
     pub(super) flips: Vec<Flip<'a>>,
@@ -87,11 +91,15 @@ pub(super) fn judge_again<'a>(
     let mut groups = Groups::default();
     for one in recorded {
         let snapshot = documents.snapshot_for(one.workload, now);
+        let snapshots = (
+            &snapshot,
+            &documents.snapshot_if_shipped_otherwise(one.workload, now),
+        );
         again.by_serial.extend(by_serial(&snapshot, now).cloned());
         let records = one.recording.records.iter();
         for record in records.filter(|record| wanted(one, record)) {
             match record.direction {
-                Direction::Inbound => again.inbound(one, record, &snapshot, now, &mut groups),
+                Direction::Inbound => again.inbound(one, record, snapshots, now, &mut groups),
                 Direction::Outbound => {
                     again.outbound(
                         (documents, recorded),
@@ -127,6 +135,8 @@ impl<'a> JudgedAgain<'a> {
     /// Takes over what is not known of other records of the same recordings.
     pub(super) fn leaves_out_too(&mut self, other: &Self) {
         self.connections = self.connections.saturating_add(other.connections);
+        let by_default = self.by_shipped_default;
+        self.by_shipped_default = by_default.saturating_add(other.by_shipped_default);
         self.by_serial.extend(other.by_serial.iter().cloned());
         for (workload, connections) in &other.elsewhere {
             let count = self.elsewhere.entry(workload.clone()).or_default();
@@ -138,7 +148,7 @@ impl<'a> JudgedAgain<'a> {
         &mut self,
         one: &Recorded<'a>,
         record: &'a DecisionRecord,
-        snapshot: &PolicySnapshot,
+        (snapshot, otherwise): (&PolicySnapshot, &PolicySnapshot),
         now: SystemTime,
         groups: &mut Groups<'a>,
     ) {
@@ -150,12 +160,17 @@ impl<'a> JudgedAgain<'a> {
         self.distinct += 1;
         self.open = self.open.saturating_add(record.open);
         let judgement = judge(snapshot, &facts, now);
+        let by_default = judge(otherwise, &facts, now).allowed != judgement.allowed;
+        if by_default {
+            self.by_shipped_default = self.by_shipped_default.saturating_add(record.count);
+        }
         if judgement.allowed != record.is_let_through() {
             let caller = match facts.caller {
                 Caller::Authenticated(id) => Some(id),
                 Caller::Plaintext => None,
             };
-            groups.add(one, record, (caller, destination.address, None), judgement);
+            let ends = (caller, destination.address, None);
+            groups.add(one, record, ends, (judgement, by_default));
         }
     }
 
@@ -184,7 +199,7 @@ impl<'a> JudgedAgain<'a> {
                 destination.address,
                 Some(peer),
             );
-            groups.add(one, record, ends, judgement);
+            groups.add(one, record, ends, (judgement, false));
         }
         let there = documents.workload_at(destination.address.ip());
         if !is_recorded(recorded, there) {
@@ -220,7 +235,7 @@ impl<'a> Groups<'a> {
         one: &Recorded<'a>,
         record: &'a DecisionRecord,
         ends: Ends<'a>,
-        now: Judgement,
+        (now, by_shipped_default): (Judgement, bool),
     ) {
         let (caller, destination, peer) = ends;
         let source = record.source.address.ip();
@@ -248,6 +263,7 @@ impl<'a> Groups<'a> {
                 destination,
                 then,
                 now,
+                by_shipped_default,
                 distinct: 0,
                 count: 0,
                 open: 0,
@@ -256,6 +272,7 @@ impl<'a> Groups<'a> {
             });
         }
         if let Some(flip) = self.flips.get_mut(place) {
+            flip.by_shipped_default |= by_shipped_default;
             flip.sources.insert(source);
             flip.distinct += 1;
             flip.count = flip.count.saturating_add(record.count);

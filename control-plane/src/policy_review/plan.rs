@@ -30,15 +30,18 @@ pub struct Plan<'a> {
     /// Callers that were let through the last time they came, have nothing open, and would be
     /// denied if they came again.
     pub denies_later: Vec<Flip<'a>>,
+    /// Connections that the other shipped default would judge otherwise.
+    pub by_shipped_default: u64,
     /// What the answer leaves out.
     pub caveats: Vec<Caveat>,
 }
 
 impl Plan<'_> {
-    /// No live connection would be cut, and nothing that would tell otherwise is missing.
+    /// No live connection would be cut, no caller that came and went would be denied, and nothing
+    /// that would tell otherwise is missing.
     #[must_use]
-    pub fn closes_nothing(&self) -> bool {
-        self.closed() == 0 && !self.caveats.iter().any(Caveat::is_of_live)
+    pub fn denies_nobody(&self) -> bool {
+        self.closes.is_empty() && self.denies_later.is_empty() && self.caveats.is_empty()
     }
 
     /// Live connections that would be cut.
@@ -52,15 +55,13 @@ impl Plan<'_> {
     /// Callers that would get in, each port of a workload by itself.
     #[must_use]
     pub fn opened_to(&self) -> usize {
-        let opens = self.opens.iter();
-        let callers: BTreeSet<_> = opens
-            .map(|flip| {
-                // of plaintext, its only name
-                let address = flip.sources.first().filter(|_| flip.caller.is_none());
-                (who(flip), address)
-            })
-            .collect();
-        callers.len()
+        callers(&self.opens)
+    }
+
+    /// Callers with nothing live that would be denied, each port of a workload by itself.
+    #[must_use]
+    pub fn denied_later(&self) -> usize {
+        callers(&self.denies_later)
     }
 }
 
@@ -85,8 +86,21 @@ pub fn plan<'a>(documents: &Documents, recorded: &[Recorded<'a>], now: SystemTim
             .collect(),
         closes: live.flips,
         opens,
+        by_shipped_default: rest.by_shipped_default,
         caveats,
     }
+}
+
+fn callers(flips: &[Flip<'_>]) -> usize {
+    let callers: BTreeSet<_> = flips
+        .iter()
+        .map(|flip| {
+            // of plaintext, its only name
+            let address = flip.sources.first().filter(|_| flip.caller.is_none());
+            (who(flip), address)
+        })
+        .collect();
+    callers.len()
 }
 
 fn who<'a>(flip: &Flip<'a>) -> (&'a WorkloadName, Option<&'a WorkloadId>, u16) {

@@ -234,6 +234,15 @@ impl fmt::Display for Lost {
     }
 }
 
+/// Whether any of these connections was in use since `from`, as far as anybody knows.
+pub(super) fn may_be_in_use(one: &Recorded<'_>, record: &DecisionRecord, from: SystemTime) -> bool {
+    record.last_use() >= from || record.open > 0 || end_unknown(one, record)
+}
+
+pub(super) fn end_unknown(one: &Recorded<'_>, record: &DecisionRecord) -> bool {
+    record.is_let_through() && !one.recording.ends_noted
+}
+
 /// What policy says to a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Judgement {

@@ -2,7 +2,10 @@
 
 use std::time::SystemTime;
 
-use super::{Caveat, Documents, Flip, Recorded, caveats::caveats, flips::judge_again};
+use super::{
+    Caveat, Documents, Flip, Recorded, caveats::caveats, flips::judge_again,
+    recorded::may_be_in_use,
+};
 
 /// What documents would do to connections that were recorded.
 #[derive(Debug)]
@@ -11,6 +14,8 @@ pub struct Replay<'a> {
     pub connections: u64,
     /// Different records of them.
     pub distinct: usize,
+    /// Connections that the other shipped default would judge otherwise.
+    pub by_shipped_default: u64,
     /// Inbound connections that had been refused before policy was asked: nobody knows what it
     /// would have said.
     pub not_asked: u64,
@@ -42,14 +47,23 @@ impl Replay<'_> {
     }
 }
 
-/// Judges everything that was recorded by the documents.
+/// Judges everything that was recorded by the documents; if `from` is given, what may have been in
+/// use since then.
 #[must_use]
-pub fn replay<'a>(documents: &Documents, recorded: &[Recorded<'a>], now: SystemTime) -> Replay<'a> {
-    let again = judge_again(documents, recorded, now, |_, _| true);
+pub fn replay<'a>(
+    documents: &Documents,
+    recorded: &[Recorded<'a>],
+    from: Option<SystemTime>,
+    now: SystemTime,
+) -> Replay<'a> {
+    let again = judge_again(documents, recorded, now, |one, record| {
+        from.is_none_or(|from| may_be_in_use(one, record, from))
+    });
     let caveats = caveats(recorded, &again);
     Replay {
         connections: again.connections,
         distinct: again.distinct,
+        by_shipped_default: again.by_shipped_default,
         not_asked: again.not_asked,
         flips: again.flips,
         caveats,

@@ -12,13 +12,17 @@ use mesh_lite_proto::{
 };
 
 use self::gaps::Period;
-pub use self::gaps::{Flaw, Gap};
+pub use self::{
+    gaps::{Flaw, Gap},
+    next_step::NextStep,
+};
 use super::{
     Documents, Judgement, Recorded, ReviewedWorkload,
-    recorded::{judge, judged_facts},
+    recorded::{end_unknown, judge, judged_facts, may_be_in_use},
 };
 
 mod gaps;
+mod next_step;
 
 /// What was recorded of plaintext, and everything that is not known.
 #[derive(Debug)]
@@ -37,6 +41,8 @@ pub struct StrictReadiness<'a> {
     pub outbound: Vec<Plaintext<'a>>,
     /// Why nobody can say that STRICT would cut nobody, beside the callers above.
     pub gaps: Vec<Gap<'a>>,
+    /// Only if it is ready.
+    pub next_step: Option<NextStep>,
 }
 
 impl StrictReadiness<'_> {
@@ -122,7 +128,7 @@ pub fn strict_readiness<'a>(
         gaps.extend(period.gap(workload, recorded));
     }
     gaps.append(&mut found.gaps);
-    StrictReadiness {
+    let mut readiness = StrictReadiness {
         from,
         workloads: meshed.len(),
         plaintext: sorted(found.plaintext),
@@ -130,16 +136,12 @@ pub fn strict_readiness<'a>(
         refused: sorted(found.refused),
         outbound: sorted(found.outbound),
         gaps,
+        next_step: None,
+    };
+    if readiness.is_ready() {
+        readiness.next_step = next_step::next_step(documents, namespace, &meshed);
     }
-}
-
-/// Whether any of these connections was in use since `from`, as far as anybody knows.
-fn may_be_in_use(one: &Recorded<'_>, record: &DecisionRecord, from: SystemTime) -> bool {
-    record.last_use() >= from || record.open > 0 || end_unknown(one, record)
-}
-
-fn end_unknown(one: &Recorded<'_>, record: &DecisionRecord) -> bool {
-    record.is_let_through() && !one.recording.ends_noted
+    readiness
 }
 
 /// By workload, other side and port.

@@ -106,6 +106,39 @@ fn who_has_nothing_open_and_could_not_come_again_is_told_beside() {
 }
 
 #[test]
+fn nobody_is_denied_only_if_callers_that_come_and_go_are_not_either() {
+    let comes_and_goes = |texts: &[&str]| {
+        planned(texts, &[of_guest("allow").count(342)], |plan| {
+            assert_eq!((plan.live, plan.closed()), (0, 0));
+            (plan.denied_later(), plan.denies_nobody())
+        })
+    };
+    assert_eq!(comes_and_goes(&[&allowing(&["web"])]), (1, false));
+    assert_eq!(comes_and_goes(&[&allowing(&["guest"])]), (0, true));
+}
+
+#[test]
+fn what_the_shipped_default_alone_decides_is_counted() {
+    let calls = [
+        Calls::of_web().count(3),
+        of_guest("allow").count(2).open(1),
+        Calls::of_legacy().count(5),
+    ];
+    // STRICT by default: plaintext is refused, and whom no policy selects is denied
+    planned(&[], &calls, |plan| {
+        assert_eq!(plan.by_shipped_default, 10);
+        let flips = plan.closes.iter().chain(&plan.denies_later);
+        assert!(flips.clone().count() == 3 && flips.clone().all(|flip| flip.by_shipped_default));
+    });
+    // by a policy, and by a PeerAuthentication
+    let strict = super::super::made_up::PERMISSIVE.replace("PERMISSIVE", "STRICT");
+    planned(&[&allowing(&["web"]), &strict], &calls, |plan| {
+        assert_eq!(plan.by_shipped_default, 0);
+        assert!(plan.closes.iter().all(|flip| !flip.by_shipped_default));
+    });
+}
+
+#[test]
 fn what_is_live_is_cut_however_long_ago_it_was_let_through() {
     // a caller that was let through by an earlier policy, is denied now, and is open still
     let calls = [
@@ -164,7 +197,7 @@ fn lost_records_of_a_page_hide_nothing_that_is_live_and_a_log_that_begins_late_d
     for (recording, good, words) in [
         (
             page_with("shop/api-1", &lost, &calls),
-            true,
+            false,
             "what closes is whole",
         ),
         (log(&first), true, ""),
@@ -175,7 +208,7 @@ fn lost_records_of_a_page_hide_nothing_that_is_live_and_a_log_that_begins_late_d
             assert_eq!(plan.closed(), 0);
             let told: String = plan.caveats.iter().map(ToString::to_string).collect();
             assert!(told.contains(words), "{told}");
-            assert_eq!(plan.closes_nothing(), good, "{told}");
+            assert_eq!(plan.denies_nobody(), good, "{told}");
         });
     }
 }

@@ -15,7 +15,7 @@ use super::{
 fn replayed<T>(texts: &[&str], recordings: &[Recording], look: impl Fn(&Replay<'_>) -> T) -> T {
     let documents = documents(&[&[WORKLOADS], texts].concat());
     let recorded = recorded(&documents, recordings).unwrap();
-    look(&replay(&documents, &recorded, noon()))
+    look(&replay(&documents, &recorded, None, noon()))
 }
 
 fn of_api(calls: &[Calls]) -> [Recording; 1] {
@@ -120,6 +120,25 @@ fn what_never_came_as_far_as_policy_is_counted_and_not_judged() {
         assert_eq!((replay.connections, replay.not_asked), (0, 9));
         assert!(replay.flips.is_empty());
     });
+}
+
+#[test]
+fn only_what_may_have_been_in_use_since_is_asked_about() {
+    let old = || Calls::of_legacy().last(50);
+    let since = |minutes: u64, calls: &[Calls]| {
+        let documents = documents(&[WORKLOADS, &allowing(&["web"])]);
+        let recordings = of_api(calls);
+        let recorded = recorded(&documents, &recordings).unwrap();
+        let from = noon() - std::time::Duration::from_secs(minutes * 60);
+        let replay = replay(&documents, &recorded, Some(from), noon());
+        (replay.connections, replay.flipped(), replay.flips_nothing())
+    };
+    assert_eq!(since(55, &[Calls::of_web(), old()]), (2, 1, false));
+    assert_eq!(since(45, &[Calls::of_web(), old()]), (1, 0, true));
+    // open still, however old
+    assert_eq!(since(45, &[Calls::of_web(), old().open(1)]), (2, 1, false));
+    // of that time there is nothing, which is no answer
+    assert_eq!(since(10, &[Calls::of_web(), old()]), (0, 0, false));
 }
 
 #[test]

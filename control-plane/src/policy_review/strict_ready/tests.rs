@@ -59,6 +59,81 @@ fn ready_if_everything_was_recorded_and_nothing_of_it_was_plaintext() {
     });
 }
 
+/// As `texts` have it, nothing but web's mutual TLS having come in: what to do next.
+fn next(texts: &[&str], namespace: Option<&str>) -> Option<NextStep> {
+    let documents = documents(&[&[WORKLOADS], texts].concat());
+    let recordings = recordings(&json!({}), &[Calls::of_web()]);
+    let recorded = recorded(&documents, &recordings).unwrap();
+    let found = strict_readiness(&documents, &recorded, namespace, DAY, noon());
+    assert!(found.is_ready(), "{found:?}");
+    found.next_step
+}
+
+#[test]
+fn what_is_ready_is_told_what_to_put_in_force_and_that_makes_it_strict() {
+    let web = allowing(&["web"]);
+    for (namespace, words) in [
+        (None, "namespace: mesh-lite-system"),
+        (Some("shop"), "namespace: shop"),
+    ] {
+        let step = next(&[&web], namespace).unwrap();
+        assert_eq!((step.in_place_of, &*step.still_permissive), (None, &[][..]));
+        assert!(step.document.contains(words), "{}", step.document);
+        assert_eq!(step.document.lines().count(), 5, "{}", step.document);
+        let after = shipped(
+            ShippedDefaults::PERMISSIVE,
+            &[WORKLOADS, &web, &step.document],
+        );
+        assert_eq!(after.errors(), []);
+        for workload in after.workloads() {
+            let held = after.snapshot_for(workload, noon()).mutual_tls;
+            assert_eq!((held.mode, held.ports.len()), (MutualTlsMode::Strict, 0));
+        }
+    }
+}
+
+#[test]
+fn a_document_that_stays_permissive_or_has_the_name_is_told_of() {
+    let web = allowing(&["web"]);
+    // for one namespace it takes the place of the one there is
+    let step = next(&[&web, PERMISSIVE], Some("shop")).unwrap();
+    assert_eq!(&*step.in_place_of.unwrap().document, "shop/default");
+    assert_eq!(step.still_permissive, []);
+    // for the mesh, the one of the namespace goes before it
+    let step = next(&[&web, PERMISSIVE], None).unwrap();
+    assert_eq!(step.in_place_of, None);
+    assert_eq!(&*step.still_permissive[0].document, "shop/default");
+    // of a name that another one has which is narrower: no such document would be taken
+    let narrow = PERMISSIVE.replace("spec: {", "spec: {selector: {matchLabels: {app: api}}, ");
+    let step = next(&[&web, &narrow], Some("shop")).unwrap();
+    assert!(
+        step.document.contains("{name: strict, namespace: shop}"),
+        "{}",
+        step.document
+    );
+    assert_eq!(step.still_permissive.len(), 1);
+    // of nobody who was asked about
+    let others = narrow.replace("app: api", "app: nobody");
+    assert_eq!(next(&[&web, &others], None).unwrap().still_permissive, []);
+}
+
+#[test]
+fn nothing_is_proposed_that_would_be_for_workloads_that_were_not_judged() {
+    let own = "apiVersion: mesh-lite.io/v1\nkind: Workload\n\
+               metadata: {name: gateway, namespace: mesh-lite-system}\n\
+               spec: {serviceAccount: gateway, addresses: [10.0.0.31]}\n---\n";
+    let documents = documents(&[own]);
+    let recordings = [page("mesh-lite-system/gateway", &[])];
+    let recorded = recorded(&documents, &recordings).unwrap();
+    let found = strict_readiness(&documents, &recorded, Some("mesh-lite-system"), DAY, noon());
+    assert!(found.is_ready(), "{found:?}");
+    assert_eq!(found.next_step, None);
+    // nor by what is not ready
+    with_calls(&[Calls::of_legacy()], |found| {
+        assert_eq!(found.next_step, None)
+    });
+}
+
 #[test]
 fn plaintext_that_was_let_through_is_named_with_its_workload_and_since_when() {
     with_calls(&[Calls::of_web(), Calls::of_legacy().count(17)], |found| {

@@ -40,7 +40,7 @@ fn flipped(suggestion: &Suggestion, calls: &[Calls]) -> u64 {
     );
     let recordings = [page("shop/api-1", calls)];
     let recorded = recorded(&documents, &recordings).unwrap();
-    replay(&documents, &recorded, noon()).flipped()
+    replay(&documents, &recorded, None, noon()).flipped()
 }
 
 fn of_guest(decision: &str) -> Calls {
@@ -126,7 +126,7 @@ fn the_rule_for_plaintext_does_what_it_says_once_its_comment_is_taken_away() {
     );
     let recordings = [page("shop/api-1", &calls)];
     let recorded = recorded(&documents, &recordings).unwrap();
-    assert_eq!(replay(&documents, &recorded, noon()).flipped(), 0);
+    assert_eq!(replay(&documents, &recorded, None, noon()).flipped(), 0);
 }
 
 #[test]
