@@ -10,7 +10,7 @@
 //! A record stands for all connections that had the same facts and the same outcome: it says how
 //! many they were, when the first and the last came, and how many of them are open.
 
-use std::{fmt, net::SocketAddr, str::FromStr, time::SystemTime};
+use std::{fmt, net::SocketAddr, str::FromStr, sync::Arc, time::SystemTime};
 
 pub use self::{
     logged::{Ending, LoggedConnection, MAX_CLAIMS},
@@ -18,11 +18,12 @@ pub use self::{
     utc::Utc,
 };
 use crate::{
-    authorization::{Caller, Facts, SourceRef, Step},
+    authorization::{Caller, Facts, Recorded, SourceRef, Step},
     identity::WorkloadId,
 };
 
 mod diagnostics;
+mod dry_runs;
 mod line;
 mod logged;
 mod recording;
@@ -64,6 +65,10 @@ pub struct DecisionRecord {
     pub plaintext: Option<Box<str>>,
     /// What more is to be said of a refusal; of the latest of them.
     pub error: Option<Box<str>>,
+    /// What dry runs and AUDIT policies said of the latest of them, the first of those.
+    pub recorded: Arc<[Recorded]>,
+    /// How many more there are.
+    pub recorded_more: usize,
     /// How many connections they were: at least one.
     pub count: u64,
     /// How many of them are open.
@@ -149,6 +154,8 @@ impl DecisionRecord {
             self.source = other.source;
             self.reason = other.reason;
             self.error = other.error;
+            self.recorded = other.recorded;
+            self.recorded_more = other.recorded_more;
         }
         self.connections.extend(other.connections);
         let extra = self.connections.len().saturating_sub(MAX_CONNECTIONS_NAMED);

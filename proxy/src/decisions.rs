@@ -14,8 +14,9 @@ use mesh_lite_proto::{decision_record::Recording, svid::LeafFacts};
 
 pub use self::last_end::LastEnd;
 use self::{
-    half::{Half, New, mark},
+    half::{Half, New},
     key::Key,
+    words::mark,
 };
 use crate::{
     access_log::{ConnectionId, Outcome, Peer},
@@ -27,6 +28,7 @@ mod half;
 mod key;
 mod last_end;
 mod open;
+mod words;
 
 /// Bytes for everything remembered, however much memory there is: 580 records of callers that were
 /// let through, which is more than most workloads have, and 970 of strangers. Measured, the

@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize, de::IgnoredAny};
 
 use super::{
     ConnectionId, DecisionRecord, Direction, Ending, Endpoint, MAX_CONNECTIONS_NAMED, MAX_REASON,
-    Outcome, Utc, step_named, utc,
+    Outcome, Utc,
+    dry_runs::{self, DryRun},
+    step_named, utc,
 };
 use crate::{authorization::SourceRef, identity::WorkloadId};
 
@@ -98,6 +100,10 @@ pub(super) struct Decided {
     ended: Option<Box<str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     conn_ids: Option<Vec<Box<str>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recorded: Option<Vec<DryRun>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recorded_more: Option<usize>,
     // of one connection alone: a record does not say it
     #[serde(rename = "original_dst", skip_serializing)]
     original: Option<Box<str>>,
@@ -116,10 +122,6 @@ pub(super) struct Decided {
     _tls_group: Option<IgnoredAny>,
     #[serde(rename = "answer", skip_serializing)]
     _answer: Option<IgnoredAny>,
-    #[serde(rename = "recorded", skip_serializing)]
-    _recorded: Option<IgnoredAny>,
-    #[serde(rename = "recorded_more", skip_serializing)]
-    _recorded_more: Option<IgnoredAny>,
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -230,6 +232,8 @@ impl Decided {
             open: Some(record.open),
             ended: record.ended.map(text),
             conn_ids: Some(record.connections.iter().map(boxed).collect()),
+            recorded: dry_runs::dry_runs(&record.recorded),
+            recorded_more: Some(record.recorded_more).filter(|more| *more > 0),
             ..Self::default()
         }
     }
@@ -350,6 +354,8 @@ impl Decided {
             reason: self.reason,
             plaintext: self.plaintext,
             error: self.error,
+            recorded: dry_runs::recorded(self.recorded)?,
+            recorded_more: self.recorded_more.unwrap_or_default(),
             count: 1,
             open: 0,
             ended: None,
@@ -363,12 +369,15 @@ fn boxed(value: impl ToString) -> Box<str> {
 }
 
 /// `file:line`
-fn place(source: &SourceRef) -> Box<str> {
+pub(super) fn place(source: &SourceRef) -> Box<str> {
     format!("{}:{}", source.file, source.line).into()
 }
 
 /// A place without a line, as another sidecar may name it, is in line 0, which is no line.
-fn policy(document: Option<Box<str>>, place: Option<Box<str>>) -> Result<Option<SourceRef>, Wrong> {
+pub(super) fn policy(
+    document: Option<Box<str>>,
+    place: Option<Box<str>>,
+) -> Result<Option<SourceRef>, Wrong> {
     let (document, place) = match (document, place) {
         (Some(document), Some(place)) => (document, place),
         (None, None) => return Ok(None),
@@ -404,7 +413,7 @@ fn address(field: &str, text: &str) -> Result<SocketAddr, Wrong> {
         .map_err(|_| format!("{field} is {text:?}, which is no address with a port"))
 }
 
-fn named<T: Copy>(
+pub(super) fn named<T: Copy>(
     field: &str,
     text: &str,
     all: &[T],

@@ -3,6 +3,7 @@ use std::time::Duration;
 use super::*;
 
 mod access_log;
+mod dry_runs;
 mod asked_for;
 mod container_log;
 mod hostile;
@@ -59,6 +60,8 @@ fn allowed() -> DecisionRecord {
         reason: Some("allowed \"by\" \u{1b}[2J\u{85}\u{202e} rule".into()),
         plaintext: None,
         error: None,
+        recorded: [].into(),
+        recorded_more: 0,
         count: 3,
         open: 2,
         ended: Some(at(2_700)),

@@ -223,13 +223,21 @@ fn whom_no_rule_of_a_dry_run_would_let_in_is_said_on_the_line_without_a_rule() {
         ..decision(Verdict::Allow)
     })));
     assert!(log.flush(PATIENCE));
-    let [cut, matched] = &memory.lines()[0]["recorded"].as_array().unwrap()[..] else {
-        panic!("{:?}", memory.lines());
-    };
-    assert_eq!((&cut["effect"], cut.get("rule")), (&"would_deny".into(), None));
-    assert_eq!((&cut["action"], &cut["dry_run"]), (&"ALLOW".into(), &true.into()));
+    let lines = memory.lines();
+    let (cut, matched) = (&lines[0]["recorded"][0], &lines[0]["recorded"][1]);
+    assert_eq!(
+        (&cut["effect"], cut.get("rule")),
+        (&"would_deny".into(), None)
+    );
+    assert_eq!(
+        (&cut["action"], &cut["dry_run"]),
+        (&"ALLOW".into(), &true.into())
+    );
     assert_eq!(cut["policy_source"], "next.yaml:4");
-    assert_eq!((&matched["effect"], &matched["rule"]), (&"would_allow".into(), &3.into()));
+    assert_eq!(
+        (&matched["effect"], &matched["rule"]),
+        (&"would_allow".into(), &3.into())
+    );
 }
 
 #[test]

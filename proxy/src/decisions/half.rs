@@ -1,17 +1,9 @@
 //! Decisions that share a bound: the least recently seen make room for new ones.
 
-use std::{
-    collections::{HashMap, hash_map::DefaultHasher},
-    hash::{Hash, Hasher},
-    mem::size_of,
-    net::SocketAddr,
-    sync::Arc,
-    time::SystemTime,
-};
+use std::{collections::HashMap, mem::size_of, net::SocketAddr, time::SystemTime};
 
 use mesh_lite_proto::{
-    authorization::{Decision, NearestMiss},
-    decision_record::{ConnectionId, DecisionRecord, Endpoint, MAX_CONNECTIONS_NAMED, MAX_REASON},
+    decision_record::{ConnectionId, DecisionRecord, Endpoint, MAX_CONNECTIONS_NAMED},
     identity::WorkloadId,
 };
 
@@ -19,9 +11,10 @@ use super::{
     Seen,
     key::{HasKey, Kept, Key},
     last_end::LastEnd,
+    words::Words,
 };
 use crate::{
-    access_log::{Outcome, Peer},
+    access_log::Peer,
     metrics::{Direction, Metrics},
 };
 
@@ -31,8 +24,6 @@ const PER_RECORD: usize = 144;
 /// This part of the records goes at a time, so that a flood of new ones does not look for the
 /// oldest with each.
 const FORGOTTEN_AT_A_TIME: usize = 16;
-/// Stands where words were too many.
-const ELLIPSIS: char = '…';
 
 pub(super) struct Half {
     room: usize,
@@ -56,8 +47,7 @@ struct Counted {
     count: u64,
     /// The latest ones; the next one goes to `count % MAX_CONNECTIONS_NAMED`.
     connections: [u64; MAX_CONNECTIONS_NAMED],
-    /// The reason of a decision, or a refusal's error.
-    words: Option<Arc<str>>,
+    words: Words,
     /// Tells other words from these without making them.
     mark: u64,
     last_end: LastEnd,
@@ -66,7 +56,7 @@ struct Counted {
 /// A decision that is not known, or was made in other words: all of it that takes an allocation.
 pub(super) struct New {
     kept: Kept,
-    words: Option<Arc<str>>,
+    words: Words,
     mark: u64,
 }
 
@@ -75,7 +65,7 @@ impl New {
     pub(super) fn of(seen: &Seen<'_>, mark: u64, own: Option<&WorkloadId>) -> Self {
         Self {
             kept: Kept::new(seen, own),
-            words: words(seen.outcome),
+            words: Words::of(seen.outcome),
             mark,
         }
     }
@@ -128,10 +118,10 @@ impl Half {
             Some(known) => {
                 self.turn += 1;
                 known.again(seen, self.turn);
-                self.bytes -= known.words_len();
+                self.bytes -= known.words.bytes();
                 known.words = new.words;
                 known.mark = new.mark;
-                self.bytes += known.words_len();
+                self.bytes += known.words.bytes();
                 known.last_end.clone()
             }
             None => self.insert(seen, new),
@@ -228,7 +218,7 @@ impl Half {
 }
 
 fn bytes(kept: &Kept, counted: &Counted) -> usize {
-    kept.bytes() + size_of::<Counted>() + counted.words_len() + PER_RECORD
+    kept.bytes() + size_of::<Counted>() + counted.words.bytes() + PER_RECORD
 }
 
 impl Counted {
@@ -241,10 +231,6 @@ impl Counted {
         self.turn = turn;
         self.last = seen.at;
         self.source = seen.source.address;
-    }
-
-    fn words_len(&self) -> usize {
-        self.words.as_ref().map_or(0, |words| words.len())
     }
 
     /// The latest connections, the latest last.
@@ -261,7 +247,8 @@ impl Counted {
 
     fn record(&self, kept: &Kept) -> DecisionRecord {
         let parts = kept.parts();
-        let words = || self.words.as_deref().map(Box::from);
+        let words = || self.words.text.as_deref().map(Box::from);
+        let (recorded, recorded_more) = self.words.recorded();
         let (reason, error) = match (parts.step, parts.refusal) {
             (Some(_), _) => (words(), None),
             (None, Some(refusal)) => (Some(refusal.as_str().into()), words()),
@@ -287,60 +274,12 @@ impl Counted {
             reason,
             plaintext: parts.plaintext.map(|reason| reason.as_str().into()),
             error,
+            recorded,
+            recorded_more,
             count: self.count,
             open: 0,
             ended: self.last_end.at(),
             connections: self.connections(),
         }
     }
-}
-
-/// What the access log says in words: made for a new record, or if they are others than before.
-fn words(outcome: &Outcome) -> Option<Arc<str>> {
-    match outcome {
-        Outcome::Decided(decision) | Outcome::DecidedPlaintext(decision, _) => {
-            Some(cut(&decision.reason()))
-        }
-        Outcome::Refused(_, text) | Outcome::Unanswered(text) => text.as_deref().map(cut),
-        Outcome::Answered(..) | Outcome::PassedPlaintext(_) => None,
-    }
-}
-
-/// A number that differs where the words do. What the key says, the words may say too: it is not
-/// looked at again.
-pub(super) fn mark(outcome: &Outcome) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    match outcome {
-        Outcome::Decided(decision) | Outcome::DecidedPlaintext(decision, _) => {
-            mark_decision(decision, &mut hasher);
-        }
-        Outcome::Refused(_, text) | Outcome::Unanswered(text) => text.hash(&mut hasher),
-        Outcome::Answered(..) | Outcome::PassedPlaintext(_) => return 0,
-    }
-    hasher.finish()
-}
-
-fn mark_decision(decision: &Decision, hasher: &mut DefaultHasher) {
-    decision.field.hash(hasher);
-    let Some(NearestMiss {
-        policy,
-        rule,
-        failed,
-    }) = decision.nearest_miss.as_deref()
-    else {
-        return;
-    };
-    (policy, rule).hash(hasher);
-    for failed in failed {
-        (failed.field, &failed.value, &failed.got).hash(hasher);
-    }
-}
-
-fn cut(text: &str) -> Arc<str> {
-    if text.len() <= MAX_REASON {
-        return text.into();
-    }
-    let end = text.floor_char_boundary(MAX_REASON - ELLIPSIS.len_utf8());
-    let kept = text.get(..end).unwrap_or_default();
-    format!("{kept}{ELLIPSIS}").into()
 }

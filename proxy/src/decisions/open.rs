@@ -104,6 +104,8 @@ fn without_record(alike: &[&Live], since: SystemTime, now: SystemTime) -> Option
         reason: None,
         plaintext: None,
         error: Some(NO_RECORD.into()),
+        recorded: [].into(),
+        recorded_more: 0,
         count: alike.len() as u64,
         open: alike.len() as u64,
         ended: None,

@@ -5,7 +5,8 @@ use std::{
 
 use mesh_lite_proto::{
     authorization::{
-        Decision, FailedField, FieldName, FieldRef, NearestMiss, SourceRef, Step, Verdict,
+        Decision, FailedField, FieldName, FieldRef, NearestMiss, PolicyAction, Recorded, SourceRef,
+        Step, Verdict,
     },
     decision_record::{self, DecisionRecord, MAX_CONNECTIONS_NAMED, MAX_REASON},
     identity::WorkloadId,
@@ -73,6 +74,7 @@ fn denied(wanted: &str) -> Decision {
         failed: vec![FailedField {
             field,
             value: wanted.to_owned(),
+            others: 0,
             got: "sa/guest".to_owned(),
         }],
     };

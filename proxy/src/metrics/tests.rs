@@ -197,8 +197,14 @@ fn whom_no_rule_of_a_dry_run_would_let_in_is_counted_as_would_deny_without_a_rul
     metrics.decided(&decision);
     let page = page(&metrics);
     for (labels, count) in [
-        ("decision=\"would_deny\",policy=\"shop/next\",rule=\"none\"", 1.0),
-        ("decision=\"would_allow\",policy=\"shop/next\",rule=\"0\"", 2.0),
+        (
+            "decision=\"would_deny\",policy=\"shop/next\",rule=\"none\"",
+            1.0,
+        ),
+        (
+            "decision=\"would_allow\",policy=\"shop/next\",rule=\"0\"",
+            2.0,
+        ),
         ("decision=\"allow\",policy=\"shop/api\",rule=\"0\"", 3.0),
     ] {
         let name = format!("mesh_lite_authz_total{{{labels}}}");

@@ -72,6 +72,35 @@ fn a_record_that_has_no_room_at_all_is_forgotten_at_once_and_counted() {
 }
 
 #[test]
+fn what_dry_runs_said_is_counted_and_bounded_like_all() {
+    let told = Told::with_room(128 * 1024);
+    for (dry_runs, name) in [(0, 1), (3, 200), (1, 10), (4, 400), (0, 1)] {
+        let recorded = Recorded {
+            policy: SourceRef {
+                document: "x".repeat(name).into(),
+                ..source("next.yaml", 4).unwrap()
+            },
+            rule: Some(0),
+            action: PolicyAction::Deny,
+            dry_run: true,
+        };
+        let outcome = Outcome::Decided(Decision {
+            recorded: vec![recorded; dry_runs],
+            ..allowed()
+        });
+        for n in 0..100 {
+            told.tell(&Call {
+                outcome: outcome.clone(),
+                ..Call::plaintext(n)
+            });
+        }
+        let half = locked(&told.decisions.0.let_through);
+        assert!(half.bytes() <= 64 * 1024 && half.bytes() > dry_runs * name * 20);
+        assert_eq!(half.bytes(), half.counted_again());
+    }
+}
+
+#[test]
 fn words_that_grow_are_counted_and_bounded_like_all() {
     let told = Told::with_room(128 * 1024);
     for length in [0, 300, 10, 500, 0] {

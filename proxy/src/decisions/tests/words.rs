@@ -21,6 +21,57 @@ fn the_reason_is_that_of_the_latest_decision_and_bounded() {
     assert!(reason.starts_with("no ALLOW rule matches"));
 }
 
+fn dry_run(line: u32, rule: Option<usize>) -> Recorded {
+    Recorded {
+        policy: source("next.yaml", line).unwrap(),
+        rule,
+        action: PolicyAction::Allow,
+        dry_run: true,
+    }
+}
+
+fn allowed_beside(recorded: Vec<Recorded>, recorded_more: usize) -> Call {
+    Call::inbound(Outcome::Decided(Decision {
+        recorded,
+        recorded_more,
+        ..allowed()
+    }))
+}
+
+#[test]
+fn what_dry_runs_said_is_that_of_the_latest_decision() {
+    let told = Told::new();
+    let said = |line, rule| vec![dry_run(line, rule)];
+    for recorded in [
+        Vec::new(),
+        said(4, None),
+        said(4, None),
+        said(5, None),
+        said(5, Some(0)),
+        Vec::new(),
+    ] {
+        told.tell(&allowed_beside(recorded.clone(), 0));
+        assert_eq!(*told.only_record().recorded, *recorded);
+        let page = told.recording().to_lines();
+        assert_eq!(
+            Recording::read("page", page.as_bytes()).unwrap(),
+            told.recording()
+        );
+    }
+    assert_eq!(told.only_record().count, 6);
+    told.tell(&allowed_beside(said(5, None), 7));
+    told.tell(&allowed_beside(said(5, None), 8));
+    assert_eq!(told.only_record().recorded_more, 8);
+}
+
+#[test]
+fn of_many_dry_runs_a_record_names_the_first_and_counts_the_others() {
+    let sixteen: Vec<_> = (0..16).map(|line| dry_run(line, None)).collect();
+    let record = Told::of(&[allowed_beside(sixteen.clone(), 984)]).only_record();
+    assert_eq!(*record.recorded, sixteen[..4]);
+    assert_eq!(record.recorded_more, 16 - 4 + 984);
+}
+
 #[test]
 fn a_refusal_is_named_and_says_its_latest_error() {
     let told = Told::new();
