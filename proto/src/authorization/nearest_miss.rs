@@ -9,10 +9,49 @@ use super::{
 
 /// A list of ports or address blocks is shown up to here.
 const SHOWN_VALUES: usize = 4;
-/// A caller can be denied as often as it likes: rules and values beyond these are not compared,
-/// so that a denial never costs more than a handshake.
+/// A caller can be denied as often as it likes. In all rules together, so many entries and values of
+/// theirs are compared, which takes less than the handshake that came before it; rules and entries
+/// beyond are not looked at. The first entry of a rule always is, and to its end: it may be larger,
+/// and costs then what it costs to ask it whether it matches.
+const COMPARED: usize = 4096;
+/// Of the rules, so many, however small they are.
 const COMPARED_RULES: usize = 256;
+/// Of one field, so many values are searched for the one that looks most like what the caller has.
 const COMPARED_VALUES: usize = 256;
+
+/// What may still be compared, in entries and values.
+#[derive(Debug)]
+struct Budget {
+    left: usize,
+    /// What was compared.
+    spent: usize,
+}
+
+impl Budget {
+    const fn of(left: usize) -> Self {
+        Self { left, spent: 0 }
+    }
+
+    /// Takes an entry, whatever it costs.
+    const fn take(&mut self, values: usize) {
+        let cost = values.saturating_add(1);
+        self.spent = self.spent.saturating_add(cost);
+        self.left = self.left.saturating_sub(cost);
+    }
+
+    /// The entries that are compared: the first one, and those for which there is room.
+    fn entries<'a, T>(&mut self, entries: &'a [T], values: impl Fn(&T) -> usize) -> &'a [T] {
+        let mut count = 0_usize;
+        for entry in entries {
+            if count > 0 && self.left == 0 {
+                break;
+            }
+            self.take(values(entry));
+            count = count.saturating_add(1);
+        }
+        entries.get(..count).unwrap_or(entries)
+    }
+}
 
 /// The rule with the fewest fields that don't hold; among those, the one with a value that looks
 /// most like what the caller has; among those, the first. `None` if there is no rule.
@@ -20,10 +59,28 @@ pub(super) fn nearest_miss<'a>(
     rules: impl Iterator<Item = RuleOf<'a>>,
     asked: &Asked<'_>,
 ) -> Option<NearestMiss> {
-    let (nearest, misses) = rules
-        .take(COMPARED_RULES)
-        .map(|of| (of, misses_of_rule(of.at.rule, of.rule, asked)))
-        .min_by_key(|(of, misses)| (rank(misses), of.at))?;
+    nearest_within(&mut Budget::of(COMPARED), rules, asked)
+}
+
+fn nearest_within<'a>(
+    budget: &mut Budget,
+    rules: impl Iterator<Item = RuleOf<'a>>,
+    asked: &Asked<'_>,
+) -> Option<NearestMiss> {
+    let mut nearest: Option<(RuleOf<'a>, Vec<Miss>)> = None;
+    for of in rules.take(COMPARED_RULES) {
+        if nearest.is_some() && budget.left == 0 {
+            break;
+        }
+        let misses = misses_of_rule(of.at.rule, of.rule, asked, budget);
+        let nearer = nearest
+            .as_ref()
+            .is_none_or(|(before, than)| (rank(&misses), of.at) < (rank(than), before.at));
+        if nearer {
+            nearest = Some((of, misses));
+        }
+    }
+    let (nearest, misses) = nearest?;
     Some(NearestMiss {
         policy: at_rule(nearest.policy, nearest.rule),
         rule: nearest.at.rule,
@@ -37,7 +94,8 @@ pub(super) fn nearest_miss<'a>(
 /// The fields that keep a rule from matching: those of the source and of the operation that come
 /// nearest. Empty if it matches.
 pub(super) fn failed_fields(index: usize, rule: &Rule, asked: &Asked<'_>) -> Vec<FailedField> {
-    misses_of_rule(index, rule, asked)
+    // one rule, of which somebody asks: it is compared to its end
+    misses_of_rule(index, rule, asked, &mut Budget::of(usize::MAX))
         .into_iter()
         .filter_map(|miss| miss.describe(rule, asked))
         .collect()
@@ -59,15 +117,15 @@ fn rank(misses: &[Miss]) -> (usize, Reverse<usize>) {
     (misses.len(), Reverse(likeness))
 }
 
-fn misses_of_rule(index: usize, rule: &Rule, asked: &Asked<'_>) -> Vec<Miss> {
-    let from = rule
-        .from
+fn misses_of_rule(index: usize, rule: &Rule, asked: &Asked<'_>, budget: &mut Budget) -> Vec<Miss> {
+    let from = budget
+        .entries(&rule.from, PeerMatch::values)
         .iter()
         .enumerate()
         .map(|(entry, peer)| misses_of_source(index, entry, peer, asked))
         .min_by_key(|misses| rank(misses));
-    let to = rule
-        .to
+    let to = budget
+        .entries(&rule.to, OperationMatch::values)
         .iter()
         .enumerate()
         .map(|(entry, operation)| misses_of_operation(index, entry, operation, asked))
@@ -237,9 +295,26 @@ impl Miss {
         Some(FailedField {
             field,
             value,
+            others: rule
+                .from
+                .get(field.entry)
+                .map_or(0, |peer| others(peer, field.field)),
             got: got(field.field, asked),
         })
     }
+}
+
+/// Values that would do as well as the one that is shown. Of blocks and ports several are shown,
+/// and of a field that excludes it is the one that does.
+fn others(peer: &PeerMatch, field: FieldName) -> usize {
+    let values = match field {
+        FieldName::Principals => peer.principals.len(),
+        FieldName::ServiceAccounts => peer.service_accounts.len(),
+        FieldName::Namespaces => peer.namespaces.len(),
+        FieldName::TrustDomains => peer.trust_domains.len(),
+        _ => 0,
+    };
+    values.saturating_sub(1)
 }
 
 fn value_of_source(peer: &PeerMatch, field: FieldName, index: usize) -> String {
@@ -300,3 +375,6 @@ fn got(field: FieldName, asked: &Asked<'_>) -> String {
         Caller::Authenticated(id) => id.principal().to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests;

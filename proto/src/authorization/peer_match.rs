@@ -178,6 +178,23 @@ impl PeerMatch {
             }
     }
 
+    /// How many values all its fields have.
+    pub(super) fn values(&self) -> usize {
+        let of_identity = [
+            self.principals.len(),
+            self.not_principals.len(),
+            self.service_accounts.len(),
+            self.not_service_accounts.len(),
+            self.namespaces.len(),
+            self.not_namespaces.len(),
+            self.trust_domains.len(),
+            self.not_trust_domains.len(),
+        ];
+        let of_address = [self.ip_blocks.len(), self.not_ip_blocks.len()];
+        let all = of_identity.into_iter().chain(of_address);
+        all.fold(0, usize::saturating_add)
+    }
+
     pub(super) fn matches(&self, asked: &Asked<'_>) -> bool {
         self.stated(asked).all(|judged| judged.holds)
     }
@@ -240,6 +257,11 @@ impl OperationMatch {
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.ports.is_empty() && self.not_ports.is_empty()
+    }
+
+    /// How many values its fields have.
+    pub(super) const fn values(&self) -> usize {
+        self.ports.len().saturating_add(self.not_ports.len())
     }
 
     pub(super) fn matches(&self, asked: &Asked<'_>) -> bool {
