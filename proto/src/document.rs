@@ -28,6 +28,7 @@ pub mod nearest_name;
 pub mod node;
 mod refusal_class;
 pub mod snippet;
+mod tag;
 
 /// A file of documents has at most so many bytes; an object in Kubernetes has at most 1.5 MB,
 /// and no policy comes near either.

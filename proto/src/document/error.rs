@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use serde_saphyr::{Error as ParserError, MessageFormatter, UserMessageFormatter};
 
-use super::{Position, RefusalClass, snippet::visible};
+use super::{Position, RefusalClass, node::Unparsable, snippet::visible};
 
 /// A problem or a remedy has at most so many bytes. It may quote what a document says, which may be
 /// all of a megabyte; who reads it has seen enough by then.
@@ -59,7 +59,16 @@ impl DocumentError {
     }
 
     /// `lines_before`: lines of the file before the text that was parsed.
-    pub(super) fn from_parser(error: &ParserError, file: &Arc<str>, lines_before: u32) -> Self {
+    pub(super) fn from_parser(error: &Unparsable, file: &Arc<str>, lines_before: u32) -> Self {
+        let error = match error {
+            Unparsable::Yaml(error) => error,
+            Unparsable::Tag(tag) => {
+                let place = Place::new(file, tag.at.below(lines_before));
+                let written: String = tag.written.chars().map(visible).collect();
+                let problem = format!("unsupported tag `{written}`");
+                return Self::new(RefusalClass::YamlTag, place, problem, NO_TAG);
+            }
+        };
         let at = error
             .location()
             .map_or(Position { line: 1, column: 1 }, |location| {
@@ -75,6 +84,8 @@ impl DocumentError {
         Self::new(class, Place::new(file, at), problem, remedy)
     }
 }
+
+const NO_TAG: &str = "remove the tag; put a text in quotes";
 
 fn bounded(text: String) -> String {
     if text.len() <= MAX_TEXT {
@@ -98,10 +109,9 @@ fn class_and_remedy(error: &ParserError) -> (RefusalClass, &'static str) {
             "write the fields out where they hold",
         ),
         ParserError::UnsupportedTag { .. }
-        | ParserError::TaggedScalarCannotDeserializeIntoString { .. } => (
-            RefusalClass::YamlTag,
-            "remove the tag; put a text in quotes",
-        ),
+        | ParserError::TaggedScalarCannotDeserializeIntoString { .. }
+        | ParserError::InvalidBinaryBase64 { .. }
+        | ParserError::BinaryNotUtf8 { .. } => (RefusalClass::YamlTag, NO_TAG),
         ParserError::Budget { .. }
         | ParserError::AliasReplayCounterOverflow { .. }
         | ParserError::AliasReplayLimitExceeded { .. }

@@ -11,7 +11,10 @@ use serde_saphyr::{
     options::{DuplicateKeyPolicy, MergeKeyPolicy},
 };
 
-use super::MAX_FILE;
+use super::{
+    MAX_FILE,
+    tag::{self, RefusedTag},
+};
 
 /// Lists, maps and scalars in one document: a policy with a thousand rules has a tenth of it.
 const MAX_NODES: usize = 20_000;
@@ -44,6 +47,14 @@ impl Position {
     }
 }
 
+/// Why a text is no document. Places are those in the text.
+#[derive(Debug)]
+pub(super) enum Unparsable {
+    Yaml(Box<Error>),
+    /// The parser takes it, and we don't.
+    Tag(RefusedTag),
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub struct Node {
     pub at: Position,
@@ -71,9 +82,13 @@ pub struct Entry {
 
 impl Node {
     /// Parses one document whose text stands below `lines_before` other lines.
-    pub(super) fn parse(text: &str, lines_before: u32) -> Result<Self, Error> {
-        let parsed: Located = serde_saphyr::from_str_with_options(text, options())?;
-        Ok(parsed.into_node(lines_before))
+    pub(super) fn parse(text: &str, lines_before: u32) -> Result<Self, Unparsable> {
+        let parsed: Located = serde_saphyr::from_str_with_options(text, options())
+            .map_err(|error| Unparsable::Yaml(Box::new(error)))?;
+        match tag::refused(text) {
+            Some(tag) => Err(Unparsable::Tag(tag)),
+            None => Ok(parsed.into_node(lines_before)),
+        }
     }
 
     /// The value of a key, if this is a map that has it.
