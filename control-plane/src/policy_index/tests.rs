@@ -9,6 +9,7 @@ use super::*;
 
 mod broken_documents;
 mod directory;
+mod edits;
 mod evictions;
 mod precedence;
 mod ten_thousand;

@@ -153,3 +153,24 @@ fn an_eviction_that_breaks_stays_in_force_as_it_was() {
             .is_some()
     );
 }
+
+#[test]
+fn of_a_reason_all_that_is_sent_is_its_beginning() {
+    let mut index = index(ShippedDefaults::PERMISSIVE);
+    let fields: Vec<String> = (0..60)
+        .map(|n| format!("{}{n}: 1", "é".repeat(40)))
+        .collect();
+    index.upsert(&policy("shop/p", &format!("{{{}}}", fields.join(", "))));
+    let (one, other) = (
+        snapshot_of(&index, "shop", "api"),
+        snapshot_of(&index, "shop", "web"),
+    );
+    let (one, other) = (&one.broken[0].reason, &other.broken[0].reason);
+    assert!(one.len() <= 1024 && one.ends_with('…'), "{one}");
+    assert!(
+        one.starts_with("p.yaml:4:8: unknown field")
+            || one.starts_with("p.yaml:4:") && one.contains("unknown field"),
+        "{one}"
+    );
+    assert!(Arc::ptr_eq(one, other), "it is made once");
+}

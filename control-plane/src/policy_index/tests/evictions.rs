@@ -153,6 +153,62 @@ fn a_namespace_with_too_many_evictions_is_denied_itself() {
     assert_eq!(snapshot(&index, "pay").broken, []);
 }
 
+fn of_files(range: std::ops::Range<usize>) -> Vec<(Arc<str>, Option<Arc<Documents>>)> {
+    let files = range.map(|n| {
+        let id = of(&format!("spiffe://cluster.local/ns/pay/sa/a{n}"));
+        let document = text("Eviction", &format!("pay/e{n:05}"), &id);
+        let file = format!("e{n:05}.yaml");
+        let documents = split(&file, document.as_bytes());
+        (Arc::from(file), Some(Arc::new(documents)))
+    });
+    files.collect()
+}
+
+#[test]
+fn what_found_no_room_finds_it_when_another_eviction_goes_and_is_not_changed_itself() {
+    let mut index = index(ShippedDefaults::PERMISSIVE);
+    index.replace_files(of_files(0..1003));
+    assert_eq!(
+        (index.evictions().count(), index.problems().count()),
+        (1000, 3)
+    );
+    let touched = index.replace_files([(Arc::from("e00007.yaml"), None)]);
+    assert!(evicts(&index, "spiffe://cluster.local/ns/pay/sa/a1000"));
+    assert!(!evicts(&index, "spiffe://cluster.local/ns/pay/sa/a7"));
+    assert_eq!(
+        (index.evictions().count(), index.problems().count()),
+        (1000, 2)
+    );
+    assert!(touched.iter().any(|key| *key.name == *"e01000"));
+    // of two that may come, the first by name, whichever was there before
+    let changes = [(Arc::from("e00008.yaml"), None)];
+    index.replace_files(changes.into_iter().chain(of_files(7..8)));
+    assert!(evicts(&index, "spiffe://cluster.local/ns/pay/sa/a7"));
+    assert_eq!(index.problems().count(), 2);
+    let before = index.clone();
+    index.replace_files((9..1003).map(|n| (Arc::from(format!("e{n:05}.yaml")), None)));
+    assert_eq!(
+        (index.evictions().count(), index.problems().count()),
+        (8, 0)
+    );
+    assert_eq!(
+        before.evictions().count(),
+        1000,
+        "who has the index of before sees nothing of it"
+    );
+}
+
+#[test]
+fn sixteen_thousand_evictions_of_one_namespace_are_no_work_for_anybody() {
+    let mut index = index(ShippedDefaults::PERMISSIVE);
+    index.replace_files(of_files(0..16_000));
+    assert_eq!(
+        (index.evictions().count(), index.problems().count()),
+        (1000, 15_000)
+    );
+    assert_eq!(snapshot(&index, "shop").broken, []);
+}
+
 #[test]
 fn evictions_of_one_namespace_neither_crowd_out_those_of_others_nor_their_policies() {
     let mut index = index(ShippedDefaults::PERMISSIVE);

@@ -139,6 +139,21 @@ fn two_default_actions_of_one_scope_deny() {
 }
 
 #[test]
+fn of_many_default_actions_of_one_scope_two_are_named() {
+    let mut index = index(ShippedDefaults::PERMISSIVE);
+    for n in 0..1000 {
+        index.upsert(&policy(&format!("shop/p{n:03}"), "{defaultAction: ALLOW}"));
+    }
+    assert_eq!(
+        default_of(&index),
+        (
+            DefaultAction::Deny,
+            "shop/p000, shop/p001 and 998 more, which contradict each other (p.yaml:4)".to_owned()
+        )
+    );
+}
+
+#[test]
 fn a_default_action_with_rules_decides_only_whom_no_rule_names() {
     let mut index = index(ShippedDefaults::STRICT);
     let guest = "{from: [{source: {serviceAccounts: [guest]}}]}";
