@@ -10,8 +10,10 @@ use super::{
 };
 use crate::wire::mesh_lite::v1 as wire;
 
-/// The schema that brought the fields written here. A field that comes later raises it only for
-/// the policies and rules that state that field, so that sidecars of before refuse only those.
+/// The schema that brought the fields written here. A field that comes later raises it for the
+/// policies and rules that state that field. A sidecar of before refuses the whole snapshot that
+/// holds one of them, and keeps to the one it has: before the first such field comes, whoever
+/// sends must leave out such policies for it, and name each as a broken document, which denies.
 const FIELDS_SCHEMA: u32 = 1;
 /// Bytes of the tag of a field with a number below 16, as `policies` has.
 const POLICIES_TAG: usize = 1;
