@@ -18,6 +18,7 @@ use crate::{
 };
 
 mod cost;
+mod dry_runs;
 mod generated_edits;
 mod many_connections;
 
