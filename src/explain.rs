@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, bail, ensure};
 use clap::ValueEnum;
-use mesh_lite_control_plane::{WorkloadName, policy_review::Documents};
+use mesh_lite_control_plane::WorkloadName;
 use mesh_lite_proto::{authorization::PolicySnapshot, decision_record::ConnectionId};
 use mesh_lite_proxy::clock;
 use serde_json::{Value, json};
@@ -18,11 +18,13 @@ use serde_json::{Value, json};
 use self::{
     caller::CallerName,
     judged::{Call, Judged},
+    present::Present,
     question::Question,
-    recorded::{Present, RecordedCall},
+    read_documents::ReadDocuments,
+    recorded::{RecordedCall, Verdict},
 };
 use crate::{
-    policy::{DocumentArgs, count, review::unless_unreadable},
+    policy::{DocumentArgs, review::unless_unreadable},
     recordings::{NamedRecording, RecordingArgs},
     sidecar_pages::{self, PageName},
     terminal::{self, Paint},
@@ -31,8 +33,12 @@ use crate::{
 mod caller;
 mod json;
 mod judged;
+mod present;
 mod question;
+mod read_documents;
 mod recorded;
+mod recorded_wording;
+mod refusal;
 mod wording;
 
 const EXAMPLES: &str = "\
@@ -42,10 +48,14 @@ Examples of a connection that was made, by its conn_id in an access log:
   mesh-lite explain 0692060890000003 --records access.log
   mesh-lite explain 0692060890000003 --records access.log \\
       --config-dir documents           what these documents would say of it now
+  mesh-lite explain 0692060890000003 --records web.log --records api.log
+                                       its caller's side, and the other one
 
   In Kubernetes, from outside:
     kubectl -n shop port-forward pod/api-0 15000 &
     mesh-lite explain 0692060890000003
+    kubectl -n shop logs api-0 -c proxy > api.log
+    mesh-lite explain 0692060890000003 --records api.log
 
 Examples of a call that nobody has made yet:
   mesh-lite explain --from shop/web --to shop/api --port 8080 \\
@@ -57,8 +67,8 @@ Examples of a call that nobody has made yet:
 
 PORT is the one dialled in the pod: of a service, its targetPort.
 
-Exit codes: 0 it was or would be allowed; 1 denied or refused; 2 there is no
-answer: wrong usage, an unknown connection or workload, documents or a sidecar
+Exit codes: 0 it was or would be allowed; 1 denied, refused, or allowed first and
+cut when policy changed; 2 there is no answer: wrong usage, an unknown connection or workload, documents or a sidecar
 that can't be read.";
 
 /// Say why a connection was allowed or denied, or would be.
@@ -121,6 +131,8 @@ struct Explanation {
     call: Call,
     judged: Judged,
     basis: Basis,
+    /// The other shipped default would give another verdict, and nobody said which one holds.
+    rests_on_shipped: bool,
 }
 
 /// What it was judged by.
@@ -128,7 +140,17 @@ struct Explanation {
 struct Basis {
     /// In words.
     what: String,
-    documents: Option<Arc<Documents>>,
+    documents: Option<Arc<ReadDocuments>>,
+}
+
+impl Basis {
+    /// A reason as a sidecar has it.
+    fn as_sidecars_say(&self, reason: &str) -> String {
+        match &self.documents {
+            Some(read) => read.as_sidecars_say(reason),
+            None => reason.to_owned(),
+        }
+    }
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
@@ -154,8 +176,7 @@ impl Args {
             let (snapshot, what) = self.one_sidecar(question.to)?;
             question.by_sidecar(&snapshot, what, now)?
         } else {
-            let (documents, what) = self.documents()?;
-            question.by_documents(documents, what, now)?
+            question.by_documents(&self.documents()?, now)?
         };
         self.print(
             || wording::describe(&explanation, Paint::for_stdout()),
@@ -164,28 +185,9 @@ impl Args {
         Ok(exit_code(explanation.judged.is_allowed()))
     }
 
-    /// The documents, and what they are in words.
-    fn documents(&self) -> anyhow::Result<(Arc<Documents>, String)> {
-        let paths = &self.config_dir;
-        let documents = match &paths[..] {
-            // files go by their names alone, as in the decisions of sidecars
-            [only] if only.is_dir() => self.documents.read_directory(only)?,
-            several => self.documents.read(several)?,
-        };
-        let names: Vec<String> = paths
-            .iter()
-            .map(|path| path.display().to_string())
-            .collect();
-        let mut what = format!("the documents in {}", names.join(", "));
-        let errors = documents.errors().len();
-        if errors > 0 {
-            what.push_str(&format!(
-                ", with {} in them; what can't be loaded denies in its scope unless the \
-                 control plane holds an earlier version (see mesh-lite policy lint)",
-                count(errors, "error")
-            ));
-        }
-        Ok((Arc::new(documents), what))
+    fn documents(&self) -> anyhow::Result<Arc<ReadDocuments>> {
+        let read = ReadDocuments::read(&self.config_dir, &self.documents)?;
+        Ok(Arc::new(read))
     }
 
     /// What the one sidecar that is named enforces. It must be the workload's that is asked for:
@@ -217,33 +219,25 @@ impl Args {
             true => None,
             false => Some(self.documents()?),
         };
-        let now = clock::now();
-        let mut found = Vec::new();
-        for named in &recordings {
-            if let Some(record) = named.recording.of_connection(id) {
-                let present = present(named, documents.as_ref())?;
-                let call =
-                    RecordedCall::of(id, &named.name, &named.recording, record, &present, now);
-                found.push(call);
-            }
-        }
+        let present = Present {
+            documents,
+            recordings: &recordings,
+            now: clock::now(),
+        };
+        let found = recorded::find(id, &present);
         if found.is_empty() {
             bail!("{}", unknown(id, &recordings));
         }
         let text = || {
             let paint = Paint::for_stdout();
             let texts: Vec<String> = found.iter().map(|call| call.describe(paint)).collect();
-            let several = match found.len() {
-                0 | 1 => String::new(),
-                number => format!(
-                    "{number} recordings have a connection {id}: each is told of by itself, for \
-                     sidecars may have\ngiven the same id to different connections\n\n"
-                ),
-            };
+            let several = recorded::of_several(id, &found);
+            let several = several.map_or_else(String::new, |words| format!("{words}\n\n"));
             format!("{several}{}", texts.join("\n"))
         };
         self.print(text, || found.iter().map(json::recorded).collect())?;
-        Ok(exit_code(found.iter().all(RecordedCall::is_let_through)))
+        let allowed = |call: &RecordedCall| call.verdict() == Verdict::Allowed;
+        Ok(exit_code(found.iter().all(allowed)))
     }
 
     fn print(
@@ -285,23 +279,6 @@ fn snapshot_of(admin: SocketAddr) -> anyhow::Result<(PolicySnapshot, String)> {
     Ok((snapshot, what))
 }
 
-/// Documents, if they are named; else what the sidecar enforces that made the record.
-fn present(
-    named: &NamedRecording,
-    documents: Option<&(Arc<Documents>, String)>,
-) -> anyhow::Result<Present> {
-    if let Some((documents, what)) = documents {
-        return Ok(Present::Documents(Arc::clone(documents), what.clone()));
-    }
-    let Some(admin) = named.admin else {
-        let why =
-            "files do not say what policy is now: name --config-dir, or ask the sidecar by --admin";
-        return Ok(Present::None(why.to_owned()));
-    };
-    let (snapshot, what) = snapshot_of(admin)?;
-    Ok(Present::Snapshot(snapshot, what))
-}
-
 fn unknown(id: ConnectionId, recordings: &[NamedRecording]) -> String {
     let mut text = format!("no record of the connection {id}");
     for named in recordings {
@@ -312,7 +289,8 @@ fn unknown(id: ConnectionId, recordings: &[NamedRecording]) -> String {
     }
     text.push_str(
         "\nA running sidecar keeps the ids of the latest 16 connections of each kind; its access log \
-         has all of them: pass it by --records. An id is known to its own side only.",
+         has all of them: pass it by --records. An id is known to its own side, and as its caller's \
+         claim to the access log of the other one.",
     );
     text
 }
@@ -328,11 +306,14 @@ pub(crate) fn told_by_sidecar(
     now: SystemTime,
 ) -> anyhow::Result<String> {
     let named = crate::recordings::of_sidecar(admin)?;
-    let record = named
-        .recording
-        .of_connection(id)
+    let present = Present {
+        documents: None,
+        recordings: std::slice::from_ref(&named),
+        now,
+    };
+    let found = recorded::find(id, &present);
+    let call = found
+        .first()
         .with_context(|| format!("the sidecar at {admin} has no record of {id}"))?;
-    let present = present(&named, None)?;
-    let call = RecordedCall::of(id, &named.name, &named.recording, record, &present, now);
     Ok(call.describe(paint))
 }

@@ -200,21 +200,128 @@ fn an_allowed_connection_is_explained_by_the_rule_that_allowed_it() {
     assert_eq!(said.code, Some(0));
 }
 
+/// The access log of a sidecar.
+fn log_of(mesh: &LoopbackMesh, sidecar: &str) -> String {
+    let log = mesh.sidecar(sidecar).folder().join("access.log");
+    log.display().to_string()
+}
+
 #[test]
-fn the_caller_s_side_says_who_decided_and_where_to_ask() {
+fn the_caller_s_side_says_who_decided_and_what_to_ask_next() {
     let server = application();
     let mesh = mesh(&server);
     reset(mesh.sidecar("guest").call());
     let line = denied(&mesh, "guest");
-    let said = explain(&[text(&line, "conn_id"), "--admin", &admin(&mesh, "guest")]);
-    said.has(&[
+    let (id, own) = (text(&line, "conn_id"), admin(&mesh, "guest"));
+    let alone = explain(&[id, "--admin", &own]);
+    let next = format!("mesh-lite explain {id} --admin {own} --config-dir DOCUMENTS\n");
+    alone.has(&[
         "DENIED",
         "the other side's sidecar denied it by shop/api-from-web (policy.yaml:",
-        &format!("mesh-lite explain --from {GUEST} --to NAMESPACE/NAME --port"),
+        "ask there",
+        "spiffe://cluster.local/ns/shop/sa/api at 127.",
+        &next,
+    ]);
+    assert_eq!(alone.code, Some(1));
+    // whom the policy names instead is not for the caller to know
+    assert!(!alone.out.contains("sa/web"), "{}", alone.out);
+    // a sidecar that was not called knows nothing of it
+    let other = explain(&[id, "--admin", &own, "--admin", &admin(&mesh, "web")]);
+    other.has(&["ask there", &next]);
+    assert!(!other.out.contains("sa/web"), "{}", other.out);
+
+    // the documents, or the sidecar that was called, know it whole
+    let (documents, api) = (documents(&mesh), admin(&mesh, "api"));
+    let by_documents = ["--config-dir", &documents];
+    for (how, what) in [
+        (
+            by_documents,
+            format!("now         the same, by the documents in {documents}"),
+        ),
+        (
+            ["--admin", &api],
+            format!("now         the same, by the policy that the sidecar at {api}"),
+        ),
+    ] {
+        let said = explain(&[&[id, "--admin", &own][..], &how].concat());
+        said.has(&[
+            &what,
+            "should be  cluster.local/ns/shop/sa/web\n",
+            "considered",
+        ]);
+        assert!(!said.out.contains("ask there"), "{}", said.out);
+        assert_eq!(said.code, Some(1));
+    }
+}
+
+#[test]
+fn the_other_side_s_log_knows_a_connection_by_what_its_caller_claims() {
+    let server = application();
+    let mesh = mesh(&server);
+    reset(mesh.sidecar("guest").call());
+    let (line, its) = (denied(&mesh, "guest"), denied(&mesh, "api"));
+    let id = text(&line, "conn_id");
+    let logs = [log_of(&mesh, "guest"), log_of(&mesh, "api")];
+    let [of_guest, of_api] = &logs;
+    let claims = format!("its caller claims that it is {id} on its side");
+    let alone = explain(&[id, "--records", of_api]);
+    alone.has(&[
+        text(&its, "conn_id"),
+        text(&its, "reason"),
+        &format!("{claims}; a caller may say so of any connection"),
+    ]);
+    let both = explain(&[id, "--records", of_guest, "--records", of_api]);
+    both.has(&[
+        text(&its, "reason"),
+        &format!("{claims}, and that side's record is of the same caller and port"),
+    ]);
+    assert!(!both.out.contains("ask there"), "{}", both.out);
+    let asked = [id, "--records", of_guest, "--records", of_api];
+    let json = explain(&[&asked[..], &["--output", "json"]].concat()).json();
+    assert_eq!(json[0]["claimed"], Value::Null);
+    assert_eq!(json[1]["claimed"]["conn_id"], id);
+    assert_eq!(json[1]["claimed"]["borne_out"], true);
+    // of somebody else's connection
+    let forged = mesh.directory().join("forged.log");
+    let log = fs::read_to_string(of_api).unwrap();
+    fs::write(&forged, log.replace("sa/guest\",\"src", "sa/web\",\"src")).unwrap();
+    let forged = forged.display().to_string();
+    explain(&[id, "--records", of_guest, "--records", &forged])
+        .has(&["and that side's record is of another caller or port"]);
+}
+
+#[test]
+fn a_connection_that_was_cut_is_told_of_with_what_cut_it() {
+    let server = application();
+    let mesh = mesh(&server);
+    let mut client = mesh.sidecar("web").call().unwrap();
+    assert_eq!(client.line().unwrap(), format!("{MARKER} api"));
+    mesh.write_documents("policy.yaml", &WEB_ONLY.replace("sa/web", "sa/other"));
+    assert_eq!(client.ending(), Ending::Reset(Vec::new()));
+    let closed = mesh
+        .sidecar("api")
+        .log
+        .wait_for(&[("event", "close"), ("end", "policy_changed")]);
+    let (id, error) = (text(&closed, "conn_id"), text(&closed, "error"));
+    let log = log_of(&mesh, "api");
+    let said = explain(&[id, "--records", &log, "--config-dir", &documents(&mesh)]);
+    said.has(&[
+        "ALLOWED, then CUT  spiffe://cluster.local/ns/shop/sa/web",
+        &format!(
+            "ended       {}: cut, policy_changed: {error}\n",
+            text(&closed, "time")
+        ),
+        "now         the same, by the documents",
     ]);
     assert_eq!(said.code, Some(1));
-    // whom the policy names instead is not for the caller to know
-    assert!(!said.out.contains("sa/web"), "{}", said.out);
+    let json = explain(&[id, "--records", &log, "--output", "json"]).json();
+    assert_eq!(json[0]["verdict"], "allow");
+    let ended = &json[0]["ended"];
+    assert_eq!((&ended["cut"], text(ended, "error")), (&true.into(), error));
+    assert_eq!(text(ended, "end"), "policy_changed");
+    // the page says when, and who knows how
+    explain(&[id, "--admin", &admin(&mesh, "api")])
+        .has(&["ended", "how, its access log says: give it by --records"]);
 }
 
 #[test]
@@ -275,7 +382,14 @@ fn said_of_call(from: &str, port: &str, by: [&str; 2]) -> (String, String, Strin
     let json = said.json()[0].clone();
     let [verdict, reason, step] = ["verdict", "reason", "step"].map(|field| text(&json, field));
     assert_eq!(said.code, Some(i32::from(verdict != "allow")));
-    (verdict.to_owned(), reason.to_owned(), step.to_owned())
+    // a sidecar knows documents by the names of their files alone
+    let [kind, path] = by;
+    let folder = format!("{path}/");
+    let reason = match kind {
+        "--config-dir" => reason.replace(&folder, ""),
+        _ => reason.to_owned(),
+    };
+    (verdict.to_owned(), reason, step.to_owned())
 }
 
 #[test]

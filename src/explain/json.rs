@@ -12,7 +12,7 @@ use super::{
     Explanation,
     judged::Judged,
     recorded::RecordedCall,
-    wording::{place, wanted},
+    wording::{place, wanted_value},
 };
 
 pub(super) fn explanation(explanation: &Explanation) -> Value {
@@ -20,6 +20,7 @@ pub(super) fn explanation(explanation: &Explanation) -> Value {
         call,
         judged,
         basis,
+        rests_on_shipped,
     } = explanation;
     let considered = &judged.considered;
     let decision = &considered.decision;
@@ -54,6 +55,8 @@ pub(super) fn explanation(explanation: &Explanation) -> Value {
         "recorded_more": decision.recorded_more,
         "certificates_evicted": judged.evicted_certificates,
         "by": basis.what,
+        // true: the other --shipped would give another verdict, and none was given
+        "rests_on_shipped": rests_on_shipped,
     })
 }
 
@@ -86,7 +89,8 @@ fn failed(failed: &FailedField) -> Value {
         "field": failed.field.to_string(),
         "line": failed.field.line,
         "was": failed.got,
-        "should_be": wanted(failed),
+        "others": failed.others,
+        "should_be": wanted_value(failed),
     })
 }
 
@@ -131,9 +135,13 @@ pub(super) fn recorded(call: &RecordedCall) -> Value {
     let record = &call.record;
     let mut told = json!({
         "conn_id": call.id.to_string(),
+        "claimed": call.claim.map(|claim| json!({
+            "conn_id": claim.id.to_string(),
+            "borne_out": claim.is_borne_out,
+        })),
         "found_in": call.found_in,
         "recorded_by": call.recorder,
-        "verdict": verdict(call.is_let_through()),
+        "verdict": verdict(record.is_let_through()),
         "decision": record.outcome.as_str(),
         "decided_by": if record.decided_by_peer { "peer" } else { "this sidecar" },
         "direction": record.direction.as_str(),
@@ -165,9 +173,30 @@ pub(super) fn recorded(call: &RecordedCall) -> Value {
     };
     if let Value::Object(fields) = &mut told {
         fields.insert("destination".to_owned(), json!(destination));
+        fields.insert("original_dst".to_owned(), json!(call.original_destination));
+        fields.insert("ended".to_owned(), ended(call));
+        let refusal = call.refusal();
+        let refusal = refusal.map(|words| json!({"words": words.what, "next": words.next}));
+        fields.insert("refusal".to_owned(), json!(refusal));
+        fields.insert("ask_there".to_owned(), json!(call.ask));
         fields.insert("now".to_owned(), json!(now));
         fields.insert("now_unknown".to_owned(), json!(now_unknown));
         fields.insert("changed_since".to_owned(), json!(call.has_changed()));
     }
     told
+}
+
+/// How, only if it is known of this connection alone; else when the latest end of its like was.
+fn ended(call: &RecordedCall) -> Value {
+    let latest = call.record.ended.filter(|_| call.record.is_let_through());
+    match (&call.ending, latest) {
+        (Some(ending), _) => json!({
+            "at": Utc(ending.at).to_string(),
+            "end": ending.end,
+            "error": ending.error,
+            "cut": ending.is_cut(),
+        }),
+        (None, Some(at)) => json!({"at": Utc(at).to_string()}),
+        (None, None) => Value::Null,
+    }
 }

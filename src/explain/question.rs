@@ -13,6 +13,7 @@ use super::{
     Basis, Explanation,
     caller::CallerName,
     judged::{Call, Judged, asks_for_addresses},
+    read_documents::ReadDocuments,
 };
 
 /// What a person asks.
@@ -31,12 +32,12 @@ impl Question<'_> {
     /// If a workload is not in the documents, or the answer hangs on something that is not said.
     pub(super) fn by_documents(
         &self,
-        documents: Arc<Documents>,
-        what: String,
+        read: &Arc<ReadDocuments>,
         now: SystemTime,
     ) -> anyhow::Result<Explanation> {
         self.check_port()?;
-        let destination = named(&documents, self.to)?;
+        let documents = &read.documents;
+        let destination = named(documents, self.to)?;
         ensure!(
             destination.meshed,
             "{} is outside the mesh (meshed: false, {}:{}): no sidecar decides who may connect to it",
@@ -47,7 +48,7 @@ impl Question<'_> {
         let snapshot = documents.snapshot_for(destination, now);
         let (name, caller, addresses) = match self.from {
             CallerName::Workload(name) => {
-                let workload = named(&documents, name)?;
+                let workload = named(documents, name)?;
                 let id = workload.meshed.then(|| workload.id.clone());
                 (Some(name.to_string()), id, workload.addresses.clone())
             }
@@ -60,11 +61,12 @@ impl Question<'_> {
             }
             CallerName::Plaintext => (None, None, Vec::new()),
         };
-        let basis = Basis {
-            what,
-            documents: Some(Arc::clone(&documents)),
-        };
-        self.judge((name, caller, addresses), &snapshot, basis, now)
+        let answer = self.judge((name, caller, addresses), &snapshot, read.basis(), now)?;
+        let Explanation { call, judged, .. } = &answer;
+        Ok(Explanation {
+            rests_on_shipped: read.rests_on_shipped(call, judged, destination, now),
+            ..answer
+        })
     }
 
     /// By what a running sidecar enforces.
@@ -150,6 +152,7 @@ impl Question<'_> {
             call,
             judged: first,
             basis,
+            rests_on_shipped: false,
         })
     }
 }

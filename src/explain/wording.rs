@@ -8,8 +8,12 @@ use mesh_lite_proto::authorization::{
 use super::{
     Basis, Explanation,
     judged::{Call, Judged, StepTaken},
+    recorded::Verdict,
 };
-use crate::terminal::{Paint, harmless};
+use crate::{
+    policy::review::SHIPPED_HINT,
+    terminal::{Paint, harmless},
+};
 
 /// A line of a document is shown up to here.
 const SHOWN_COLUMNS: usize = 120;
@@ -20,9 +24,15 @@ pub(super) fn describe(explanation: &Explanation, paint: Paint) -> String {
         call,
         judged,
         basis,
+        ..
     } = explanation;
     let mut text = Text::new(paint);
-    text.headline(judged.is_allowed(), &caller(call), &destination(call));
+    let verdict = if judged.is_allowed() {
+        Verdict::Allowed
+    } else {
+        Verdict::Denied
+    };
+    text.headline(verdict, &caller(call), &destination(call));
     text.fact("why", &judged.reason());
     if judged.step() == StepTaken::Policy(Step::StrictPort) {
         text.fact("", "(the access log says plaintext_to_strict)");
@@ -32,6 +42,7 @@ pub(super) fn describe(explanation: &Explanation, paint: Paint) -> String {
         text.fact("policy", &policy.to_string());
     }
     text.fact("by", &basis.what);
+    text.shipped(explanation);
     text.detail(explanation);
     text.out
 }
@@ -61,8 +72,17 @@ pub(super) fn step(step: StepTaken) -> String {
     }
 }
 
-/// `was` and `should be` of a field that did not hold.
-pub(super) fn wanted(failed: &FailedField) -> String {
+/// `should be` of a field that did not hold, for people.
+fn wanted(failed: &FailedField) -> String {
+    if failed.field.field.negative() {
+        wanted_value(failed)
+    } else {
+        failed.wanted()
+    }
+}
+
+/// The one value that is shown.
+pub(super) fn wanted_value(failed: &FailedField) -> String {
     if failed.field.field.negative() {
         format!("anything that is not {}", failed.value)
     } else {
@@ -92,11 +112,11 @@ impl Text {
         }
     }
 
-    pub(super) fn headline(&mut self, allowed: bool, caller: &str, destination: &str) {
-        let verdict = if allowed {
-            self.paint.good("ALLOWED")
-        } else {
-            self.paint.bad("DENIED")
+    pub(super) fn headline(&mut self, verdict: Verdict, caller: &str, destination: &str) {
+        let verdict = match verdict {
+            Verdict::Allowed => self.paint.good("ALLOWED"),
+            Verdict::Cut => self.paint.bad("ALLOWED, then CUT"),
+            Verdict::Denied => self.paint.bad("DENIED"),
         };
         self.line(&format!(
             "{verdict}  {} -> {}",
@@ -125,6 +145,17 @@ impl Text {
     fn item(&mut self, indent: usize, text: &str) {
         let indent = " ".repeat(indent);
         self.line(&format!("{indent}{}", harmless(text)));
+    }
+
+    /// Nobody said what holds where no document says anything, and the answer hangs on it.
+    pub(super) fn shipped(&mut self, explanation: &Explanation) {
+        if explanation.rests_on_shipped {
+            self.fact(
+                "but",
+                "no document decides this, the shipped default does: is --shipped right?",
+            );
+            self.fact("", SHIPPED_HINT);
+        }
     }
 
     /// What nearly matched, and everything that was looked at.
@@ -183,7 +214,7 @@ impl Text {
     fn source_line(&mut self, file: &str, line: u32, basis: &Basis) {
         let at = usize::try_from(line).unwrap_or(usize::MAX);
         let documents = basis.documents.as_ref();
-        let text = documents.and_then(|documents| documents.text(file));
+        let text = documents.and_then(|read| read.documents.text(file));
         let found = text.and_then(|text| text.lines().nth(at.checked_sub(1)?));
         if let Some(found) = found {
             let shown: String = found.chars().take(SHOWN_COLUMNS).collect();
@@ -266,7 +297,8 @@ impl Text {
                 self.line(&format!("      {name}: {what}"));
             }
             RuleOutcome::Stopped(failed) => {
-                let stopped = failed.first().map_or_else(String::new, stopped);
+                let stopped = failed.first();
+                let stopped = stopped.map_or_else(String::new, |at| stops(policy.action, at));
                 self.item(6, &format!("{name}: {stopped}"));
             }
         }
@@ -298,9 +330,14 @@ impl Text {
     }
 }
 
-fn stopped(failed: &FailedField) -> String {
+/// What an ALLOW rule wants, a caller may want too; of other rules it is what they look for.
+fn stops(action: PolicyAction, failed: &FailedField) -> String {
+    let wants = match action {
+        PolicyAction::Allow => "should be",
+        PolicyAction::Deny | PolicyAction::Audit => "would match",
+    };
     format!(
-        "stops at {} (line {}): was {}, should be {}",
+        "stops at {} (line {}): was {}, {wants} {}",
         in_rule(failed.field),
         failed.field.line,
         failed.got,

@@ -56,7 +56,7 @@ fn evictions_dry_runs_and_denials_are_told_of_in_their_order() {
     let said = ask(directory.path(), &["--from", "shop/web"]);
     said.has(&[
         "ALLOWED",
-        "shop/trial (policy.yaml:14), rules[0]: would DENY this call if it were enforced",
+        "policy.yaml:14), rules[0]: would DENY this call if it were enforced",
     ]);
     let eviction = "apiVersion: mesh-lite.io/v1\nkind: Eviction\nmetadata: {name: out, namespace: mesh-lite-system}\n\
                     spec: {spiffeId: spiffe://cluster.local/ns/shop/sa/web}\n";
@@ -64,7 +64,8 @@ fn evictions_dry_runs_and_denials_are_told_of_in_their_order() {
     let said = ask(directory.path(), &["--from", "shop/web"]);
     said.has(&[
         "DENIED",
-        "the peer is evicted by mesh-lite-system/out (evictions.yaml:1)",
+        "the peer is evicted by mesh-lite-system/out (",
+        "evictions.yaml:1)",
         "not asked",
     ]);
     assert_eq!(said.code, Some(1));
@@ -168,4 +169,78 @@ fn a_document_that_can_t_be_loaded_denies_in_the_answer_too() {
         "policy lint",
     ]);
     assert_eq!(said.code, Some(1));
+}
+
+#[test]
+fn a_file_goes_by_the_same_name_as_with_every_other_tool() {
+    let one = directory("policy.yaml", WEB_ONLY);
+    let policy = one.path().join("policy.yaml").display().to_string();
+    let place = format!("policy      shop/api-from-web ({policy}:1)");
+    ask(one.path(), &["--from", "cluster.local/ns/shop/sa/x"]).has(&[&place]);
+    let more = tempfile::tempdir().unwrap();
+    let more = more.path().display().to_string();
+    ask(
+        one.path(),
+        &[
+            "--from",
+            "cluster.local/ns/shop/sa/x",
+            "--config-dir",
+            &more,
+        ],
+    )
+    .has(&[&place]);
+}
+
+#[test]
+fn an_answer_that_hangs_on_the_shipped_default_asks_whether_it_is_right() {
+    let other = WEB_ONLY.replace("app: api", "app: other");
+    let directory = directory("policy.yaml", &other);
+    let question = "is --shipped right?";
+    let said = ask(directory.path(), &["--from", "shop/web"]);
+    said.has(&["DENIED", question, "--shipped permissive"]);
+    for shipped in ["strict", "permissive"] {
+        let said = ask(
+            directory.path(),
+            &["--from", "shop/web", "--shipped", shipped],
+        );
+        assert!(!said.out.contains(question), "{}", said.out);
+        assert_eq!(said.code, Some(i32::from(shipped == "strict")));
+    }
+    // a document decides
+    fs::write(directory.path().join("policy.yaml"), WEB_ONLY).unwrap();
+    for from in ["shop/web", "cluster.local/ns/shop/sa/guest"] {
+        let said = ask(directory.path(), &["--from", from]);
+        assert!(!said.out.contains(question), "{}", said.out);
+    }
+    // plaintext never comes to a document that only names others
+    ask(directory.path(), &["--from", "shop/old"]).has(&["DENIED"]);
+    let json = ask(
+        directory.path(),
+        &["--from", "shop/web", "--output", "json"],
+    )
+    .json();
+    assert_eq!(json[0]["rests_on_shipped"], false);
+}
+
+#[test]
+fn of_several_values_it_is_said_that_there_are_several_and_a_denial_is_nobody_s_advice() {
+    let several = WEB_ONLY.replace(
+        "cluster.local/ns/shop/sa/web",
+        "cluster.local/ns/shop/sa/web\", \"cluster.local/ns/shop/sa/b\", \"cluster.local/ns/pay/sa/c",
+    );
+    assert_ne!(several, WEB_ONLY);
+    let deny = "---\napiVersion: mesh-lite.io/v1\nkind: AuthorizationPolicy\n\
+                metadata: {name: no, namespace: shop}\n\
+                spec: {action: DENY, rules: [{from: [{source: {namespaces: [evil]}}]}]}\n";
+    let directory = directory("policy.yaml", &format!("{several}{deny}"));
+    let said = ask(
+        directory.path(),
+        &["--from", "cluster.local/ns/shop/sa/wbe"],
+    );
+    said.has(&[
+        "wants cluster.local/ns/shop/sa/web (or 2 others), not cluster.local/ns/shop/sa/wbe",
+        "should be  cluster.local/ns/shop/sa/web (or 2 others)\n",
+        "was cluster.local/ns/shop/sa/wbe, would match evil",
+    ]);
+    assert!(!said.out.contains("should be evil"), "{}", said.out);
 }

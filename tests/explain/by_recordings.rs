@@ -45,14 +45,21 @@ fn what_no_policy_decided_is_told_as_what_it_was() {
     ));
     said.has(&[
         "DENIED  plaintext from 10.0.0.3",
-        "plaintext_to_strict",
-        "takes mutual TLS only",
+        "why         plaintext came to a port that takes mutual TLS only (STRICT)\n",
+        "plaintext to port 80, which takes mutual TLS only",
+        "(the access log says plaintext_to_strict)",
+        "next        put the caller into the mesh",
         "now         the same, by",
     ]);
     assert_eq!(said.code, Some(1));
     // policy was never asked: what it would say is nobody's business here
     let said = ask(&refused("bad_header", "no such version"));
-    said.has(&["DENIED", "bad_header", "no such version"]);
+    said.has(&[
+        "DENIED",
+        "(the access log says bad_header)",
+        "no such version",
+        "the documents have no say in this",
+    ]);
     assert!(!said.out.contains("considered"), "{}", said.out);
     let outbound = |more: &str| format!("\"direction\":\"outbound\",{more}");
     let said = ask(&outbound("\"decision\":\"unanswered\",\"error\":\"reset\""));
@@ -69,7 +76,7 @@ fn what_no_policy_decided_is_told_as_what_it_was() {
     fs::write(directory.path().join("peers.yaml"), permissive).unwrap();
     let said = ask(&refused("plaintext_to_strict", "plaintext to port 80"));
     said.has(&[
-        "policy has changed since: now it would be DENIED",
+        "it would be DENIED, for another reason",
         "no ALLOW rule matches",
         "was        no identity (plaintext)",
     ]);
@@ -96,7 +103,7 @@ fn an_evicted_caller_is_told_so_as_long_as_it_is_evicted() {
     ask().has(&[
         "DENIED",
         "evicted by m/out",
-        "policy has changed since: now it would be ALLOWED",
+        &format!("by the documents in {documents} it would be ALLOWED\n"),
     ]);
     let eviction = "apiVersion: mesh-lite.io/v1\nkind: Eviction\nmetadata: {name: out, namespace: mesh-lite-system}\n\
                     spec: {spiffeId: spiffe://cluster.local/ns/shop/sa/web}\n";
@@ -164,4 +171,86 @@ fn no_file_name_and_no_record_steers_the_terminal() {
             said.out
         );
     }
+}
+
+#[test]
+fn a_refusal_says_where_to_it_was_and_what_to_do() {
+    let directory = directory("policy.yaml", WEB_ONLY);
+    let line = "{\"time\":\"2026-11-21T13:00:00.000Z\",\"event\":\"open\",\"conn_id\":\"0123456789abcdef\",\
+        \"direction\":\"outbound\",\"src.addr\":\"10.0.0.1:1\",\"original_dst\":\"10.0.0.4:8080\",\
+        \"decision\":\"refuse\",\"reason\":\"unknown_destination\",\"error\":\"nobody in the mesh\"}\n";
+    let log = directory.path().join("access.log");
+    fs::write(&log, line).unwrap();
+    let log = log.display().to_string();
+    let said = explain(&["0123456789abcdef", "--records", &log]);
+    said.has(&[
+        "DENIED  plaintext from 10.0.0.1 -> 10.0.0.4:8080\n",
+        "why         nobody is known who must answer there\n",
+        "nobody in the mesh\n",
+        "(the access log says unknown_destination)",
+        "next        write a Workload with that address, meshed: false",
+    ]);
+    let json = explain(&["0123456789abcdef", "--records", &log, "--output", "json"]).json();
+    assert_eq!(json[0]["reason"], "unknown_destination");
+    assert_eq!(json[0]["original_dst"], "10.0.0.4:8080");
+    assert!(json[0]["refusal"]["next"].is_string(), "{json}");
+    // one that this version does not know keeps its name
+    fs::write(&log, line.replace("unknown_destination", "tired")).unwrap();
+    explain(&["0123456789abcdef", "--records", &log]).has(&["why         tired\n"]);
+}
+
+#[test]
+fn what_documents_say_of_the_other_side_is_of_who_answered_there() {
+    let directory = directory("policy.yaml", WEB_ONLY);
+    let documents = directory.path().display().to_string();
+    let ask = |id: &str, address: &str| {
+        let peer = format!(
+            "\"direction\":\"outbound\",\"src.identity\":\"spiffe://cluster.local/ns/shop/sa/web\",\
+             \"dst.identity\":\"spiffe://cluster.local/ns/shop/sa/{id}\",\"decision\":\"allow\",\
+             \"decided_by\":\"peer\",\"answer\":\"ok\""
+        );
+        let log = log(directory.path(), &peer);
+        let text = fs::read_to_string(&log).unwrap();
+        fs::write(&log, text.replace("10.0.0.2:80", address)).unwrap();
+        let with = ["--records", &log, "--config-dir", &documents];
+        explain(&[&["0123456789abcdef"][..], &with].concat())
+    };
+    ask("api", "10.0.0.2:80").has(&["now         the same, by", "matches, and decides"]);
+    for (id, address, why) in [
+        (
+            "api",
+            "10.0.0.77:80",
+            "no Workload document has that address",
+        ),
+        ("old", "10.0.0.3:80", "is outside the mesh"),
+        (
+            "db",
+            "10.0.0.2:80",
+            "it was spiffe://cluster.local/ns/shop/sa/db that answered",
+        ),
+    ] {
+        let said = ask(id, address);
+        said.has(&[why, "ask there"]);
+        assert!(!said.out.contains("considered"), "{}", said.out);
+    }
+}
+
+#[test]
+fn what_a_container_writes_is_read_as_its_access_log() {
+    let directory = directory("policy.yaml", WEB_ONLY);
+    let deny = "\"direction\":\"inbound\",\"decision\":\"deny\",\"step\":\"default-action\",\"reason\":\"default\"";
+    let log = log(directory.path(), deny);
+    let lines = fs::read_to_string(&log).unwrap();
+    let own = "{\"timestamp\":\"2026-11-21T20:13:42.678454Z\",\"level\":\"INFO\",\
+               \"fields\":{\"message\":\"ready\"},\"target\":\"mesh_lite_proxy::readiness\"}\n";
+    fs::write(&log, format!("{own}{lines}{own}")).unwrap();
+    explain(&["0123456789abcdef", "--records", &log]).has(&["DENIED", "default"]);
+    // half a line may have been any: what to do is said
+    let half = lines.get(..60).unwrap();
+    fs::write(&log, format!("{own}{half}\n{lines}")).unwrap();
+    explain(&["0123456789abcdef", "--records", &log]).refuses(&[
+        "access.log:2: it is no line",
+        "kubectl logs",
+        "grep '\"event\":' FILE",
+    ]);
 }

@@ -199,17 +199,34 @@ pub struct FailedField {
     pub field: FieldRef,
     /// The value nearest to what the caller has or, of a `not…` field, the value that excludes it.
     pub value: String,
+    /// How many other values would do as well.
+    pub others: usize,
     /// What the caller has.
     pub got: String,
 }
 
+impl FailedField {
+    /// The value, and how many others would do as well: `a`, `a (or 1 other)`.
+    #[must_use]
+    pub fn wanted(&self) -> String {
+        let value = &self.value;
+        match self.others {
+            0 => value.clone(),
+            1 => format!("{value} (or 1 other)"),
+            more => format!("{value} (or {more} others)"),
+        }
+    }
+}
+
 impl fmt::Display for FailedField {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { field, value, got } = self;
+        let Self {
+            field, value, got, ..
+        } = self;
         if field.field.negative() {
             write!(f, "{field} excludes {value}, and the caller has {got}")
         } else {
-            write!(f, "{field} wants {value}, not {got}")
+            write!(f, "{field} wants {}, not {got}", self.wanted())
         }
     }
 }

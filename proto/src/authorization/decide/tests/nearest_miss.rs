@@ -35,6 +35,12 @@ fn the_nearest_miss_shows_the_value_most_like_the_callers() {
     let decision = judge(&permissive(vec![allow]), WEB);
     let miss = decision.nearest_miss.unwrap();
     assert_eq!(miss.failed[0].value, "cluster.local/ns/shop/sa/wob");
+    assert_eq!(miss.failed[0].others, 2);
+    let said = miss.to_string();
+    assert!(
+        said.contains("wants cluster.local/ns/shop/sa/wob (or 2 others), not"),
+        "{said}"
+    );
     assert_eq!(miss.failed[0].field.line, 8);
 }
 
