@@ -24,7 +24,7 @@ Examples:
   mesh-lite policy plan --config-dir new          what would close, and open
   mesh-lite policy replay --config-dir new --records api-1.jsonl
   mesh-lite policy suggest --config-dir documents --records api-1.jsonl
-  mesh-lite policy documents --to cluster         of a cluster, for --config-dir
+  mesh-lite policy documents --to cluster         what a cluster has
   mesh-lite policy schema > mesh-lite.json        for an editor
 
 Each tool's --help has more, and its exit codes.";

@@ -17,18 +17,21 @@ use crate::terminal::{self, harmless};
 const EXAMPLES: &str = "\
 Examples:
   mkdir cluster && mesh-lite policy documents > cluster/all.yaml
-  mesh-lite policy documents --to cluster         a file for each namespace
-  mesh-lite policy documents -n shop              with the policy that is for the whole mesh
+  mesh-lite policy documents --to cluster   a file for each namespace
+  mesh-lite policy documents -n shop        with what is for the whole mesh
 
 Then, for a mesh that is PERMISSIVE (install without --strict):
-  mesh-lite strict-ready --config-dir cluster --shipped permissive --records api.jsonl
+  mesh-lite strict-ready --config-dir cluster --shipped permissive \\
+    --records api.jsonl
 
-It is the cluster of KUBECONFIG, asked with your own rights; nothing is changed. Policy is there as it
-is written, each pod as a Workload, each service as a Service. Pods that have ended, or have no address
-yet, are left out. With -n, tools know nothing of pods elsewhere.
+It is the cluster of KUBECONFIG, asked with your own rights; nothing is changed.
+Policy is there as it is written, each pod as a Workload, each service as a
+Service. Pods that have ended, or have no address yet, are left out. With -n,
+tools know nothing of pods elsewhere.
 
-Exit codes: 0 written; 1 written, but something that tools would need could be no document, which is
-said; 2 wrong usage, or the cluster can't be read, or it is too much for one file (--to).";
+Exit codes: 0 written; 1 written, but something that tools would need could be
+no document, which is said; 2 wrong usage, or the cluster can't be read, or it
+is too much for one file (--to).";
 
 /// Print policy, pods and services of a cluster as documents.
 #[derive(Debug, clap::Args)]

@@ -47,8 +47,8 @@ documents that load and probably do something else than is meant, or nothing:
   permissive-for-nobody  PERMISSIVE, where no rule lets plaintext through
   misses-plaintext       a DENY rule by identity, where plaintext is let
                          through
-  service-port           of a Service whose targetPort is another one: policy is
-                         about the port that the workload is dialled at
+  service-port           of a Service with another targetPort: policy is about
+                         the port that the workload is dialled at
   cuts-watched-port      a port for scrapers or probes that policy cuts
   not-compared           too many rules to compare each with each
 What is said of rules is so for every caller. Silence says nothing.

@@ -20,18 +20,22 @@ use crate::{
 
 const EXAMPLES: &str = "\
 Examples:
-  mesh-lite policy suggest --config-dir documents           of this pod's sidecar
-  mesh-lite policy suggest --config-dir documents --records api-1.jsonl > api.yaml
-  mesh-lite policy replay --config-dir api.yaml --config-dir workloads.yaml --records api-1.jsonl
+  mesh-lite policy suggest --config-dir documents    of this pod's sidecar
+  mesh-lite policy suggest --config-dir documents --records api-1.jsonl \\
+    > api.yaml
+  mesh-lite policy replay --config-dir api.yaml --config-dir workloads.yaml \\
+    --records api-1.jsonl
 
-The policy goes to standard output, and what it does to what was recorded to standard error. It
-holds for the labels of the workloads; --config-dir tells them. Policy in --config-dir is not looked
-at: what is suggested is meant to stand in its place.
+The policy goes to standard output, and what it does to what was recorded to
+standard error. It holds for the labels of the workloads; --config-dir tells
+them. Policy in --config-dir is not looked at: what is suggested is meant to
+stand in its place.
 
-Exit codes: 0 written, and a workload that nobody called needs none; 1 written, but a caller that was
-denied gets in by another workload's labels, or a connection that is open would be cut, or the policy
-of a workload is commented out, as it would be for others too; 2 wrong usage, or documents or
-recordings can't be read, or nobody knows of which workload a recording is.";
+Exit codes: 0 written, and a workload that nobody called needs none; 1 written,
+but a caller that was denied gets in by another workload's labels, or a
+connection that is open would be cut, or the policy of a workload is commented
+out, as it would be for others too; 2 wrong usage, or documents or recordings
+can't be read, or nobody knows of which workload a recording is.";
 
 /// Write the least policy that lets recorded connections through.
 #[derive(Debug, clap::Args)]

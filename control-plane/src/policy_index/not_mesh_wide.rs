@@ -36,7 +36,7 @@ impl PolicyIndex {
              is in {mesh}"
         );
         let help = format!(
-            "move it to the namespace {mesh}; or leave its apiVersion as Istio has it, and give \
+            "move it to the namespace {mesh}; or, of files, leave apiVersion as Istio has it, and give \
              --istio-root-namespace {namespace} to the control plane and to tools"
         );
         (problem, help)

@@ -65,11 +65,7 @@ fn not_enforced(document: &PolicyDocument<'_>, policy: &Policy, findings: &mut F
     if policy.dry_run {
         let key = document.spec.entry("dryRun").map(|entry| entry.at);
         let at = key.or(document.raw.dry_run).unwrap_or(document.spec.at);
-        let problem = format!(
-            "a dry run {} nobody: what it would do is recorded",
-            verb(policy.action)
-        );
-        let help = "remove dryRun once the records say what you expect";
+        let (problem, help) = dry_run(policy.action);
         findings.note(Oddity::NotEnforced, document.place(at), problem, help);
     } else if policy.action == PolicyAction::Audit {
         let problem = "AUDIT decides nothing: what its rules match is recorded";
@@ -83,11 +79,25 @@ fn not_enforced(document: &PolicyDocument<'_>, policy: &Policy, findings: &mut F
     }
 }
 
-const fn verb(action: PolicyAction) -> &'static str {
+/// The problem and what helps: what there is to be seen before it is enforced.
+const fn dry_run(action: PolicyAction) -> (&'static str, &'static str) {
     match action {
-        PolicyAction::Allow => "allows",
-        PolicyAction::Deny => "denies",
-        PolicyAction::Audit => "concerns",
+        PolicyAction::Allow => (
+            "a dry run allows nobody and cuts nobody: whom it would let in is recorded as \
+             would_allow, whom it would cut as would_deny",
+            "remove dryRun once nobody who shall get in is recorded as would_deny; of whom never \
+             came nothing is recorded",
+        ),
+        PolicyAction::Deny => (
+            "a dry run denies nobody: whom it would deny is recorded as would_deny",
+            "remove dryRun once nobody who shall get in is recorded as would_deny; of whom never \
+             came nothing is recorded",
+        ),
+        PolicyAction::Audit => (
+            "a dry run of AUDIT decides nothing, as AUDIT without it: what its rules match is \
+             recorded",
+            "remove dryRun; use DENY or ALLOW if it shall decide",
+        ),
     }
 }
 

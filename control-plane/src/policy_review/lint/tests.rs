@@ -176,6 +176,24 @@ fn policies_of_everybody_and_of_nobody_are_told_of() {
             "{spec}"
         );
     }
+    let dry = |action: &str| {
+        let spec = format!(
+            "  action: {action}\n  dryRun: true\n  rules: [{{to: [{{operation: {{ports: [80]}}}}]}}]"
+        );
+        only(&[&policy("p", &spec)], Oddity::NotEnforced).problem
+    };
+    // as sidecars record it
+    for (action, words) in [
+        (
+            "ALLOW",
+            "whom it would let in is recorded as would_allow, whom it would cut as would_deny",
+        ),
+        ("DENY", "whom it would deny is recorded as would_deny"),
+        ("AUDIT", "decides nothing"),
+    ] {
+        let told = dry(action);
+        assert!(told.contains(words), "{action}: {told}");
+    }
     none(
         &[&policy("p", "  defaultAction: DENY")],
         Oddity::AllowsNobody,

@@ -56,7 +56,7 @@ fn what_istio_has_for_the_whole_mesh_is_told_to_be_for_one_namespace() {
             assert_eq!(found.severity, Severity::Warning);
             let problem = "for workloads of the namespace istio-system alone";
             assert!(found.problem.contains(problem), "{}", found.problem);
-            let help = "move it to the namespace mesh-lite-system; or leave its apiVersion";
+            let help = "move it to the namespace mesh-lite-system; or, of files, leave apiVersion";
             assert!(found.help.starts_with(help), "{}", found.help);
             let above = u32::try_from(beside.lines().count()).unwrap();
             assert_eq!(found.place.at.line, above + 3);
