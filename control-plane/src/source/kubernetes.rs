@@ -246,7 +246,7 @@ impl KubernetesObjects {
         let (current, dialect) = (self.published.policies.subscribe(), self.dialect.clone());
         let reading = tokio::task::spawn_blocking(move || {
             let mut index = current.borrow().clone();
-            policies.publish(portion, &dialect, &mut index);
+            policies.publish(portion, policies::MAX_READING, &dialect, &mut index);
             (policies, index)
         });
         let Ok((policies, index)) = reading.await else {

@@ -31,7 +31,7 @@ type Key = (WatchedKind, ObjectName);
 
 /// Beyond, what changed waits for the next publication: a namespace whose documents take long to
 /// read delays itself. The first of each namespace never waits.
-const MAX_READING: Duration = Duration::from_millis(50);
+pub(super) const MAX_READING: Duration = Duration::from_millis(50);
 
 /// What of all that changed is read for one publication.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,7 +127,13 @@ impl Policies {
 
     /// Puts what changed in place of what is in the index. What is not read yet stays there as it
     /// was.
-    pub(super) fn publish(&mut self, portion: Portion, dialect: &Dialect, index: &mut PolicyIndex) {
+    pub(super) fn publish(
+        &mut self,
+        portion: Portion,
+        max_reading: Duration,
+        dialect: &Dialect,
+        index: &mut PolicyIndex,
+    ) {
         let mut touched = BTreeSet::new();
         let replaced = std::mem::take(&mut self.replaced);
         let (made_anew, gone): (BTreeSet<Key>, BTreeSet<Key>) = replaced
@@ -142,7 +148,7 @@ impl Policies {
         }
         let begun = Instant::now();
         for (round, key) in self.in_turn(portion) {
-            let late = round > 0 && begun.elapsed() > MAX_READING;
+            let late = round > 0 && begun.elapsed() >= max_reading;
             if portion == Portion::Everything || !late {
                 self.unread.remove(&key);
                 touched.extend(self.read(&key, dialect, index));

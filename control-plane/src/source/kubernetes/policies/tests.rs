@@ -19,6 +19,8 @@ use crate::{
     },
 };
 
+mod turns;
+
 const DEADLINE: Duration = Duration::from_secs(40);
 
 struct Replica {
