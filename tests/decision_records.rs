@@ -10,20 +10,27 @@
 )]
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::process::Command;
+use std::time::{Duration, SystemTime};
 
 use mesh_lite_proto::authorization::{Caller, Facts, PolicySnapshot, decide};
 use mesh_lite_proto::decision_record::{
-    DecisionRecord, Direction, InvalidRecording, Outcome, Recording,
+    DecisionRecord, Direction, InvalidRecording, Outcome, Recording, Utc,
 };
+use mesh_lite_proxy::clock;
 use mesh_lite_test_support::access_log::AccessLog;
 use mesh_lite_test_support::applications::{
     Client, Ending, MARKER, Server, http_get, http_get_here, refused,
 };
 use mesh_lite_test_support::loopback_mesh::WEB_ONLY;
 use mesh_lite_test_support::mesh::{API_ID, WEB_ID};
+use mesh_lite_test_support::process::finish;
 use mesh_lite_test_support::{
     APPLICATION_UID, LoopbackMesh, Mesh, MeshSettings, eventually, on_each_backend,
 };
+
+#[path = "decision_records/dry_runs.rs"]
+mod dry_runs;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_mesh-lite");
 const GUEST_ID: &str = "spiffe://cluster.local/ns/shop/sa/guest";
@@ -75,7 +82,7 @@ fn log(log: &AccessLog) -> Result<Recording, InvalidRecording> {
 fn told(record: &DecisionRecord) -> (String, Option<String>, Option<String>, u64, u64) {
     let text = |it: &Option<Box<str>>| it.as_deref().map(str::to_owned);
     let facts = format!(
-        "{:?} {:?} {:?} {} {:?} {:?} {:?} {} {:?}",
+        "{:?} {:?} {:?} {} {:?} {:?} {:?} {} {:?} {:?}",
         record.direction,
         record.source.identity,
         record.destination,
@@ -85,6 +92,7 @@ fn told(record: &DecisionRecord) -> (String, Option<String>, Option<String>, u64
         record.rule,
         record.decided_by_peer,
         record.connections,
+        (&record.recorded, record.recorded_more),
     );
     let (reason, error) = (text(&record.reason), text(&record.error));
     (facts, reason, error, record.count, record.open)
@@ -112,6 +120,8 @@ fn agreed(
         let count: u64 = shown.iter().map(|record| record.count).sum();
         let open_now: u64 = shown.iter().map(|record| record.open).sum();
         if texts(&shown) == texts(&logged) && (count, open_now) == (connections, open) {
+            // every connection has its line: one that is missing would be a hole
+            assert_eq!((log.forgotten, log.begins_late), (0, false));
             Ok((page, shown))
         } else {
             Err((texts(&shown), texts(&logged), String::new()))
@@ -256,6 +266,82 @@ fn a_sidecar_without_a_policy_shows_none_and_records_what_it_refuses() {
     assert_eq!(refused.outcome, Outcome::Refuse);
     assert_eq!(refused.direction, Direction::Outbound);
     assert!(refused.reason.is_some());
+}
+
+/// An access log of a day, of api: web calls it all the time, a stranger in plaintext for an hour.
+fn day(now: SystemTime) -> Vec<String> {
+    let line = |number: u64, who: &str| {
+        let time = now - Duration::from_secs(25 * 3600) + Duration::from_secs(180 * number);
+        let facts = format!(
+            "\"conn_id\":\"abc0000{number:09x}\",\"direction\":\"inbound\",{who}\"dst.addr\":\"10.0.0.11:8080\",\
+             \"dst.identity\":\"{API_ID}\",\"decision\":\"allow\",\"step\":\"allow-rule\",\
+             \"policy\":\"shop/a\",\"policy_source\":\"w.yaml:6\",\"rule\":0,\"reason\":\"allowed\""
+        );
+        let (open, close) = (Utc(time), Utc(time + Duration::from_secs(1)));
+        format!(
+            "{{\"time\":\"{open}\",\"event\":\"open\",{facts}}}\n\
+             {{\"time\":\"{close}\",\"event\":\"close\",\"conn_id\":\"abc0000{number:09x}\"}}\n"
+        )
+    };
+    let web = format!("\"src.addr\":\"10.0.0.10:4000\",\"src.identity\":\"{WEB_ID}\",");
+    let stranger = "\"src.addr\":\"10.0.0.12:4000\",\"plaintext\":\"inbound_permissive\",";
+    (0..500)
+        .map(|number| match number {
+            200..220 => line(number, stranger),
+            _ => line(number, &web),
+        })
+        .collect()
+}
+
+#[test]
+fn no_tool_vouches_for_a_log_of_which_a_piece_is_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let documents = write(
+        "w.yaml",
+        "apiVersion: mesh-lite.io/v1\nkind: Workload\nmetadata: {name: api-1, namespace: shop}\n\
+         spec: {serviceAccount: api, addresses: [10.0.0.11]}\n---\n\
+         apiVersion: mesh-lite.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: a, namespace: shop}\n\
+         spec: {rules: [{from: [{source: {namespaces: [shop]}}]}, {from: [{source: {ipBlocks: [10.0.0.12]}}]}]}\n---\n\
+         apiVersion: mesh-lite.io/v1\nkind: PeerAuthentication\nmetadata: {name: default, namespace: shop}\n\
+         spec: {mtls: {mode: PERMISSIVE}}\n",
+    );
+    let day = day(clock::now());
+    let told = |tool: &[&str], log: &str| {
+        let mut command = Command::new(PROGRAM);
+        let with = ["--config-dir", &documents, "--records", log];
+        let output = finish(command.args(tool).args(with));
+        let text = String::from_utf8(output.stdout).unwrap();
+        (text, output.status.code())
+    };
+    let whole = write("whole.log", &day.concat());
+    let (text, code) = told(&["strict-ready"], &whole);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("20 connections"), "{text}");
+    // the piece with the stranger was rotated away; nothing else says that it was there
+    let (before, after) = (day.get(..190).unwrap(), day.get(230..).unwrap());
+    let lost = write("lost.log", &[before.concat(), after.concat()].concat());
+    let (text, code) = told(&["strict-ready"], &lost);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("lost 40 records"), "{text}");
+    for tool in ["replay", "plan", "suggest"] {
+        let (text, _) = told(&["policy", tool], &lost);
+        assert!(
+            text.contains("40 records of it were lost"),
+            "{tool}: {text}"
+        );
+        let (text, _) = told(&["policy", tool], &whole);
+        assert!(!text.contains("were lost"), "{tool}: {text}");
+    }
+    // its parts put together in another order are whole
+    let (late, early) = (after.concat(), day.get(..230).unwrap().concat());
+    let turned = write("turned.log", &format!("{late}{early}"));
+    let (text, _) = told(&["strict-ready"], &turned);
+    assert!(!text.contains("lost"), "{text}");
 }
 
 /// The admin page inside the pod, where loopback is the pod's own.
