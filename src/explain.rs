@@ -133,6 +133,8 @@ struct Explanation {
     basis: Basis,
     /// The other shipped default would give another verdict, and nobody said which one holds.
     rests_on_shipped: bool,
+    /// The port that is asked for is this service's, whose workloads are dialled at that port.
+    service_port: Option<(String, u16)>,
 }
 
 /// What it was judged by.

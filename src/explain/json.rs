@@ -21,7 +21,11 @@ pub(super) fn explanation(explanation: &Explanation) -> Value {
         judged,
         basis,
         rests_on_shipped,
+        service_port,
     } = explanation;
+    let service_port = service_port.as_ref();
+    let service_port =
+        service_port.map(|(service, port)| json!({"service": service, "dials": port}));
     let considered = &judged.considered;
     let decision = &considered.decision;
     json!({
@@ -57,6 +61,7 @@ pub(super) fn explanation(explanation: &Explanation) -> Value {
         "by": basis.what,
         // true: the other --shipped would give another verdict, and none was given
         "rests_on_shipped": rests_on_shipped,
+        "service_port": service_port,
     })
 }
 
@@ -128,6 +133,7 @@ fn dry_run(recorded: &Recorded) -> Value {
         "rule": recorded.rule,
         "action": recorded.action.as_str(),
         "dry_run": recorded.dry_run,
+        "effect": recorded.effect().as_str(),
     })
 }
 
@@ -175,6 +181,9 @@ pub(super) fn recorded(call: &RecordedCall) -> Value {
         fields.insert("destination".to_owned(), json!(destination));
         fields.insert("original_dst".to_owned(), json!(call.original_destination));
         fields.insert("ended".to_owned(), ended(call));
+        let dry_runs = record.recorded.iter().map(dry_run).collect::<Vec<_>>();
+        fields.insert("recorded".to_owned(), json!(dry_runs));
+        fields.insert("recorded_more".to_owned(), json!(record.recorded_more));
         let refusal = call.refusal();
         let refusal = refusal.map(|words| json!({"words": words.what, "next": words.next}));
         fields.insert("refusal".to_owned(), json!(refusal));

@@ -118,6 +118,7 @@ impl Present<'_> {
                 documents: None,
             },
             rests_on_shipped: false,
+            service_port: None,
         })
     }
 }

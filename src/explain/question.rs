@@ -65,6 +65,7 @@ impl Question<'_> {
         let Explanation { call, judged, .. } = &answer;
         Ok(Explanation {
             rests_on_shipped: read.rests_on_shipped(call, judged, destination, now),
+            service_port: documents.service_port(destination, self.port),
             ..answer
         })
     }
@@ -153,6 +154,7 @@ impl Question<'_> {
             judged: first,
             basis,
             rests_on_shipped: false,
+            service_port: None,
         })
     }
 }

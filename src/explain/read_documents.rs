@@ -72,6 +72,7 @@ impl ReadDocuments {
             call,
             judged,
             basis: self.basis(),
+            service_port: None,
         }
     }
 

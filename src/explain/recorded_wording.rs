@@ -35,6 +35,11 @@ impl RecordedCall {
             text.fact("next", words.next);
         }
         self.ask_there(&mut text);
+        // what they say now is told with the rest of now
+        if !matches!(&self.now, Some(Ok(now)) if self.holds(now)) {
+            let title = "dry runs and audits of then, which decided nothing";
+            text.dry_runs(title, &record.recorded, record.recorded_more);
+        }
         match &self.now {
             Some(Ok(now)) => self.now(now, &mut text),
             Some(Err(why)) => text.fact("now", why),

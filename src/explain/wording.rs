@@ -1,8 +1,8 @@
 //! An answer in words, the verdict first. Pure: what is said depends on the answer alone.
 
 use mesh_lite_proto::authorization::{
-    ConsideredPolicy, ConsideredRule, FailedField, FieldRef, PolicyAction, RecordedEffect,
-    RuleOutcome, SourceRef, Step,
+    ConsideredPolicy, ConsideredRule, FailedField, FieldRef, PolicyAction, Recorded,
+    RecordedEffect, RuleOutcome, SourceRef, Step,
 };
 
 use super::{
@@ -43,6 +43,14 @@ pub(super) fn describe(explanation: &Explanation, paint: Paint) -> String {
     }
     text.fact("by", &basis.what);
     text.shipped(explanation);
+    if let Some((service, port)) = &explanation.service_port {
+        let words = format!(
+            "{} is the port of the service {service}, which dials this workload at {port}: did you \
+             mean --port {port}?",
+            call.port
+        );
+        text.fact("but", &words);
+    }
     text.detail(explanation);
     text.out
 }
@@ -305,11 +313,19 @@ impl Text {
     }
 
     fn recorded(&mut self, judged: &Judged) {
-        let recorded = &judged.considered.decision.recorded;
-        if recorded.is_empty() || judged.evicted.is_some() {
+        let decision = &judged.considered.decision;
+        if judged.evicted.is_none() {
+            let title = "dry runs and audits, which decide nothing";
+            self.dry_runs(title, &decision.recorded, decision.recorded_more);
+        }
+    }
+
+    /// Nothing, if there are none.
+    pub(super) fn dry_runs(&mut self, title: &str, recorded: &[Recorded], more: usize) {
+        if recorded.is_empty() {
             return;
         }
-        self.title("dry runs and audits, which decide nothing");
+        self.title(title);
         for recorded in recorded {
             let would = match recorded.effect() {
                 RecordedEffect::Audit => "records this call",
@@ -323,7 +339,6 @@ impl Text {
             };
             self.item(4, &text);
         }
-        let more = judged.considered.decision.recorded_more;
         if more > 0 {
             self.item(4, &format!("and {more} more"));
         }

@@ -244,3 +244,18 @@ fn of_several_values_it_is_said_that_there_are_several_and_a_denial_is_nobody_s_
     ]);
     assert!(!said.out.contains("should be evil"), "{}", said.out);
 }
+
+#[test]
+fn the_port_of_a_service_is_told_from_the_one_that_is_dialled() {
+    let service = "apiVersion: mesh-lite.io/v1\nkind: Service\nmetadata: {name: api, namespace: shop}\n\
+                   spec: {addresses: [10.96.0.5], selector: {app: api}, ports: [{port: 80, targetPort: 8080}]}\n---\n";
+    let directory = directory("policy.yaml", &format!("{service}{WEB_ONLY}"));
+    let words = "80 is the port of the service shop/api, which dials this workload at 8080: did you \
+                 mean --port 8080?";
+    ask(directory.path(), &["--from", "shop/web"]).has(&["but         ", words]);
+    let at = directory.path().display().to_string();
+    let to = ["--to", "shop/api", "--port", "8080", "--config-dir", &at];
+    let said = explain(&[&["--from", "shop/web"][..], &to].concat());
+    said.has(&["ALLOWED"]);
+    assert!(!said.out.contains("did you mean"), "{}", said.out);
+}

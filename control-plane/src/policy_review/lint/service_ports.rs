@@ -99,6 +99,21 @@ fn entry_port(entry: &mesh_lite_proto::document::Entry) -> Option<u16> {
     entry.key.parse().ok()
 }
 
+impl Documents {
+    /// Where a port is none of the workload's, but a service's in front of it: that service, and
+    /// the port at which it dials the workload.
+    #[must_use]
+    pub fn service_port(&self, workload: &ReviewedWorkload, port: u16) -> Option<(String, u16)> {
+        let services = self.services().iter();
+        let services = services.filter(|one| one.name.namespace == workload.name.namespace);
+        let dialled = Dialled::of(workload, &services.collect::<Vec<_>>());
+        let (service, target) = dialled.by_service.get(&port)?;
+        let name = &service.name;
+        let meant = (format!("{}/{}", name.namespace, name.name), *target);
+        (!dialled.own.contains(&port)).then_some(meant)
+    }
+}
+
 /// Of each workload, at which ports it is dialled.
 struct Ports<'a>(BTreeMap<&'a str, Vec<Dialled<'a>>>);
 
