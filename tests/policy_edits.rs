@@ -10,6 +10,7 @@
     reason = "a test fails by panicking"
 )]
 
+use std::io::ErrorKind;
 use std::net::Ipv4Addr;
 
 use mesh_lite_test_support::applications::{Client, Ending, MARKER, Server, http_get_here};
@@ -236,4 +237,71 @@ fn an_edit_that_cannot_be_loaded_ends_nothing_and_what_was_last_good_still_denie
     assert_eq!(crowd.guest.echo("last good").unwrap(), "last good");
     crowd.mesh.write_documents("no-guest.yaml", NO_GUEST);
     crowd.guest_alone_is_cut();
+}
+
+/// Beside it, everybody may call whom no rule names.
+const ALLOWED_BY_DEFAULT: &str = "\
+apiVersion: mesh-lite.io/v1
+kind: AuthorizationPolicy
+metadata: {name: by-default, namespace: shop}
+spec: {defaultAction: ALLOW}
+";
+
+impl Crowd {
+    /// Renames api's label, many times: of the workload, of its service and of the policy, all of
+    /// them in one file at once, so that it means the same before and afterwards. In between,
+    /// `between` looks at who is let in.
+    fn rename_the_label(&mut self, policy: &str, mut between: impl FnMut(&mut Self)) {
+        const RENAMES: usize = 100;
+        let (label, workloads) = ("{app: api}", self.mesh.workloads());
+        assert!(workloads.matches(label).count() == 2 && policy.matches(label).count() == 1);
+        for rename in 0..RENAMES {
+            let name = format!("renamed-{rename}");
+            let all = format!("{workloads}---\n{}", policy.replace("RENAMED", &name));
+            let all = all.replace(label, &format!("{{app: api-{rename}}}"));
+            self.mesh.write_documents("workloads.yaml", &all);
+            if rename == 0 {
+                self.mesh
+                    .write_documents(POLICY, "# it is with the workloads now\n");
+            }
+            let admin = self.mesh.sidecar("api").admin();
+            eventually(&format!("{name} is in force"), || {
+                between(self);
+                let (_, page) = http_get_here(admin, "/policy").unwrap();
+                if page.contains(&name) {
+                    Ok(())
+                } else {
+                    Err(page)
+                }
+            });
+        }
+    }
+}
+
+#[test]
+fn a_label_that_is_renamed_with_its_policy_cuts_nobody() {
+    let mut crowd = Crowd::gather(FROM_SHOP);
+    let policy = FROM_SHOP.replace("api-from-shop", "RENAMED");
+    crowd.rename_the_label(&policy, |_| {});
+    crowd.all_webs_echo("renamed");
+    assert_eq!(crowd.guest.echo("renamed").unwrap(), "renamed");
+    let log = &crowd.mesh.sidecar("api").log;
+    assert_eq!(log.count(&[("event", "close")]), 0);
+}
+
+#[test]
+fn a_label_that_is_renamed_with_its_policy_lets_nobody_in() {
+    let before = format!("{NO_GUEST}---\n{ALLOWED_BY_DEFAULT}");
+    let mut crowd = Crowd::gather(ALLOWED_BY_DEFAULT);
+    crowd.mesh.write_documents(POLICY, &before);
+    crowd.guest_alone_is_cut();
+    let policy = before.replace("no-guest", "RENAMED");
+    crowd.rename_the_label(&policy, |crowd| {
+        match crowd.mesh.sidecar("guest").call() {
+            Ok(mut guest) => assert_eq!(guest.ending_after_hello(), Ending::Reset(Vec::new())),
+            // so early that nothing could be said
+            Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}"),
+        }
+    });
+    crowd.all_webs_echo("renamed");
 }

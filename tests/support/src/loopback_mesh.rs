@@ -302,7 +302,8 @@ impl LoopbackMesh {
         self.directory.join("control-plane")
     }
 
-    fn workloads(&self) -> String {
+    /// The documents of its workloads and of their service, as they are at first.
+    pub fn workloads(&self) -> String {
         let workload = |name: &str| {
             format!(
                 "apiVersion: mesh-lite.io/v1\nkind: Workload\n\
