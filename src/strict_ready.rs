@@ -13,11 +13,11 @@ use crate::{
     policy::{
         count,
         review::{
-            Answer, MAX_SHOWN, Output, Question, ReviewArgs, Wording, and_more, connections,
-            errors_json, recordings_json, seconds, span, thousands,
+            MAX_SHOWN, Question, ReviewArgs, Wording, and_more, connections, errors_json,
+            recordings_json, seconds, span, thousands,
         },
     },
-    terminal::{self, harmless},
+    terminal::harmless,
 };
 
 const EXAMPLES: &str = "\
@@ -61,13 +61,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         let namespace = args.namespace.as_deref();
         let (documents, now) = (wording.documents, wording.now);
         let found = strict_readiness(documents, recorded, namespace, args.since, now);
-        Answer {
-            text: match question.output {
-                Output::Json => terminal::json(&as_json(&found, question)),
-                Output::Text => describe(&found, recorded, wording),
-            },
-            is_good: found.is_ready(),
-        }
+        question.answer(
+            found.is_ready(),
+            || as_json(&found, question),
+            || describe(&found, recorded, wording),
+        )
     })
 }
 

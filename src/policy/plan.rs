@@ -3,14 +3,12 @@
 use std::process::ExitCode;
 
 use mesh_lite_control_plane::policy_review::{Flip, Plan, Recorded, plan};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::review::{
-    Answer, Output, Question, ReviewArgs, Wording, caveats_json, connections, errors_json,
-    flips_json, recordings_json, thousands,
+    Question, ReviewArgs, Wording, caveats_json, connections, errors_json, flips_json,
+    recordings_json, thousands,
 };
-use crate::terminal;
-
 const EXAMPLES: &str = "\
 Examples:
   mesh-lite policy plan --config-dir new              this pod's sidecar
@@ -45,13 +43,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     args.review.answer(|question| {
         let wording = &question.wording;
         let plan = plan(wording.documents, question.recorded, wording.now);
-        Answer {
-            text: match question.output {
-                Output::Json => as_json(&plan, question),
-                Output::Text => describe(&plan, question.recorded, wording),
-            },
-            is_good: plan.denies_nobody(),
-        }
+        question.answer(
+            plan.denies_nobody(),
+            || as_json(&plan, question),
+            || describe(&plan, question.recorded, wording),
+        )
     })
 }
 
@@ -118,8 +114,8 @@ fn flips<'a>(plan: &'a Plan<'a>) -> impl Iterator<Item = &'a Flip<'a>> {
     flips.chain(&plan.opens)
 }
 
-fn as_json(plan: &Plan<'_>, question: &Question<'_>) -> String {
-    terminal::json(&json!({
+fn as_json(plan: &Plan<'_>, question: &Question<'_>) -> Value {
+    json!({
         "live": plan.live,
         "closed": plan.closed(),
         "opened_to": plan.opened_to(),
@@ -131,5 +127,5 @@ fn as_json(plan: &Plan<'_>, question: &Question<'_>) -> String {
         "denies_later": flips_json(&plan.denies_later),
         "caveats": caveats_json(&plan.caveats),
         "document_errors": errors_json(question.wording.documents),
-    }))
+    })
 }

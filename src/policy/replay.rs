@@ -7,14 +7,12 @@ use std::{
 
 use mesh_lite_control_plane::policy_review::{Replay, replay};
 use mesh_lite_proto::decision_record::Utc;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::review::{
-    Answer, Output, Question, ReviewArgs, caveats_json, connections, errors_json, flips_json, from,
+    Question, ReviewArgs, caveats_json, connections, errors_json, flips_json, from,
     recordings_json, seconds, span, thousands,
 };
-use crate::terminal;
-
 const EXAMPLES: &str = "\
 Examples:
   mesh-lite policy replay --config-dir new         against this pod's sidecar
@@ -51,13 +49,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         let wording = &question.wording;
         let from = args.since.map(|since| from(since, wording.now));
         let replay = replay(wording.documents, question.recorded, from, wording.now);
-        Answer {
-            text: match question.output {
-                Output::Json => as_json(&replay, from, question),
-                Output::Text => describe(&replay, from, question),
-            },
-            is_good: replay.flips_nothing(),
-        }
+        question.answer(
+            replay.flips_nothing(),
+            || as_json(&replay, from, question),
+            || describe(&replay, from, question),
+        )
     })
 }
 
@@ -91,8 +87,8 @@ fn describe(replay: &Replay<'_>, from: Option<SystemTime>, question: &Question<'
     text
 }
 
-fn as_json(replay: &Replay<'_>, from: Option<SystemTime>, question: &Question<'_>) -> String {
-    terminal::json(&json!({
+fn as_json(replay: &Replay<'_>, from: Option<SystemTime>, question: &Question<'_>) -> Value {
+    json!({
         "from": from.map(|from| Utc(from).to_string()),
         "connections": replay.connections,
         "distinct": replay.distinct,
@@ -104,5 +100,5 @@ fn as_json(replay: &Replay<'_>, from: Option<SystemTime>, question: &Question<'_
         "flips": flips_json(&replay.flips),
         "caveats": caveats_json(&replay.caveats),
         "document_errors": errors_json(question.wording.documents),
-    }))
+    })
 }

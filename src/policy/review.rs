@@ -118,6 +118,22 @@ pub(crate) struct Question<'a> {
     pub(crate) output: Output,
 }
 
+impl Question<'_> {
+    /// What is printed, in the form that was asked for.
+    pub(crate) fn answer(
+        &self,
+        is_good: bool,
+        json: impl FnOnce() -> Value,
+        text: impl FnOnce() -> String,
+    ) -> Answer {
+        let text = match self.output {
+            Output::Json => terminal::json(&json()),
+            Output::Text => text(),
+        };
+        Answer { text, is_good }
+    }
+}
+
 /// What a tool prints, and whether there was nothing to be found.
 pub(crate) struct Answer {
     pub(crate) text: String,

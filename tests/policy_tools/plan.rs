@@ -138,7 +138,7 @@ fn a_caller_that_a_plan_evicts_is_cut_and_callers_leave_a_server_that_it_evicts(
         let (text, code) = mesh.said(&arguments);
         assert_eq!(code, 1, "{text}");
         assert!(
-            text.starts_with("this change closes 1 of 1 live connections"),
+            text.starts_with("this change closes 1 of 1 live connection, "),
             "{text}"
         );
         assert!(
