@@ -81,6 +81,7 @@ impl RecordedCall {
     fn now(&self, now: &Explanation, text: &mut Text) {
         if self.holds(now) {
             text.fact("now", &format!("the same, by {}", now.basis.what));
+            text.broken(&now.judged);
             text.shipped(now);
             return text.detail(now);
         }
@@ -107,6 +108,7 @@ impl RecordedCall {
         if now.basis.documents.is_none() {
             text.fact("by", &now.basis.what);
         }
+        text.broken(&now.judged);
         text.shipped(now);
         text.detail(now);
     }

@@ -42,6 +42,7 @@ pub(super) fn describe(explanation: &Explanation, paint: Paint) -> String {
         text.fact("policy", &policy.to_string());
     }
     text.fact("by", &basis.what);
+    text.broken(judged);
     text.shipped(explanation);
     if let Some((service, port)) = &explanation.service_port {
         let words = format!(
@@ -153,6 +154,17 @@ impl Text {
     fn item(&mut self, indent: usize, text: &str) {
         let indent = " ".repeat(indent);
         self.line(&format!("{indent}{}", harmless(text)));
+    }
+
+    /// What repairs it, if a document that can't be loaded denies.
+    pub(super) fn broken(&mut self, judged: &Judged) {
+        if judged.step() == StepTaken::Policy(Step::BrokenDocument) {
+            self.fact(
+                "next",
+                "repair that document: mesh-lite policy lint shows what is wrong with it, and \
+                 /readyz of the control plane names it until it loads",
+            );
+        }
     }
 
     /// Nobody said what holds where no document says anything, and the answer hangs on it.

@@ -166,7 +166,7 @@ fn a_document_that_can_t_be_loaded_denies_in_the_answer_too() {
         "DENIED",
         "can't be loaded",
         "1 error in them",
-        "policy lint",
+        "next        repair that document: mesh-lite policy lint",
     ]);
     assert_eq!(said.code, Some(1));
 }

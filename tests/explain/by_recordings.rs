@@ -254,3 +254,53 @@ fn what_a_container_writes_is_read_as_its_access_log() {
         "grep '\"event\":' FILE",
     ]);
 }
+
+#[test]
+fn a_record_that_only_the_shipped_default_contradicts_asks_whether_it_is_right() {
+    let other = WEB_ONLY.replace("app: api", "app: other");
+    let directory = directory("policy.yaml", &other);
+    let documents = directory.path().display().to_string();
+    let log = log(
+        directory.path(),
+        "\"direction\":\"inbound\",\"src.identity\":\"spiffe://cluster.local/ns/shop/sa/web\",\
+         \"decision\":\"allow\",\"step\":\"mutual-tls-mode\",\
+         \"reason\":\"no policy selects this workload; PERMISSIVE allows by default\"",
+    );
+    let ask = |more: &[&str]| {
+        let with = [
+            "0123456789abcdef",
+            "--records",
+            &log,
+            "--config-dir",
+            &documents,
+        ];
+        explain(&[&with[..], more].concat())
+    };
+    ask(&[]).has(&[
+        &format!("by the documents in {documents} it would be DENIED\n"),
+        "is --shipped right?",
+        "--shipped permissive",
+    ]);
+    let right = ask(&["--shipped", "permissive"]);
+    right.has(&["now         the same, by"]);
+    assert!(!right.out.contains("is --shipped right?"), "{}", right.out);
+}
+
+#[test]
+fn what_dry_runs_said_then_is_told_from_what_they_say_now() {
+    let directory = directory("policy.yaml", WEB_ONLY);
+    let log = log(
+        directory.path(),
+        "\"direction\":\"inbound\",\"src.identity\":\"spiffe://cluster.local/ns/shop/sa/web\",\
+         \"decision\":\"allow\",\"step\":\"mutual-tls-mode\",\"reason\":\"x\",\
+         \"recorded\":[{\"action\":\"ALLOW\",\"policy\":\"shop/t\",\"policy_source\":\"t.yaml:1\",\
+         \"dry_run\":true,\"effect\":\"would_deny\"}]",
+    );
+    let said = explain(&["0123456789abcdef", "--records", &log]);
+    said.has(&[
+        "dry runs and audits of then, which decided nothing\n",
+        "shop/t (t.yaml:1): would DENY this call if it were enforced: none of its rules matches\n",
+    ]);
+    let json = explain(&["0123456789abcdef", "--records", &log, "--output", "json"]).json();
+    assert_eq!(json[0]["recorded"][0]["effect"], "would_deny");
+}

@@ -35,7 +35,7 @@ impl fmt::Display for Caveat {
             Self::Forgotten { recording, records } => write!(
                 f,
                 "{} is incomplete: {records} {} of it were lost, and with them any caller \
-                 that came once; record again, or give the access log",
+                 that came once; record again, or give the whole access log in one file",
                 recording.escape_debug(),
                 in_number(*records, "record")
             ),

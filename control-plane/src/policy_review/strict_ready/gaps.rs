@@ -113,8 +113,8 @@ impl fmt::Display for Flaw {
             ),
             Self::Forgotten(records) => write!(
                 f,
-                "has lost {records} {} of what was let through; start the sidecar again and \
-                 record anew, or give its access log",
+                "has lost {records} {} of what was let through; give its whole access log, \
+                 rotated files and all in one file, or start the sidecar again and record anew",
                 if *records == 1 { "record" } else { "records" }
             ),
             Self::BeginsLate => f.write_str(
