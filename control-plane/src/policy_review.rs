@@ -38,4 +38,4 @@ mod strict_ready;
 mod suggest;
 
 #[cfg(test)]
-mod made_up;
+mod tests;

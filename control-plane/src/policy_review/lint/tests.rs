@@ -1,5 +1,5 @@
 use super::{
-    super::made_up::{PERMISSIVE, WORKLOADS, documents, noon},
+    super::tests::made_up::{PERMISSIVE, WORKLOADS, documents, noon},
     *,
 };
 

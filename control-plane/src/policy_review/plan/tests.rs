@@ -2,7 +2,7 @@ use mesh_lite_proto::decision_record::Recording;
 use serde_json::json;
 
 use super::{
-    super::made_up::{
+    super::tests::made_up::{
         Calls, GUEST, GUEST_ADDRESS, WEB, WORKLOADS, allowing, documents, noon, page, page_with,
         recorded,
     },
@@ -131,7 +131,7 @@ fn what_the_shipped_default_alone_decides_is_counted() {
         assert!(flips.clone().count() == 3 && flips.clone().all(|flip| flip.by_shipped_default));
     });
     // by a policy, and by a PeerAuthentication
-    let strict = super::super::made_up::PERMISSIVE.replace("PERMISSIVE", "STRICT");
+    let strict = super::super::tests::made_up::PERMISSIVE.replace("PERMISSIVE", "STRICT");
     planned(&[&allowing(&["web"]), &strict], &calls, |plan| {
         assert_eq!(plan.by_shipped_default, 0);
         assert!(plan.closes.iter().all(|flip| !flip.by_shipped_default));

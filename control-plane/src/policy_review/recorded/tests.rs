@@ -1,7 +1,7 @@
 use serde_json::json;
 
 use super::{
-    super::made_up::{
+    super::tests::made_up::{
         API, Calls, WORKLOADS, allowing, before_noon, documents, noon, page, page_with, recorded,
     },
     *,
@@ -117,7 +117,7 @@ fn a_recording_that_contradicts_its_document_or_the_clock_is_refused() {
     let documents = documents(&[WORKLOADS]);
     let with = |header| workload(&documents, page_with("shop/api-1", &header, &[]));
     assert!(with(json!({"identity": API})).is_ok());
-    let error = with(json!({"identity": super::super::made_up::WEB})).unwrap_err();
+    let error = with(json!({"identity": super::super::tests::made_up::WEB})).unwrap_err();
     assert!(
         error.contains("sa/web, and in the documents shop/api-1 is"),
         "{error}"
@@ -156,7 +156,7 @@ fn judged(text: &str, calls: Calls) -> Option<Judgement> {
 
 #[test]
 fn an_eviction_counts_before_every_rule_as_long_as_it_is_in_force() {
-    let web = format!("spiffeId: \"{}\"", super::super::made_up::WEB);
+    let web = format!("spiffeId: \"{}\"", super::super::tests::made_up::WEB);
     let judgement = judged(&evicting(&web), Calls::of_web()).unwrap();
     assert!(!judgement.allowed);
     assert_eq!(judgement.step, JudgedBy::Eviction);

@@ -4,7 +4,7 @@ use serde_json::json;
 use super::{
     super::{
         JudgedBy,
-        made_up::{
+        tests::made_up::{
             API, Calls, GUEST, LEGACY_ADDRESS, PERMISSIVE, WEB, WORKLOADS, allowing, documents,
             noon, page, page_with, recorded,
         },

@@ -2,7 +2,7 @@ use mesh_lite_proto::decision_record::{Recording, Utc};
 use serde_json::{Value, json};
 
 use super::{
-    super::made_up::{
+    super::tests::made_up::{
         Calls, LEGACY_ADDRESS, PERMISSIVE, WEB_ADDRESS, WORKLOADS, allowing, before_noon,
         documents, noon, page, page_with, recorded, shipped,
     },

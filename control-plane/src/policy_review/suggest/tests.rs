@@ -3,11 +3,12 @@ use serde_json::json;
 
 use super::{
     super::{
-        made_up::{
+        replay,
+        tests::made_up::{
             Calls, GUEST, GUEST_ADDRESS, WEB, WORKLOADS, documents, noon, page, page_with,
             recorded, settings,
         },
-        replay, workloads_of,
+        workloads_of,
     },
     *,
 };
@@ -118,7 +119,7 @@ fn the_rule_for_plaintext_does_what_it_says_once_its_comment_is_taken_away() {
     let text = text
         .replace("  # - from: [{", "  - from: [{")
         .replace("  #   to: [{", "    to: [{");
-    let documents = documents(&[WORKLOADS, super::super::made_up::PERMISSIVE, &text]);
+    let documents = documents(&[WORKLOADS, super::super::tests::made_up::PERMISSIVE, &text]);
     assert!(
         documents.errors().is_empty(),
         "{:?}\n{text}",
@@ -372,7 +373,7 @@ fn without_documents_the_recording_says_whose_it_is() {
             .map(|found| found[0].name.to_string())
             .map_err(|error| error.to_string())
     };
-    let own = super::super::made_up::API;
+    let own = super::super::tests::made_up::API;
     assert_eq!(by(json!({"identity": own})).unwrap(), "shop/api-1");
     assert_eq!(
         by(json!({"identity": own, "workload": null})).unwrap(),
@@ -405,7 +406,7 @@ fn more_callers_than_a_file_of_documents_holds_are_refused_with_what_to_do() {
 fn without_documents_nobody_knows_who_else_is_in_the_namespace_so_nothing_is_in_force() {
     let recording = page_with(
         "shop/api-1",
-        &json!({"identity": super::super::made_up::API}),
+        &json!({"identity": super::super::tests::made_up::API}),
         &[Calls::of_web().count(3)],
     );
     let named = [NamedRecording {

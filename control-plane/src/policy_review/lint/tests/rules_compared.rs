@@ -5,7 +5,7 @@ use mesh_lite_proto::document::Dialect;
 use super::*;
 use crate::{
     policy_index::ShippedDefaults,
-    policy_review::{ReviewSettings, made_up::settings},
+    policy_review::{ReviewSettings, tests::made_up::settings},
 };
 
 #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use mesh_lite_proto::document::Dialect;
 
 use super::{
-    super::super::{ReviewSettings, made_up::settings},
+    super::super::{ReviewSettings, tests::made_up::settings},
     *,
 };
 use crate::policy_index::ShippedDefaults;
