@@ -65,7 +65,9 @@ pub struct Node {
 pub enum Value {
     Null,
     Bool(bool),
-    Integer(i128),
+    Integer(i64),
+    /// An integer that is larger: there is nothing that could be one.
+    Large,
     Float(f64),
     Text(String),
     List(Vec<Node>),
@@ -117,7 +119,7 @@ impl Value {
         match self {
             Self::Null => "nothing",
             Self::Bool(_) => "true or false",
-            Self::Integer(_) | Self::Float(_) => "a number",
+            Self::Integer(_) | Self::Large | Self::Float(_) => "a number",
             Self::Text(_) => "a text",
             Self::List(_) => "a list",
             Self::Map(_) => "a map",
@@ -173,32 +175,47 @@ impl Located {
         let at = Position::of(&self.0.referenced).below(lines_before);
         let value = match self.0.value {
             Parsed::Scalar(value) => value,
-            Parsed::List(items) => Value::List(
-                items
+            Parsed::List(items) => {
+                let nodes = items.into_iter().map(|item| item.into_node(lines_before));
+                Value::List(as_large_as_needed(nodes))
+            }
+            Parsed::Map(entries) => {
+                let entries = entries
                     .into_iter()
-                    .map(|item| item.into_node(lines_before))
-                    .collect(),
-            ),
-            Parsed::Map(entries) => Value::Map(
-                entries
-                    .into_iter()
-                    .map(|(key, value)| {
-                        let at = Position::of(&key.referenced).below(lines_before);
-                        let mut value = value.into_node(lines_before);
-                        if value.value == Value::Null {
-                            // nothing stands nowhere: its key is where to look
-                            value.at = at;
-                        }
-                        Entry {
-                            at,
-                            key: key.value,
-                            value,
-                        }
-                    })
-                    .collect(),
-            ),
+                    .map(|(key, value)| entry(key, value, lines_before));
+                Value::Map(as_large_as_needed(entries))
+            }
         };
         Node { at, value }
+    }
+}
+
+fn entry(key: Spanned<String>, value: Located, lines_before: u32) -> Entry {
+    let at = Position::of(&key.referenced).below(lines_before);
+    let mut value = value.into_node(lines_before);
+    if value.value == Value::Null {
+        // nothing stands nowhere: its key is where to look
+        value.at = at;
+    }
+    Entry {
+        at,
+        key: key.value,
+        value,
+    }
+}
+
+/// `collect` would go on using the memory of what was parsed, which is three times as large, and
+/// documents are held for as long as they are in force.
+fn as_large_as_needed<T>(items: impl ExactSizeIterator<Item = T>) -> Vec<T> {
+    let mut all = Vec::with_capacity(items.len());
+    all.extend(items);
+    all
+}
+
+fn integer(value: i128) -> Value {
+    match i64::try_from(value) {
+        Ok(value) => Value::Integer(value),
+        Err(_) => Value::Large,
     }
 }
 
@@ -240,15 +257,15 @@ impl<'de> Visitor<'de> for AnyValue {
     }
 
     fn visit_i64<E>(self, value: i64) -> Result<Parsed, E> {
-        Ok(Parsed::Scalar(Value::Integer(value.into())))
+        Ok(Parsed::Scalar(Value::Integer(value)))
     }
 
     fn visit_u64<E>(self, value: u64) -> Result<Parsed, E> {
-        Ok(Parsed::Scalar(Value::Integer(value.into())))
+        Ok(Parsed::Scalar(integer(value.into())))
     }
 
     fn visit_i128<E>(self, value: i128) -> Result<Parsed, E> {
-        Ok(Parsed::Scalar(Value::Integer(value)))
+        Ok(Parsed::Scalar(integer(value)))
     }
 
     fn visit_f64<E>(self, value: f64) -> Result<Parsed, E> {

@@ -336,3 +336,19 @@ fn words_that_old_yaml_takes_for_booleans_are_texts() {
     let document = only(&GOOD.replace("namespace: shop", "namespace: no"));
     assert_eq!(&*document.key.namespace, "no");
 }
+
+/// A control plane holds all documents, and one of them may have 20,000 values.
+#[test]
+fn a_document_is_held_in_no_more_memory_than_its_values_take() {
+    let ports = vec!["80"; 10_000].join(",");
+    let text = format!("{{ports: [{ports}], a: 1, b: 2, c: 3}}");
+    let Value::Map(entries) = Node::parse(&text, 0).unwrap().value else {
+        panic!("a map");
+    };
+    let Value::List(items) = &entries[0].value.value else {
+        panic!("a list");
+    };
+    assert_eq!(items.capacity(), items.len());
+    assert_eq!(entries.capacity(), entries.len());
+    assert!(size_of::<Node>() <= 40 && size_of::<Entry>() <= 72);
+}
