@@ -172,10 +172,15 @@ impl fmt::Display for ServiceAccountMatch {
 /// Reads an address block; a bare address is a block of one.
 ///
 /// # Errors
-/// If it is neither, or an IPv4-mapped IPv6 block: callers over IPv4 are judged by their IPv4
-/// address, so that such a block would match nobody.
+/// If it is neither, or its length begins with a zero, which some take for a number to the base
+/// of 8; or an IPv4-mapped IPv6 block: callers over IPv4 are judged by their IPv4 address, so that
+/// such a block would match nobody.
 pub fn parse_ip_block(text: &str) -> Result<IpNet, InvalidMatch> {
     let invalid = || InvalidMatch::IpBlock(text.to_owned());
+    let length = text.split_once('/').map_or("", |(_, length)| length);
+    if length.len() > 1 && length.starts_with('0') {
+        return Err(invalid());
+    }
     let block = match text.parse::<IpNet>() {
         Ok(block) => block,
         Err(_) => IpNet::from(text.parse::<IpAddr>().map_err(|_| invalid())?),
