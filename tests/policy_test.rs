@@ -107,23 +107,41 @@ fn a_document_that_can_t_be_loaded_fails_the_run_though_the_tests_of_others_pass
     for part in [
         "error[unknown-field]",
         "princpals",
-        "3 tests: 3 passed, 0 failed; 1 error in documents: tests of what can't be loaded are not run\n",
+        "3 tests: 3 passed, 0 failed; 1 error in documents: what can't be read is not tested\n",
     ] {
         assert!(said.out.contains(part), "{part:?} is not in:\n{}", said.out);
     }
-    // as many errors as lint counts
+    // a test that fails is counted as what it is
     let failing = TESTED.replace("8080, expect: ALLOW", "8080, expect: DENY");
     let said = test(&format!("{failing}---\n{broken}"), &[]);
-    let words = "1 failed; 2 errors in documents, failing tests among them";
+    let words = "1 failed; 1 error in documents: what";
     assert!(said.out.contains(words), "{}", said.out);
-    // a test that can't be read is no test that passed
-    let said = test(&TESTED.replace("expect: ALLOW", "expect: MAYBE"), &[]);
+}
+
+#[test]
+fn a_test_that_can_t_be_read_is_no_test_that_passed_and_hides_none_that_fails() {
+    let unreadable = TESTED.replace("8080, expect: ALLOW", "8080, expect: MAYBE");
+    let said = test(&unreadable, &[]);
     assert_eq!(said.code, Some(1), "{}", said.out);
+    let words = "2 tests: 2 passed, 0 failed; 1 error in documents";
     assert!(
-        said.out.contains("MAYBE") && said.out.contains("no test was run; 1 error in documents"),
+        said.out.contains("MAYBE") && said.out.contains(words),
         "{}",
         said.out
     );
+    let failing = unreadable.replace(
+        "plaintext, port: 8080, expect: DENY",
+        "plaintext, port: 8080, expect: ALLOW",
+    );
+    let said = test(&failing, &[]);
+    assert_eq!(said.code, Some(1), "{}", said.out);
+    for part in [
+        "MAYBE",
+        "plaintext -> port 8080: expected ALLOW, got DENY\n",
+        "2 tests: 1 passed, 1 failed; 1 error in documents",
+    ] {
+        assert!(said.out.contains(part), "{part:?} is not in:\n{}", said.out);
+    }
 }
 
 #[test]

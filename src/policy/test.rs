@@ -75,11 +75,12 @@ fn test(args: &Args, documents: &Documents) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(u8::from(!good)))
 }
 
-/// Failed tests are told of as what they are.
+/// Failed tests are told of as what they are, however many.
 fn other_errors(documents: &Documents) -> Vec<&DocumentError> {
+    const OF_TESTS: [RefusalClass; 2] = [RefusalClass::TestsFailed, RefusalClass::TooManyErrors];
     let errors = documents.errors().iter();
     errors
-        .filter(|error| error.class != RefusalClass::TestsFailed)
+        .filter(|error| !OF_TESTS.contains(&error.class))
         .collect()
 }
 
@@ -113,8 +114,7 @@ impl Report<'_> {
             text.push('\n');
         }
         let (all, failed) = (self.outcomes().count(), self.failed());
-        let errors = self.documents.errors().len();
-        if all == 0 && errors > 0 {
+        if all == 0 && !self.errors.is_empty() {
             text.push_str("no test was run");
         } else if all == 0 {
             text.push_str("no policy carries tests");
@@ -126,14 +126,9 @@ impl Report<'_> {
             ));
         }
         if !self.errors.is_empty() {
-            let also = if errors > self.errors.len() {
-                ", failing tests among them"
-            } else {
-                ""
-            };
-            let errors = count(errors, "error");
+            let errors = count(self.errors.len(), "error");
             text.push_str(&format!(
-                "; {errors} in documents{also}: tests of what can't be loaded are not run"
+                "; {errors} in documents: what can't be read is not tested"
             ));
         }
         text.push('\n');
