@@ -51,6 +51,8 @@ fn all() -> Vec<Refused> {
     let named = |index: usize| format!("---\n{}", policy.replace(": a}", &format!(": a{index}}}")));
     let documents: String = (0..MAX_DOCUMENTS).map(named).collect();
     let test = "  - {from: plaintext, port: 80, expect: DENY}\n";
+    let ports = "  rules: [{to: [{operation: {ports: [";
+    let marks = format!("#{}{}", " ".repeat(ports.len() - 1), "v  ".repeat(50));
     for (name, text) in [
         ("too-large", "#".repeat(MAX_FILE + 1)),
         (
@@ -60,6 +62,13 @@ fn all() -> Vec<Refused> {
         (
             "too-many-entries",
             format!("{header}spec:\n# v\n  tests:\n{}", test.repeat(101)),
+        ),
+        (
+            "too-many-errors",
+            format!(
+                "{header}spec:\n{marks}\n{ports}{}]}}}}]}}]\n",
+                "0, ".repeat(300)
+            ),
         ),
     ] {
         refused.push(Refused {

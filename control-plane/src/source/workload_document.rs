@@ -262,7 +262,7 @@ impl Reader<'_> {
         // as in Kubernetes, a list without entries is one that was not needed
         let items = match &node.value {
             Value::List(items) => items.as_slice(),
-            _ => self.fields.list(node, &list),
+            _ => (self.fields).list_of(node, &list, "{name: http, port: 8080}"),
         };
         self.not_more_than(MAX_PORTS, items, "ports");
         for (index, item) in items.iter().enumerate() {
@@ -290,7 +290,8 @@ impl Reader<'_> {
 
     fn service_ports(&mut self, node: &Node) -> Vec<ServicePortDocument> {
         let list = Path::root("spec.ports");
-        let items = self.fields.list(node, &list);
+        let example = "{port: 80, targetPort: 8080}";
+        let items = self.fields.list_of(node, &list, example);
         self.not_more_than(MAX_PORTS, items, "ports");
         let (mut numbers, mut ports) = (BTreeSet::new(), Vec::new());
         for (index, item) in items.iter().enumerate() {

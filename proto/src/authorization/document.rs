@@ -79,8 +79,8 @@ pub fn load(document: &RawDocument, own_trust_domain: &TrustDomain) -> Result<Lo
     }
 }
 
-/// Runs the tests of a policy. None of a document that can't be loaded for anything else, or has
-/// no tests.
+/// Runs the tests of a policy: those that can be read. None of a document that can't be loaded for
+/// anything else, or has no tests.
 #[must_use]
 pub fn run_tests(document: &RawDocument, own_trust_domain: &TrustDomain) -> Vec<TestOutcome> {
     let Ok(spec) = document.spec_node() else {

@@ -93,11 +93,16 @@ impl<'a> Fields<'a> {
             .filter(|entry| !known.contains(&entry.key.as_str()))
         {
             if let Some(remedy) = layer_7::remedy(entry) {
-                let problem = format!(
-                    "{path}.{} is a layer 7 field, and mesh-lite decides on connections",
-                    entry.key
-                );
-                self.error(RefusalClass::Layer7Field, entry.at, problem, remedy);
+                let key = &entry.key;
+                let (class, problem) = if layer_7::is_of_connections(entry) {
+                    let instead = "conditions on connections are fields of from and to here";
+                    let problem = format!("{path}.{key} is a field of Istio's: {instead}");
+                    (RefusalClass::UnknownField, problem)
+                } else {
+                    let problem = "is a layer 7 field, and mesh-lite decides on connections";
+                    (RefusalClass::Layer7Field, format!("{path}.{key} {problem}"))
+                };
+                self.error(class, entry.at, problem, remedy);
             } else {
                 let problem = format!("unknown field {path}.{}", entry.key.escape_debug());
                 let has = format!("{path} has {}", known.join(", "));
@@ -155,6 +160,11 @@ impl<'a> Fields<'a> {
     /// The items of a list, which must not be empty: whether that would mean everybody or nobody
     /// is nothing to guess.
     pub fn list<'n>(&mut self, node: &'n Node, path: &Path<'_>) -> &'n [Node] {
+        self.list_of(node, path, "a, b")
+    }
+
+    /// The same, of items that look like this.
+    pub fn list_of<'n>(&mut self, node: &'n Node, path: &Path<'_>, example: &str) -> &'n [Node] {
         match &node.value {
             Value::List(items) if !items.is_empty() => items,
             Value::List(_) | Value::Null => {
@@ -167,7 +177,7 @@ impl<'a> Fields<'a> {
             }
             other => {
                 let problem = format!("{path} is a list, found {}", other.what());
-                let remedy = "write it as [a, b]";
+                let remedy = format!("write it as [{example}]");
                 self.error(RefusalClass::WrongType, node.at, problem, remedy);
                 &[]
             }
@@ -264,6 +274,11 @@ impl<'a> Fields<'a> {
         let text = match &node.value {
             Value::Text(text) => text.clone(),
             Value::Integer(number) => number.to_string(),
+            Value::Large => {
+                let problem = format!("{path}: so large a number is no port");
+                self.error(RefusalClass::BadPort, node.at, problem, PORTS);
+                return None;
+            }
             other => {
                 let problem = format!("{path} is a port, found {}", other.what());
                 self.error(RefusalClass::WrongType, node.at, problem, PORTS);

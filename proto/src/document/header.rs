@@ -293,13 +293,17 @@ fn read_header(
     }
 }
 
+/// Of what `kubectl get -o yaml` shows of several objects.
 const LIST_REMEDY: &str = "this is a List: put its items into documents of their own, as \
                            `mesh-lite policy documents` prints them";
 
-/// What `kubectl get -o yaml` shows of several objects.
-fn is_list(document: &Node, version: &str) -> bool {
-    let kind = document.entry("kind").map(|entry| &entry.value.value);
-    version == "v1" && matches!(kind, Some(Value::Text(kind)) if kind == "List")
+/// The kind of a document that is neither ours nor Istio's, and no kind of ours misspelt.
+fn foreign_kind<'a>(document: &'a Node, version: &str) -> Option<&'a str> {
+    let kind = document.text("kind")?;
+    let foreign = ApiGroup::of(version) == ApiGroup::Other
+        && !names_of_kinds().contains(&kind)
+        && nearest_name::nearest(kind, &names_of_kinds()).is_none();
+    foreign.then_some(kind)
 }
 
 /// `None`: it does not say.
@@ -319,10 +323,10 @@ fn api_group(document: &Node, dialect: &Dialect, errors: &mut Fields<'_>) -> Opt
     };
     let version = errors.text(&entry.value, &Path::root("apiVersion"))?;
     if let Err(refused) = dialect.takes(version) {
-        let remedy = if is_list(document, version) {
-            LIST_REMEDY.to_owned()
-        } else {
-            refused.remedy
+        let remedy = match foreign_kind(document, version) {
+            Some("List") if version == "v1" => LIST_REMEDY.to_owned(),
+            Some(kind) => format!("remove it: mesh-lite has no kind {kind:?}"),
+            None => refused.remedy,
         };
         errors.error(refused.class, entry.value.at, refused.problem, remedy);
     }

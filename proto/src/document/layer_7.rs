@@ -1,4 +1,5 @@
-//! Fields of Istio's documents that look into requests, and what to do instead.
+//! Fields of Istio's documents that look into requests or are written otherwise here, and what to do
+//! instead.
 
 use super::{Entry, Node, Value};
 
@@ -21,6 +22,28 @@ pub(super) fn remedy(field: &Entry) -> Option<String> {
     };
     Some(remedy.to_owned())
 }
+
+/// Whether it is a `when` that asks about connections and about nothing else.
+pub(super) fn is_of_connections(field: &Entry) -> bool {
+    let Value::List(conditions) = &field.value.value else {
+        return false;
+    };
+    let of_connection = |condition: &Node| {
+        let key = condition.text("key");
+        key.is_some_and(|key| OF_CONNECTIONS.contains(&key))
+    };
+    field.key == "when" && !conditions.is_empty() && conditions.iter().all(of_connection)
+}
+
+const OF_CONNECTIONS: [&str; 7] = [
+    "source.ip",
+    "source.principal",
+    "source.namespace",
+    "source.serviceAccount",
+    "destination.port",
+    "destination.ip",
+    "connection.sni",
+];
 
 /// Most conditions on connections can be written as fields, which say the same.
 fn instead_of_when(conditions: &Node) -> String {

@@ -41,7 +41,8 @@ pub(super) fn run(
         return;
     };
     let path = Path::root("spec.tests");
-    let items = fields.list(&entry.value, &path);
+    let example = "{from: cluster.local/ns/shop/sa/web, port: 8080, expect: ALLOW}";
+    let items = fields.list_of(&entry.value, &path, example);
     if items.len() > MAX_TESTS {
         let problem = format!(
             "spec.tests has {} tests, {MAX_TESTS} are allowed",
@@ -79,7 +80,7 @@ impl TestOutcome {
     }
 }
 
-/// The outcome of each test; none if one of them can't be read.
+/// The outcome of each test that can be read.
 pub(super) fn outcomes(
     spec: &Node,
     policy: &AuthorizationPolicy,
@@ -106,11 +107,7 @@ pub(super) fn outcomes(
             });
         }
     }
-    if fields.is_clean() {
-        outcomes
-    } else {
-        Vec::new()
-    }
+    outcomes
 }
 
 fn alone(policy: &AuthorizationPolicy, own_trust_domain: &TrustDomain) -> PolicySnapshot {
@@ -170,6 +167,15 @@ fn caller(node: &Node, path: &Path<'_>, fields: &mut Fields<'_>) -> Option<Optio
         return Some(None);
     }
     let principal = text.strip_prefix("spiffe://").unwrap_or(text);
+    if let (true, Some((namespace, name))) = (principal == text, short_name(text)) {
+        let problem = format!("{path}: {text:?} is no whole principal");
+        let remedy = format!(
+            "write it as cluster.local/ns/{namespace}/sa/{name}; if it is meant as it stands, \
+             write spiffe://{text}"
+        );
+        fields.error(RefusalClass::BadPrincipal, node.at, problem, remedy);
+        return None;
+    }
     match format!("spiffe://{principal}").parse() {
         Ok(id) => Some(Some(id)),
         Err(error) => {
@@ -179,6 +185,17 @@ fn caller(node: &Node, path: &Path<'_>, fields: &mut Fields<'_>) -> Option<Optio
             None
         }
     }
+}
+
+/// `namespace/name`, as workloads and service accounts are written elsewhere: taken for an identity
+/// it would be one of a trust domain that is called like the namespace, whom no rule names.
+fn short_name(text: &str) -> Option<(&str, &str)> {
+    let (namespace, name) = text.split_once('/')?;
+    let is_part = |part: &str| {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        !part.is_empty() && part.chars().all(allowed)
+    };
+    (is_part(namespace) && is_part(name)).then_some((namespace, name))
 }
 
 impl PolicyTest {

@@ -123,7 +123,7 @@ fn rules(node: &Node, namespace: &str, fields: &mut Fields<'_>) -> Vec<Rule> {
     if matches!(&node.value, Value::List(items) if items.is_empty()) {
         return Vec::new();
     }
-    let items = fields.list(node, &path);
+    let items = fields.list_of(node, &path, "{from: [...], to: [...]}");
     items
         .iter()
         .enumerate()
@@ -136,7 +136,8 @@ fn rule(node: &Node, path: &Path<'_>, namespace: &str, fields: &mut Fields<'_>) 
     let mut from = Vec::new();
     if let Some(entry) = node.entry("from") {
         let path = path.key("from");
-        for (index, item) in fields.list(&entry.value, &path).iter().enumerate() {
+        let items = fields.list_of(&entry.value, &path, "{source: {namespaces: [shop]}}");
+        for (index, item) in items.iter().enumerate() {
             let path = path.index(index);
             if let Some(source) = only_entry(item, &path, "source", fields) {
                 from.push(peer_match(
@@ -152,7 +153,8 @@ fn rule(node: &Node, path: &Path<'_>, namespace: &str, fields: &mut Fields<'_>) 
     let mut to = Vec::new();
     if let Some(entry) = node.entry("to") {
         let path = path.key("to");
-        for (index, item) in fields.list(&entry.value, &path).iter().enumerate() {
+        let items = fields.list_of(&entry.value, &path, "{operation: {ports: [8080]}}");
+        for (index, item) in items.iter().enumerate() {
             let path = path.index(index);
             if let Some(operation) = only_entry(item, &path, "operation", fields) {
                 to.push(operation_match(

@@ -35,6 +35,50 @@ targetRefs: []";
 }
 
 #[test]
+fn conditions_are_called_layer_7_only_if_one_of_them_is() {
+    let refused = |conditions: &str| {
+        let spec = format!("{{rules: [{{when: [{conditions}]}}]}}");
+        let errors = unloadable("AuthorizationPolicy", &spec).errors;
+        let error = errors.iter().next().unwrap();
+        (error.class, error.problem.clone())
+    };
+    let of_connections = (
+        RefusalClass::UnknownField,
+        "spec.rules[0].when is a field of Istio's: conditions on connections are fields of from \
+         and to here"
+            .to_owned(),
+    );
+    for conditions in [
+        "{key: source.ip, values: [10.0.0.1]}",
+        "{key: destination.port, notValues: [80]}, {key: connection.sni, values: [a]}",
+    ] {
+        assert_eq!(refused(conditions), of_connections, "{conditions}");
+    }
+    for conditions in [
+        "{key: source.ip, values: [10.0.0.1]}, {key: request.auth.claims, values: [x]}",
+        "{values: [x]}",
+        "",
+    ] {
+        let (class, problem) = refused(conditions);
+        assert_eq!(class, RefusalClass::Layer7Field, "{conditions}");
+        assert!(problem.contains("is a layer 7 field"), "{problem}");
+    }
+}
+
+/// Each that is told of is compared with those before it.
+#[test]
+fn of_conditions_without_end_the_first_are_told_of() {
+    let conditions: String = (0..2_000)
+        .map(|n| format!("{{key: 'request.headers[x{n}]', values: [a]}},"))
+        .collect();
+    let errors = policy_errors(&format!("{{rules: [{{when: [{conditions}]}}]}}"));
+    assert!(
+        errors.contains("x0]\", or decide") && !errors.contains("x5]\""),
+        "{errors}"
+    );
+}
+
+#[test]
 fn unknown_fields_are_refused_by_name_with_what_is_known() {
     for (spec, expected) in [
         (

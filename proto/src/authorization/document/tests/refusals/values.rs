@@ -79,6 +79,9 @@ fn values_that_could_match_nothing_are_refused() {
         ("serviceAccounts", "/web", "an empty value matches nobody"),
         ("ipBlocks", "10.0.0.0/33", "is no address block"),
         ("ipBlocks", "10.0.0", "is no address block"),
+        ("ipBlocks", "10.0.0.1/08", "is no address block"),
+        ("ipBlocks", "10.0.0.1/00", "is no address block"),
+        ("ipBlocks", "fd00::/064", "is no address block"),
         ("ipBlocks", "::ffff:10.0.0.0/104", "is no address block"),
         ("notIpBlocks", "web", "is no address block"),
     ] {
@@ -149,6 +152,8 @@ fn what_is_no_port_is_refused_where_it_stands() {
         "0",
         "65536",
         "-1",
+        "-9223372036854775809",
+        "18446744073709551616",
         "\"80-81\"",
         "\"+80\"",
         "http",
@@ -173,6 +178,60 @@ fn a_default_action_cannot_be_tried() {
         errors.contains("spec.defaultAction can't be tried by a dry run"),
         "{errors}"
     );
+}
+
+#[test]
+fn a_caller_of_a_test_is_a_whole_principal_and_no_workload() {
+    let error = |from: &str| {
+        policy_errors(&format!(
+            "{{rules: [{{}}], tests: [{{from: {from}, port: 80, expect: ALLOW}}]}}"
+        ))
+    };
+    assert_eq!(
+        error("shop/web"),
+        "p.yaml:5:32: spec.tests[0].from: \"shop/web\" is no whole principal; write it as \
+         cluster.local/ns/shop/sa/web; if it is meant as it stands, write spiffe://shop/web"
+    );
+    for from in ["cluster.local/gateway", "Shop/web"] {
+        assert!(error(from).contains("is no whole principal"), "{from}");
+    }
+    for from in [
+        "spiffe://shop/web",
+        "spiffe://cluster.local/gateway",
+        "cluster.local/ns/shop/sa/web",
+        "cluster.local/a/b",
+        "plaintext",
+    ] {
+        let rules = "{rules: [{}], tests: [{from: FROM, port: 80, expect: ALLOW}]}";
+        let policy = policy(&rules.replace("FROM", from));
+        assert!(policy.policy.is_some(), "{from}");
+    }
+}
+
+#[test]
+fn a_list_that_is_a_map_is_refused_with_the_shape_of_its_items() {
+    for (spec, shape) in [
+        ("{rules: {from: []}}", "[{from: [...], to: [...]}]"),
+        (
+            "{rules: [{from: {source: {namespaces: [a]}}}]}",
+            "[{source: {namespaces: [shop]}}]",
+        ),
+        (
+            "{rules: [{to: {operation: {ports: [1]}}}]}",
+            "[{operation: {ports: [8080]}}]",
+        ),
+        (
+            "{rules: [{}], tests: {port: 80}}",
+            "[{from: cluster.local/ns/shop/sa/web, port: 8080, expect: ALLOW}]",
+        ),
+        ("{rules: [{to: [{operation: {ports: {a: 1}}}]}]}", "[a, b]"),
+    ] {
+        let errors = policy_errors(spec);
+        assert!(
+            errors.ends_with(&format!("found a map; write it as {shape}")),
+            "{errors}"
+        );
+    }
 }
 
 #[test]
