@@ -28,6 +28,7 @@ use spiffe::TrustDomain;
 use crate::workload_index::WorkloadIndex;
 
 use self::{
+    by_scope::ByScope,
     changed_files::PlaceInFile,
     evictions::{Evicting, Fitted},
     held::{Entry, Held, Read, State},
@@ -36,6 +37,7 @@ use self::{
     unreadable::Unreadable,
 };
 
+mod by_scope;
 mod changed_files;
 mod evictions;
 mod held;
@@ -94,6 +96,7 @@ pub struct PolicyIndex {
     mesh_namespaces: BTreeSet<Arc<str>>,
     shipped: ShippedDefaults,
     documents: BTreeMap<DocumentKey, Entry>,
+    by_scope: ByScope,
     evicting: Evicting,
     /// Evictions that may be refused only because their namespace has too many.
     crowded: BTreeSet<DocumentKey>,
@@ -138,6 +141,7 @@ impl PolicyIndex {
             mesh_namespaces: BTreeSet::new(),
             shipped,
             documents: BTreeMap::new(),
+            by_scope: ByScope::default(),
             evicting: Evicting::default(),
             crowded: BTreeSet::new(),
             files: BTreeMap::new(),
@@ -227,7 +231,12 @@ impl PolicyIndex {
         } else if key.kind == Kind::Eviction {
             self.evicting.remove(&key);
         }
-        self.documents.insert(key, entry);
+        let scope = entry.scope.clone();
+        let before = self.documents.insert(key.clone(), entry);
+        if let Some(before) = before {
+            self.by_scope.remove(&key, &before.scope);
+        }
+        self.by_scope.put(&key, &scope);
     }
 
     /// Forgets a document that was removed.
@@ -236,7 +245,9 @@ impl PolicyIndex {
             self.evicting.remove(key);
             self.crowded.remove(key);
         }
-        self.documents.remove(key);
+        if let Some(before) = self.documents.remove(key) {
+            self.by_scope.remove(key, &before.scope);
+        }
     }
 
     /// What decides who may connect to this workload. The revision is 0: whoever sends the
@@ -285,26 +296,10 @@ impl PolicyIndex {
         let mut namespaces: BTreeSet<&str> =
             self.mesh_namespaces.iter().map(|name| &**name).collect();
         namespaces.insert(workload.namespace);
-        let mut covering = Vec::new();
-        for kind in Kind::ALL.into_iter().filter(|kind| kind.is_policy()) {
-            for namespace in &namespaces {
-                let held = self.of_namespace(kind, namespace);
-                covering.extend(held.filter(|held| held.scope.covers(workload)));
-            }
-        }
-        covering
-    }
-
-    fn of_namespace<'a>(&'a self, kind: Kind, namespace: &str) -> impl Iterator<Item = &'a Held> {
-        let first = DocumentKey {
-            kind,
-            namespace: namespace.into(),
-            name: "".into(),
-        };
-        self.documents
-            .range(first..)
-            .take_while(move |(key, _)| key.kind == kind && *key.namespace == *namespace)
-            .map(|(_, entry)| &**entry)
+        let keys = self.by_scope.of(namespaces.into_iter(), workload);
+        let held = keys.into_iter().filter_map(|key| self.documents.get(key));
+        let held = held.map(|entry| &**entry);
+        held.filter(|held| held.scope.covers(workload)).collect()
     }
 
     /// The eviction that forbids to issue to this identity, or to renew this certificate.

@@ -1,6 +1,6 @@
 //! For whom a document is.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use mesh_lite_proto::authorization::document::Selector;
 
@@ -40,6 +40,11 @@ impl Scope {
 
     pub(super) const fn is_for_whole_mesh(&self) -> bool {
         self.namespace.is_none()
+    }
+
+    /// Those which a workload must have.
+    pub(super) const fn labels(&self) -> &BTreeMap<String, String> {
+        self.selector.labels()
     }
 
     pub(super) fn covers(&self, workload: Selected<'_>) -> bool {

@@ -122,3 +122,45 @@ fn the_bound_counts_every_byte_that_is_sent() {
     };
     assert_eq!(without.wire_size() + sizes, snapshot.wire_size());
 }
+
+#[test]
+fn of_many_documents_of_one_namespace_a_workload_gets_those_whose_labels_it_has() {
+    let mut index = index(ShippedDefaults::STRICT);
+    for n in 0..10_000 {
+        index.upsert(&policy(&format!("shop/p{n:05}"), &of_app(n)));
+    }
+    let two = "{selector: {matchLabels: {app: a7, tier: front}}, rules: [{}]}";
+    index.upsert(&policy("shop/two-labels", two));
+    index.upsert(&policy("shop/everybody", "{rules: [{}]}"));
+    let of = |labels: &[(&str, &str)]| {
+        let labels = labels.iter();
+        let labels = labels.map(|(label, value)| ((*label).to_owned(), (*value).to_owned()));
+        let labels = labels.collect();
+        let selected = Selected {
+            namespace: "shop",
+            labels: &labels,
+        };
+        let snapshot = index.snapshot_for(selected, SystemTime::UNIX_EPOCH);
+        sources(&snapshot).join(" ")
+    };
+    assert_eq!(of(&[("app", "a7")]), "shop/everybody shop/p00007");
+    assert_eq!(
+        of(&[("app", "a7"), ("tier", "front"), ("x", "y")]),
+        "shop/everybody shop/p00007 shop/two-labels"
+    );
+    assert_eq!(of(&[("tier", "front")]), "shop/everybody");
+    // nothing is left behind where a selector changes
+    index.upsert(&policy("shop/p00007", &of_app(8)));
+    index.remove(&policy("shop/everybody", "{}").key);
+    let labels = labels("a7");
+    let selected = Selected {
+        namespace: "shop",
+        labels: &labels,
+    };
+    let found = index.covering(selected);
+    assert!(found.is_empty(), "{}", found.len());
+    assert_eq!(
+        sources(&snapshot_of(&index, "shop", "a8")),
+        ["shop/p00007", "shop/p00008"]
+    );
+}
