@@ -99,9 +99,7 @@ impl Decision {
             Step::StrictPort => {
                 "plaintext was refused: this port takes mutual TLS only (STRICT)".to_owned()
             }
-            Step::BrokenDocument => {
-                format!("{policy} can't be loaded and has no earlier version, so it denies")
-            }
+            Step::BrokenDocument => broken_in_words(self.policy.as_ref()),
             Step::DenyRule => format!("denied by {policy}{}", Matched(self)),
             Step::AllowRule => format!("allowed by {policy}{}", Matched(self)),
             Step::NoAllowRule => match &self.nearest_miss {
@@ -120,6 +118,27 @@ impl Decision {
             },
         }
     }
+}
+
+/// What denies, until when, and where it is said what is wrong: that is too long for every decision.
+fn broken_in_words(policy: Option<&SourceRef>) -> String {
+    let named = Named(policy);
+    let Some(SourceRef { file, line, .. }) = policy else {
+        return format!("{named} can't be loaded, so it denies");
+    };
+    // several documents, each of which may be as it should
+    if *line == 0 {
+        return format!("{named} can't be sent, so that all is denied; /policy of its sidecar says why");
+    }
+    let where_to_look = if file.starts_with("kubernetes:") {
+        "its status says what is wrong"
+    } else {
+        "`mesh-lite policy lint` and /readyz of the control plane say what is wrong"
+    };
+    format!(
+        "{named} can't be loaded and has no earlier version, so it denies until it is repaired or \
+         removed; {where_to_look}"
+    )
 }
 
 struct Named<'a>(Option<&'a SourceRef>);

@@ -32,7 +32,34 @@ fn step_0_a_broken_document_denies_before_anything_allows() {
     );
     assert_eq!(
         decision.reason(),
-        "shop/broken (p.yaml:3) can't be loaded and has no earlier version, so it denies"
+        "shop/broken (p.yaml:3) can't be loaded and has no earlier version, so it denies until it is \
+         repaired or removed; `mesh-lite policy lint` and /readyz of the control plane say what is wrong"
+    );
+}
+
+#[test]
+fn what_is_broken_is_said_where_its_writer_looks() {
+    let reason_of = |file: &str, line| {
+        let mut snapshot = permissive(Vec::new());
+        let (document, file) = ("shop/broken".into(), file.into());
+        snapshot.broken.push(BrokenDocument {
+            source: SourceRef {
+                document,
+                file,
+                line,
+            },
+            reason: "what".into(),
+        });
+        judge(&snapshot, WEB).reason()
+    };
+    let object = reason_of("kubernetes:AuthorizationPolicy/shop/broken", 3);
+    assert!(
+        object.ends_with("removed; its status says what is wrong"),
+        "{object}"
+    );
+    assert_eq!(
+        reason_of("together", 0),
+        "shop/broken (together) can't be sent, so that all is denied; /policy of its sidecar says why"
     );
 }
 
