@@ -480,8 +480,8 @@ fn a_log_that_is_written_again_says_how_many_lines_the_full_disk_refused() {
     assert!(log.flush(PATIENCE));
     let bytes = disk.memory.0.lock().unwrap().clone();
     let read = Recording::read("log", bytes.as_slice()).unwrap();
-    // three lines, and of what ended nobody knows how it began
-    assert_eq!((read.forgotten, read.records.len()), (4, 0));
+    // how what ended began is one of the three
+    assert_eq!((read.forgotten, read.records.len()), (3, 0));
     assert_eq!(dropped(&metrics), 3);
 }
 
