@@ -89,6 +89,7 @@ fn dry_runs_would_cut_nobody_who_is_denied_already_or_allowed_by_a_rule() {
         let decision = judge(snapshot, caller);
         assert_eq!(decision.step, step);
         assert_eq!(decision.recorded, [], "{step}");
+        assert_eq!(decision.recorded.capacity(), 0, "nothing is allocated");
     }
 }
 
