@@ -113,7 +113,7 @@ impl PolicyIndex {
         let class = RefusalClass::EvictionNotPermitted;
         let objection: DocumentErrors = DocumentError::new(class, place, problem, remedy).into();
         Err(Unloadable {
-            errors: errors.map_or(objection.clone(), |errors| errors.and(&objection)),
+            errors: errors.map_or_else(|| objection.clone(), |errors| errors.and(&objection)),
             selector: None,
             subject: None,
             tests_failed: false,
