@@ -87,3 +87,38 @@ fn what_stands_in_no_line_is_shown_without_one() {
     source.line = 0;
     assert_eq!(source.to_string(), "a/b (f.yaml)");
 }
+
+#[test]
+fn policies_are_equal_by_what_they_say_and_not_by_how_many_they_are() {
+    let policy = |line: u32, port: u16| Policy {
+        source: SourceRef {
+            document: "shop/p".into(),
+            file: "p.yaml".into(),
+            line,
+        },
+        action: PolicyAction::Allow,
+        dry_run: false,
+        rules: vec![Rule {
+            line,
+            from: Vec::new(),
+            to: vec![OperationMatch {
+                line,
+                ports: vec![port],
+                not_ports: Vec::new(),
+            }],
+        }],
+    };
+    let of = |policies: Vec<Policy>| Policies::from(policies);
+    let two = of(vec![policy(1, 80), policy(2, 81)]);
+    assert_eq!(two, of(vec![policy(1, 80), policy(2, 81)]));
+    assert_eq!(two, two.clone());
+    for other in [
+        vec![policy(1, 80), policy(2, 82)],
+        vec![policy(1, 80), policy(3, 81)],
+        vec![policy(2, 81), policy(1, 80)],
+        vec![policy(1, 80)],
+        Vec::new(),
+    ] {
+        assert_ne!(two, of(other));
+    }
+}

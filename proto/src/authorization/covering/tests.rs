@@ -74,6 +74,16 @@ fn a_rule_covers_what_asks_for_more() {
             "notPrincipals cluster.local/ns/shop/sa/web",
             "principals cluster.local/ns/shop/sa/api",
         ),
+        ("principals */sa/web", "principals */ns/shop/sa/web"),
+        (
+            "principals cluster.local/*",
+            "principals cluster.local/ns/shop/*",
+        ),
+        ("notNamespaces *shop", "notNamespaces *op"),
+        (
+            "trustDomains *; notNamespaces shop",
+            "trustDomains *; notNamespaces shop",
+        ),
     ] {
         assert!(
             covers(&rule(wide), &rule(narrow), &own()),
@@ -103,6 +113,17 @@ fn a_rule_does_not_cover_what_some_caller_gets_past_it() {
         ("notNamespaces s*", "notNamespaces shop"),
         ("notNamespaces shop; trustDomains *", "notNamespaces shop"),
         ("notServiceAccounts web", "namespaces shop"),
+        ("principals */ns/shop/sa/web", "principals */sa/web"),
+        ("notNamespaces *op", "notNamespaces *shop"),
+        // shop of our own trust domain is fewer than shop of all
+        (
+            "trustDomains *; notNamespaces shop",
+            "principals *; notNamespaces shop",
+        ),
+        (
+            "trustDomains *; notServiceAccounts web",
+            "principals *; notServiceAccounts web",
+        ),
     ] {
         assert!(
             !covers(&rule(wide), &rule(narrow), &own()),

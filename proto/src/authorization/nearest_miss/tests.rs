@@ -79,6 +79,12 @@ fn however_many_entries_rules_have_a_bounded_number_is_compared() {
 }
 
 #[test]
+fn however_small_rules_are_a_bounded_number_is_compared() {
+    let (_, spent) = nearest(&policies(vec![rule(vec![], vec![ports(1)]); 10_000]));
+    assert_eq!(spent, 2 * COMPARED_RULES);
+}
+
+#[test]
 fn an_entry_beyond_the_bound_is_compared_if_it_is_the_first() {
     let large = rule(vec![addresses(10_000)], vec![ports(9_000)]);
     let (miss, spent) = nearest(&policies([large.clone(), large]));
