@@ -39,8 +39,9 @@ pub(crate) struct RecordingArgs {
         value_name = "ADDRESS"
     )]
     admin: Vec<SocketAddr>,
-    /// A saved page /decisions of a sidecar, or its access log; a pipe is read to its end,
-    /// and "-" is standard input. One file for each sidecar; may be repeated.
+    /// A saved page /decisions of a sidecar, or its access log, also as kubectl logs has it;
+    /// a pipe is read to its end, and "-" is standard input. One file for each sidecar, with
+    /// what was rotated away; may be repeated.
     #[arg(long, value_name = "FILE")]
     records: Vec<PathBuf>,
 }

@@ -26,6 +26,7 @@ mod diagnostics;
 mod dry_runs;
 mod line;
 mod logged;
+mod reading;
 mod recording;
 mod runs;
 mod utc;

@@ -3,9 +3,9 @@ use std::time::Duration;
 use super::*;
 
 mod access_log;
-mod dry_runs;
 mod asked_for;
 mod container_log;
+mod dry_runs;
 mod hostile;
 mod refusals;
 mod runs;
