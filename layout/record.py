@@ -105,19 +105,27 @@ def called_by_sidecars(binary, addresses):
                     f"{UPSTREAM}=default/server:{BACKEND}")
         b = sidecar(binary, folder, "b", "127.0.0.3", "--inbound-ports", BACKEND)
         called = set()
-        for round in ("from nothing", "from what the first round kept"):
-            with Called(a, addresses, output) as client, Called(b, addresses, output) as server:
-                for address in ("127.0.0.2", "127.0.0.3"):
-                    wait_for(address, 15021, "/readyz")
-                time.sleep(3)
-                for _ in range(20):
-                    wait_for("127.0.0.1", UPSTREAM, "/")
-                get("127.0.0.3", 15020, "/metrics")
-                time.sleep(2)
-            called |= client.functions | server.functions
-            print(f"record.py: {round}: {len(called)} functions", file=sys.stderr)
-        control_plane.terminate()
+        try:
+            for start in ("from nothing", "from what the first start kept"):
+                with Called(a, addresses, output) as client, Called(b, addresses, output) as server:
+                    use()
+                called |= client.functions | server.functions
+                print(f"record.py: {start}: {len(called)} functions", file=sys.stderr)
+        finally:
+            control_plane.terminate()
+            control_plane.wait()
         return called
+
+
+def use():
+    """Idle sidecars, then some connections between them."""
+    for address in ("127.0.0.2", "127.0.0.3"):
+        wait_for(address, 15021, "/readyz")
+    time.sleep(3)
+    for _ in range(20):
+        wait_for("127.0.0.1", UPSTREAM, "/")
+    get("127.0.0.3", 15020, "/metrics")
+    time.sleep(2)
 
 
 def pattern_of(file, section):
