@@ -1,8 +1,8 @@
 """Writes layout/sidecar.ld anew: which functions a sidecar calls, as patterns for the linker.
 
     cargo rustc --release --locked --bin mesh-lite -- -C link-arg=-Wl,-Map=mesh-lite.map
-    sudo unshare --net python3 layout/record.py target/x86_64-unknown-linux-gnu/release/mesh-lite \\
-        mesh-lite.map
+    sudo unshare --net sh -c 'ip link set lo up && python3 layout/record.py \\
+        target/x86_64-unknown-linux-gnu/release/mesh-lite mesh-lite.map'
 
 Needs x86_64 and the linker that comes with Rust (lld), whose map it reads. Runs a control plane
 and two sidecars, with a breakpoint on every function of the sidecars: from an empty data directory
