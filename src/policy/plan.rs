@@ -20,8 +20,8 @@ Examples:
     mesh-lite policy plan --config-dir new || exit 1
 
 --config-dir has the documents as they shall be, all of them. A live connection
-is closed if they deny it. A caller without one fares as they judge how it came
-last: it is denied from now on, or opened to.
+is closed if they deny it. Of a caller that has none it counts how it fared when
+it came last: it is told if it would be denied now, or let in.
 
 Of a saved page all live connections are known, even if other records of it were
 lost; of an access log only if it begins with its sidecar and has lost nothing.

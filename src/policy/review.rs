@@ -1,8 +1,7 @@
-//! What tools on recorded connections have in common: which documents, which recordings, and how
-//! they tell what would be judged otherwise.
+//! What tools on recorded connections have in common: which documents, which recordings, and what
+//! is done with the answer.
 
 use std::{
-    fmt::Write as _,
     path::PathBuf,
     process::ExitCode,
     time::{Duration, SystemTime},
@@ -11,31 +10,25 @@ use std::{
 use clap::ValueEnum;
 use mesh_lite_control_plane::{
     clock,
-    policy_review::{Caveat, Documents, Flip, NamedRecording, Recorded, workloads_of},
+    policy_review::{Documents, NamedRecording, Recorded, workloads_of},
 };
-use mesh_lite_proto::{
-    authorization::SourceRef,
-    decision_record::{Direction, Utc},
-};
-use mesh_lite_proxy::clock::in_words;
-use serde_json::{Value, json};
+use serde_json::Value;
 
+pub(crate) use self::{
+    as_json::{caveats_json, errors_json, flips_json, recordings_json},
+    wording::{MAX_SHOWN, SHIPPED_HINT, Wording, and_more, connections, seconds, thousands},
+};
 use super::DocumentArgs;
 use crate::{
     recordings::{self, RecordingArgs},
     terminal::{self, Paint, harmless},
 };
 
+mod as_json;
+mod wording;
+
 /// Wrong usage, or something that can't be read: a script must not take it for an answer.
 pub(crate) const UNREADABLE: u8 = 2;
-/// Of each kind so many are shown to people; `--output json` has all.
-pub(crate) const MAX_SHOWN: usize = 50;
-/// Of recordings, which the reader named: as many as one looks at.
-const MAX_RECORDINGS: usize = 10;
-/// What may be wrong with an answer for which nobody said what the mesh was made with.
-pub(crate) const SHIPPED_HINT: &str = "It is taken to be strict, as --config-dir, demo and install --strict \
-                            have it; where install was without --strict, give --shipped permissive.";
-
 /// Which documents are tried on which recordings.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ReviewArgs {
@@ -184,180 +177,6 @@ pub(crate) fn unless_unreadable(
     })
 }
 
-/// Words about flips, as of some moment.
-pub(crate) struct Wording<'a> {
-    pub(crate) documents: &'a Documents,
-    pub(crate) shipped_is_assumed: bool,
-    pub(crate) now: SystemTime,
-    pub(crate) paint: Paint,
-}
-
-impl Wording<'_> {
-    /// Which recordings these are: last, as they are what the reader knows already.
-    pub(crate) fn recordings(&self, recorded: &[Recorded<'_>]) -> String {
-        let mut text = "\n".to_owned();
-        for one in recorded.iter().take(MAX_RECORDINGS) {
-            let line = format!(
-                "recorded: {} by {}, {} to {}",
-                one.workload.name,
-                harmless(one.name),
-                seconds(one.recording.since),
-                seconds(one.recording.until)
-            );
-            let _ = writeln!(text, "{}", self.paint.faint(&line));
-        }
-        if let more @ 1.. = recorded.len().saturating_sub(MAX_RECORDINGS) {
-            let words = format!("and by {more} more (--output json has all)");
-            let _ = writeln!(text, "{}", self.paint.faint(&words));
-        }
-        text
-    }
-
-    /// What it rests on that nobody said what holds where no document says anything.
-    pub(crate) fn shipped<'a>(
-        &self,
-        judged: u64,
-        flips: impl IntoIterator<Item = &'a Flip<'a>>,
-    ) -> String {
-        if judged == 0 || !self.shipped_is_assumed {
-            return String::new();
-        }
-        let flips = flips.into_iter().filter(|flip| flip.by_shipped_default);
-        let what = match flips.fold(0, |sum: u64, flip| sum.saturating_add(flip.count)) {
-            0 => format!("{} judged by", connections(judged)),
-            1 => "1 connection flips by".to_owned(),
-            flipped => format!("{} flip by", connections(flipped)),
-        };
-        let words = format!("is --shipped right? {what} the shipped default alone. {SHIPPED_HINT}");
-        format!("{}\n", self.paint.odd(&words))
-    }
-
-    /// The same for programs, whatever was said.
-    pub(crate) fn shipped_json(&self, judged: u64) -> Value {
-        let asks = self.shipped_is_assumed && judged > 0;
-        json!({
-            "assumed": self.shipped_is_assumed,
-            "decides": judged,
-            "hint": asks.then_some(SHIPPED_HINT),
-        })
-    }
-
-    /// A title, and what flips below it; nothing if nothing does.
-    pub(crate) fn flips<'a>(
-        &self,
-        title: &str,
-        flips: impl IntoIterator<Item = &'a Flip<'a>>,
-        how_many: impl Fn(&Flip<'a>) -> String,
-    ) -> String {
-        let mut flips = flips.into_iter().peekable();
-        if flips.peek().is_none() {
-            return String::new();
-        }
-        let mut text = format!("\n{}\n", self.paint.title(title));
-        for flip in flips.by_ref().take(MAX_SHOWN) {
-            text.push_str(&self.flip(flip, &how_many(flip)));
-        }
-        let more = flips.count();
-        if more > 0 {
-            text.push_str(&and_more(more));
-        }
-        text
-    }
-
-    fn flip(&self, flip: &Flip<'_>, how_many: &str) -> String {
-        let mut text = String::new();
-        let to = match flip.direction {
-            Direction::Inbound => format!("{}:{}", flip.workload.name, flip.destination.port()),
-            Direction::Outbound => {
-                let peer = flip.peer.map_or("", |peer| peer.principal());
-                format!("{peer} at {}", flip.destination)
-            }
-        };
-        let line = format!("{} → {to}", self.caller(flip));
-        let _ = writeln!(text, "  {}   {how_many}", harmless(&line));
-        let then = harmless(&was(flip));
-        let now = harmless(&flip.now.reason);
-        let verdict = if flip.now.allowed {
-            self.paint.good("ALLOW")
-        } else {
-            self.paint.bad("DENY")
-        };
-        let _ = writeln!(text, "    was {then}");
-        let _ = writeln!(text, "    would be {verdict}: {now}");
-        text
-    }
-
-    fn caller(&self, flip: &Flip<'_>) -> String {
-        let sources = || match flip.sources.first() {
-            Some(only) if flip.sources.len() == 1 => only.to_string(),
-            _ => format!("{} addresses", flip.sources.len()),
-        };
-        let Some(id) = flip.caller else {
-            let known = flip.sources.first();
-            let known = known.and_then(|address| self.documents.workload_at(*address));
-            let name = known.map_or_else(String::new, |known| format!(" ({})", known.name));
-            return format!("plaintext of {}{name}", sources());
-        };
-        format!("{} from {}", id.principal(), sources())
-    }
-
-    /// When, and how long ago.
-    pub(crate) fn last(&self, time: SystemTime) -> String {
-        format!("last {} ({})", seconds(time), self.ago(time))
-    }
-
-    pub(crate) fn ago(&self, time: SystemTime) -> String {
-        let ago = self.now.duration_since(time).unwrap_or(Duration::ZERO);
-        format!("{} ago", in_words(ago))
-    }
-
-    pub(crate) fn caveats(&self, caveats: &[Caveat]) -> String {
-        let mut text = if caveats.is_empty() {
-            String::new()
-        } else {
-            "\n".to_owned()
-        };
-        for caveat in caveats {
-            let words = format!("not known: {}", harmless(&caveat.to_string()));
-            let _ = writeln!(text, "{}", self.paint.odd(&words));
-        }
-        text
-    }
-
-    /// Documents that can't be loaded, and what was taken to hold in place of them.
-    pub(crate) fn errors(&self) -> String {
-        let errors = self.documents.errors();
-        if errors.is_empty() {
-            return String::new();
-        }
-        let title = match errors.len() {
-            1 => "\n1 error in the documents:".to_owned(),
-            more => format!("\n{} errors in the documents:", thousands(more as u64)),
-        };
-        let mut text = format!("{}\n", self.paint.bad(&title));
-        for error in errors.iter().take(MAX_SHOWN) {
-            let _ = writeln!(text, "  {}", harmless(&error.to_string()));
-        }
-        text.push_str(
-            "  A policy that can't be loaded is taken here to deny in its scope, as it does if it \
-             is new. A\n  control plane that has an earlier version of it keeps that one. \
-             mesh-lite policy lint shows each\n  error with its line.\n",
-        );
-        text
-    }
-}
-
-/// What is left out of a list that people read.
-pub(crate) fn and_more(more: usize) -> String {
-    match more {
-        0 => String::new(),
-        _ => format!(
-            "  and {} more (--output json has all)\n",
-            thousands(more as u64)
-        ),
-    }
-}
-
 /// A number and one of s, m, h, d.
 pub(crate) fn span(text: &str) -> Result<Duration, String> {
     let wrong = || "write a number and one of s, m, h, d: 24h".to_owned();
@@ -382,123 +201,9 @@ pub(crate) fn from(since: Duration, now: SystemTime) -> SystemTime {
     now.checked_sub(since).unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
-fn was(flip: &Flip<'_>) -> String {
-    let outcome = flip.then.outcome;
-    match (flip.then.policy, flip.then.reason) {
-        (Some(policy), _) => format!("{outcome} by {policy}"),
-        (None, Some(reason)) => format!("{outcome}: {reason}"),
-        (None, None) => outcome.to_string(),
-    }
-}
-
-/// How many connections there were, and when the last.
-pub(crate) fn connections(count: u64) -> String {
-    match count {
-        1 => "1 connection".to_owned(),
-        more => format!("{} connections", thousands(more)),
-    }
-}
-
-/// 41,212.
-pub(crate) fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-/// People read these: milliseconds are left out.
-pub(crate) fn seconds(time: SystemTime) -> String {
-    let text = Utc(time).to_string();
-    match text.split_once('.') {
-        Some((seconds, _)) => format!("{seconds}Z"),
-        None => text,
-    }
-}
-
-pub(crate) fn recordings_json(recorded: &[Recorded<'_>]) -> Value {
-    let of = |one: &Recorded<'_>| {
-        json!({
-            "name": one.name,
-            "workload": one.workload.name.to_string(),
-            "since": Utc(one.recording.since).to_string(),
-            "until": Utc(one.recording.until).to_string(),
-            "forgotten": one.recording.forgotten,
-        })
-    };
-    recorded.iter().map(of).collect()
-}
-
-pub(crate) fn flips_json(flips: &[Flip<'_>]) -> Value {
-    flips.iter().map(flip_json).collect()
-}
-
-fn flip_json(flip: &Flip<'_>) -> Value {
-    let decision = |allowed| if allowed { "allow" } else { "deny" };
-    json!({
-        "workload": flip.workload.name.to_string(),
-        "direction": flip.direction.as_str(),
-        "caller": flip.caller.map(ToString::to_string),
-        "sources": flip.sources.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "peer": flip.peer.map(ToString::to_string),
-        "address": flip.destination.ip().to_string(),
-        "port": flip.destination.port(),
-        "count": flip.count,
-        "distinct": flip.distinct,
-        "open": flip.open,
-        "first": Utc(flip.first).to_string(),
-        "last": Utc(flip.last).to_string(),
-        "was": {
-            "decision": flip.then.outcome.as_str(),
-            "policy": flip.then.policy.map(|policy| policy.document.to_string()),
-            "policy_source": flip.then.policy.map(place),
-            "reason": flip.then.reason,
-        },
-        "by_shipped_default": flip.by_shipped_default,
-        "would_be": {
-            "decision": decision(flip.now.allowed),
-            "step": flip.now.step.as_str(),
-            "policy": flip.now.policy.as_ref().map(|policy| policy.document.to_string()),
-            "policy_source": flip.now.policy.as_ref().map(place),
-            "rule": flip.now.rule,
-            "reason": flip.now.reason,
-        },
-    })
-}
-
-fn place(source: &SourceRef) -> String {
-    format!("{}:{}", source.file, source.line)
-}
-
-pub(crate) fn caveats_json(caveats: &[Caveat]) -> Value {
-    caveats.iter().map(ToString::to_string).collect()
-}
-
-pub(crate) fn errors_json(documents: &Documents) -> Value {
-    documents.errors().iter().map(ToString::to_string).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn numbers_have_a_comma_before_each_three_digits() {
-        for (number, text) in [
-            (0, "0"),
-            (999, "999"),
-            (1_000, "1,000"),
-            (41_212, "41,212"),
-            (1_234_567, "1,234,567"),
-        ] {
-            assert_eq!(thousands(number), text);
-        }
-    }
 
     #[test]
     fn a_time_has_a_number_and_a_unit() {
