@@ -79,6 +79,11 @@ fn connections_that_are_being_decided_when_a_log_ends_are_not_lost() {
     let later = opened("06920f1", 90, 10 * 88 + 61);
     lines.push(later);
     assert_eq!(lost(&lines), (1, 1));
+    // the one before it took long, the one after it did not: that was more than a minute ago
+    let mut lines = quarter("06920f1");
+    lines.push(opened("06920f1", 90, 895));
+    lines.push(opened("06920f1", 92, 829));
+    assert_eq!(lost(&lines), (1, 1));
     // it may have come at once after the one before it, which is long ago
     let mut lines = quarter("06920f1");
     lines.truncate(70);
