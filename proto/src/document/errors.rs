@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use super::{DocumentError, RefusalClass};
+use super::{DocumentError, Position, RefusalClass};
 
 /// Of one document, so many errors are kept: one more tells nobody anything. It also bounds what a
 /// document takes that is nothing but mistakes, of which a control plane may hold many.
@@ -83,6 +83,8 @@ impl std::error::Error for DocumentErrors {}
 pub(super) struct Collected {
     /// All that may be among the first, in the order in which they were found.
     first: Vec<DocumentError>,
+    /// Whatever stands behind it is not among the first. `None`: there is room.
+    last_kept: Option<Position>,
     count: usize,
 }
 
@@ -98,6 +100,16 @@ impl Collected {
 
     pub(super) const fn count(&self) -> usize {
         self.count
+    }
+
+    /// Counts an error that stands here, if it is certain that it is not among the first: so that
+    /// nobody looks for words for it.
+    pub(super) fn only_count(&mut self, at: Position) -> bool {
+        let beyond = self.last_kept.is_some_and(|last| last <= at);
+        if beyond {
+            self.count = self.count.saturating_add(1);
+        }
+        beyond
     }
 
     /// `None` if there are none.
@@ -122,5 +134,49 @@ impl Collected {
     fn keep_the_first(&mut self) {
         self.first.sort_by_key(|error| error.place.at);
         self.first.truncate(MAX_ERRORS);
+        let last = self.first.get(MAX_ERRORS.saturating_sub(1));
+        self.last_kept = last.map(|last| last.place.at);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::document::Place;
+
+    fn error(line: u32) -> DocumentError {
+        let place = Place::new(&"p.yaml".into(), at(line));
+        DocumentError::new(RefusalClass::UnknownField, place, "a", "b")
+    }
+
+    const fn at(line: u32) -> Position {
+        Position { line, column: 1 }
+    }
+
+    #[test]
+    fn however_many_are_found_few_are_held() {
+        let mut collected = Collected::default();
+        for line in (1..=10_000).rev() {
+            collected.push(error(line));
+            assert!(collected.first.len() < 2 * MAX_ERRORS);
+        }
+        let errors = collected.into_errors().unwrap();
+        assert_eq!(errors.count(), 10_000);
+        let lines: Vec<u32> = errors.told().map(|error| error.place.at.line).collect();
+        assert_eq!(lines, (1..=50).collect::<Vec<u32>>());
+    }
+
+    #[test]
+    fn what_stands_behind_those_that_are_kept_is_only_counted() {
+        let mut collected = Collected::default();
+        assert!(!collected.only_count(at(1000)), "there is room");
+        (1..=100).for_each(|line| collected.push(error(2 * line)));
+        assert!(collected.only_count(at(1000)) && collected.only_count(at(100)));
+        assert!(!collected.only_count(at(99)), "it is one of the first");
+        assert_eq!(collected.count(), 102);
+        collected.push(error(99));
+        let errors = collected.into_errors().unwrap();
+        assert_eq!(errors.count(), 103);
+        assert_eq!(errors.told().last().unwrap().place.at.line, 99);
     }
 }

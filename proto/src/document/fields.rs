@@ -92,6 +92,10 @@ impl<'a> Fields<'a> {
             .iter()
             .filter(|entry| !known.contains(&entry.key.as_str()))
         {
+            // to find out what was meant costs more than anything else here
+            if self.errors.only_count(entry.at) {
+                continue;
+            }
             if let Some(remedy) = layer_7::remedy(entry) {
                 let key = &entry.key;
                 let (class, problem) = if layer_7::is_of_connections(entry) {

@@ -352,3 +352,40 @@ fn a_document_is_held_in_no_more_memory_than_its_values_take() {
     assert_eq!(entries.capacity(), entries.len());
     assert!(size_of::<Node>() <= 40 && size_of::<Entry>() <= 72);
 }
+
+#[test]
+fn a_tag_that_makes_something_else_of_a_value_is_refused_wherever_it_stands() {
+    for (from, to) in [
+        (
+            "spec: {}",
+            "spec: {rules: [{from: [{source: {namespaces: [!!binary c2hvcA==]}}]}]}",
+        ),
+        ("spec: {}", "spec: {!!binary cnVsZXM=: []}"),
+        ("name: a", "name: !!binary YQ=="),
+        ("spec: {}", "spec: !!null everything"),
+    ] {
+        let documents = split("p.yaml", GOOD.replace(from, to).as_bytes());
+        let of_spec = documents
+            .readable
+            .iter()
+            .filter_map(|raw| raw.spec_node().err());
+        let of_header = documents
+            .unreadable
+            .iter()
+            .map(|unreadable| &unreadable.errors);
+        let errors: Vec<&DocumentError> = of_spec
+            .chain(of_header)
+            .flat_map(DocumentErrors::iter)
+            .collect();
+        assert!(
+            errors
+                .iter()
+                .any(|error| error.class == RefusalClass::YamlTag),
+            "{to}: {errors:?}"
+        );
+        // nobody goes by a name that can't be read
+        let hidden = to.starts_with("name");
+        let mut names = documents.readable.iter().map(|raw| &*raw.key.name);
+        assert!(!hidden || names.all(|name| name != "a"), "{to}");
+    }
+}
