@@ -71,7 +71,16 @@ impl PolicyWatch {
         self.metrics.policy_revision(snapshot.revision);
         self.metrics.broken_policies(snapshot.broken.len());
         let before = self.snapshots.borrow().clone();
-        if before.is_some_and(|before| same_content(&before, &snapshot)) {
+        if let Some(before) = before.filter(|before| same_content(before, &snapshot)) {
+            // pages show the number that was acknowledged; nobody is told
+            let renumbered = Arc::new(PolicySnapshot {
+                revision: snapshot.revision,
+                ..Arc::unwrap_or_clone(before)
+            });
+            self.snapshots.send_if_modified(|in_force| {
+                *in_force = Some(renumbered);
+                false
+            });
             return;
         }
         tracing::info!(

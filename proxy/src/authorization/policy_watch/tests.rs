@@ -59,4 +59,7 @@ fn the_same_under_another_number_judges_nobody_again() {
     policy.borrow_and_update();
     watch.publish(snapshot(2, "shop/a"));
     assert!(!policy.has_changed().unwrap());
+    let in_force = policy.borrow().clone().unwrap();
+    assert_eq!(in_force.revision, 2, "the one that was acknowledged");
+    assert!(in_force.policies.is_prepared());
 }
