@@ -9,13 +9,10 @@
     reason = "a test fails by panicking"
 )]
 
-use std::{
-    fs,
-    process::Command,
-    time::{Duration, SystemTime},
-};
+use std::{fs, process::Command, time::Duration};
 
 use mesh_lite_proto::decision_record::Utc;
+use mesh_lite_proxy::clock;
 use mesh_lite_test_support::process::{finish, succeed};
 use serde_json::{Value, json};
 
@@ -100,7 +97,7 @@ impl Files {
 }
 
 fn ago(minutes: u64) -> String {
-    Utc(SystemTime::now() - Duration::from_secs(minutes * 60)).to_string()
+    Utc(clock::now() - Duration::from_secs(minutes * 60)).to_string()
 }
 
 /// Calls to api that were let through, the last one so many minutes ago.

@@ -1,6 +1,6 @@
 //! `mesh-lite policy lint`: everything that is wrong or odd with documents.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::process::ExitCode;
 
 use mesh_lite_control_plane::policy_review::{Documents, Finding};
 use mesh_lite_proto::document::{
@@ -10,11 +10,8 @@ use mesh_lite_proto::document::{
 use mesh_lite_proxy::clock;
 use serde_json::{Value, json};
 
-use super::{
-    DocumentArgs,
-    review::{Output, unless_unreadable},
-};
-use crate::terminal::{self, Paint};
+use super::review::{AloneArgs, Answer, Output};
+use crate::terminal::Paint;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -69,29 +66,23 @@ const MAX_SHOWN: usize = 200;
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Files, and directories with .yaml and .yml files.
-    #[arg(required = true, value_name = "PATH")]
-    paths: Vec<PathBuf>,
     #[command(flatten)]
-    documents: DocumentArgs,
-    /// text for people, json for programs.
-    #[arg(long, help_heading = "Output", env = "MESH_LITE_OUTPUT", value_enum, default_value_t = Output::Text, value_name = "FORM")]
-    output: Output,
+    alone: AloneArgs,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    unless_unreadable(|| lint(args, &args.documents.read_some(&args.paths)?))
+    args.alone.answer(lint)
 }
 
-fn lint(args: &Args, documents: &Documents) -> anyhow::Result<ExitCode> {
+fn lint(documents: &Documents, output: Output) -> Answer {
     let findings = documents.findings(clock::now());
-    match args.output {
-        Output::Text => terminal::print(&text(documents, &findings, Paint::for_stdout()))?,
-        Output::Json => terminal::print_line(&terminal::json(&as_json(documents, &findings)))?,
-    }
     let counts = Counts::of(documents, &findings);
     let good = counts.errors == 0 && counts.warnings == 0;
-    Ok(ExitCode::from(u8::from(!good)))
+    output.answer(
+        good,
+        || as_json(documents, &findings),
+        || text(documents, &findings, Paint::for_stdout()),
+    )
 }
 
 struct Counts {

@@ -29,6 +29,33 @@ mod wording;
 
 /// Wrong usage, or something that can't be read: a script must not take it for an answer.
 pub(crate) const UNREADABLE: u8 = 2;
+/// Documents that are looked at by themselves.
+#[derive(Debug, clap::Args)]
+pub(crate) struct AloneArgs {
+    /// Files, and directories with .yaml and .yml files.
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    #[command(flatten)]
+    documents: DocumentArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+impl AloneArgs {
+    /// Reads them, prints the answer, and exits with 1 if it is no good one.
+    pub(crate) fn answer(
+        &self,
+        look: impl FnOnce(&Documents, Output) -> Answer,
+    ) -> anyhow::Result<ExitCode> {
+        unless_unreadable(|| {
+            let documents = self.documents.read_some(&self.paths)?;
+            let Answer { text, is_good } = look(&documents, self.output.output);
+            terminal::print(&text)?;
+            Ok(ExitCode::from(u8::from(!is_good)))
+        })
+    }
+}
+
 /// Which documents are tried on which recordings.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ReviewArgs {
@@ -119,9 +146,21 @@ impl Question<'_> {
         json: impl FnOnce() -> Value,
         text: impl FnOnce() -> String,
     ) -> Answer {
-        let text = match self.output {
-            Output::Json => terminal::json(&json()),
-            Output::Text => text(),
+        self.output.answer(is_good, json, text)
+    }
+}
+
+impl Output {
+    /// As [`Question::answer`].
+    pub(crate) fn answer(
+        self,
+        is_good: bool,
+        json: impl FnOnce() -> Value,
+        text: impl FnOnce() -> String,
+    ) -> Answer {
+        let text = match self {
+            Self::Json => format!("{}\n", terminal::json(&json())),
+            Self::Text => text(),
         };
         Answer { text, is_good }
     }
@@ -155,10 +194,7 @@ impl ReviewArgs {
                 },
                 output: self.output.output,
             });
-            match self.output.output {
-                Output::Json => terminal::print_line(&text)?,
-                Output::Text => terminal::print(&text)?,
-            }
+            terminal::print(&text)?;
             let is_good = is_good && documents.errors().is_empty();
             Ok(ExitCode::from(u8::from(!is_good)))
         })

@@ -2,7 +2,6 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr},
-    path::PathBuf,
     process::ExitCode,
 };
 
@@ -14,11 +13,10 @@ use mesh_lite_proto::{
 use serde_json::{Value, json};
 
 use super::{
-    DocumentArgs,
     lint::{count, errors_as_json, errors_in_words},
-    review::{Output, unless_unreadable},
+    review::{AloneArgs, Answer, Output},
 };
-use crate::terminal::{self, Paint, harmless};
+use crate::terminal::{Paint, harmless};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -46,33 +44,23 @@ const ANYWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Files, and directories with .yaml and .yml files.
-    #[arg(required = true, value_name = "PATH")]
-    paths: Vec<PathBuf>,
     #[command(flatten)]
-    documents: DocumentArgs,
-    /// text for people, json for programs.
-    #[arg(long, help_heading = "Output", env = "MESH_LITE_OUTPUT", value_enum, default_value_t = Output::Text, value_name = "FORM")]
-    output: Output,
+    alone: AloneArgs,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    unless_unreadable(|| test(args, &args.documents.read_some(&args.paths)?))
+    args.alone.answer(test)
 }
 
-fn test(args: &Args, documents: &Documents) -> anyhow::Result<ExitCode> {
+fn test(documents: &Documents, output: Output) -> Answer {
     let report = Report {
         tests: documents.tests(),
         errors: other_errors(documents),
         documents,
     };
-    match args.output {
-        Output::Text => terminal::print(&report.text(Paint::for_stdout()))?,
-        Output::Json => terminal::print_line(&terminal::json(&report.json()))?,
-    }
     // whatever is wrong with a document, failing tests among it, keeps it from being loaded
     let good = report.failed() == 0 && documents.errors().is_empty();
-    Ok(ExitCode::from(u8::from(!good)))
+    output.answer(good, || report.json(), || report.text(Paint::for_stdout()))
 }
 
 /// Failed tests are told of as what they are, however many.
