@@ -40,8 +40,9 @@ pub(crate) struct DirectoryOfFiles {
     trust_domain: TrustDomain,
     dialect: Dialect,
     claimable: ClaimableAddresses,
-    before: Files,
-    /// What `before` says.
+    /// `None`: it is not known, and whatever is read next is news.
+    before: Option<Files>,
+    /// What the files say.
     documents: BTreeMap<String, Arc<Documents>>,
     /// What is wrong with workloads and services.
     troubles: Vec<String>,
@@ -71,7 +72,7 @@ impl DirectoryOfFiles {
             trust_domain,
             dialect,
             claimable,
-            before: Files::new(),
+            before: None,
             documents: BTreeMap::new(),
             troubles: Vec::new(),
             workloads: LastGood::default(),
@@ -84,11 +85,12 @@ impl DirectoryOfFiles {
     /// # Errors
     /// If the directory can't be listed. What was published stays.
     pub(crate) fn read(&mut self) -> Result<(), DirectoryError> {
+        let before = self.before.take();
         let files = read_files(&self.directory)?;
-        if files != self.before {
-            self.publish(&files);
-            self.before = files;
+        if before.as_ref() != Some(&files) {
+            self.publish(&files, &before.unwrap_or_default());
         }
+        self.before = Some(files);
         Ok(())
     }
 
@@ -112,15 +114,14 @@ impl DirectoryOfFiles {
             if let Err(error) = result {
                 let text = format!("{error}. What it said before stays in force");
                 self.published.conditions.set(Part::Documents, vec![text]);
-                // whatever it says when it can be read again is news, and clears this
-                self.before = Files::new();
+                // whatever is read next is news, and clears this
             }
         }
     }
 
     /// What was published stays in use until all of the next is made.
-    fn publish(&mut self, files: &Files) {
-        let (changed, may_be_workloads) = self.changed(files);
+    fn publish(&mut self, files: &Files, before: &Files) {
+        let (changed, may_be_workloads) = self.changed(files, before);
         let changed_files = changed.len();
         let mut policies = self.published.policies.borrow().clone();
         policies.replace_files(changed);
@@ -145,7 +146,7 @@ impl DirectoryOfFiles {
 
     /// The files that are not as they were, and whether workloads or services may be among what
     /// they say or said.
-    fn changed(&mut self, files: &Files) -> (Vec<ChangedFile>, bool) {
+    fn changed(&mut self, files: &Files, before: &Files) -> (Vec<ChangedFile>, bool) {
         let mut changed: Vec<ChangedFile> = Vec::new();
         let mut may_be_workloads = false;
         let gone = self
@@ -158,7 +159,7 @@ impl DirectoryOfFiles {
             changed.push((name.into(), None));
         }
         for (name, content) in files {
-            if self.before.get(name) == Some(content) {
+            if before.get(name) == Some(content) {
                 continue;
             }
             let now = Arc::new(documents_of(name, content, &self.dialect));

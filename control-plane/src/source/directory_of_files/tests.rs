@@ -171,6 +171,51 @@ fn refuses_a_directory_that_is_gone_and_keeps_what_it_said() {
 }
 
 #[test]
+fn a_directory_that_comes_back_empty_has_no_documents_any_more() {
+    let mut fixture = fixture();
+    fixture.write("a.yaml", &workload("a", "10.0.0.1"));
+    assert_eq!(fixture.read(), ["shop/a"]);
+    let directory = fixture.temporary.path().to_owned();
+    fs::remove_dir_all(&directory).unwrap();
+    fixture.directory.read().unwrap_err();
+    assert_eq!(fixture.workloads.borrow().workloads().count(), 1);
+    fs::create_dir(&directory).unwrap();
+    assert_eq!(fixture.read(), Vec::<String>::new());
+}
+
+/// What a policy's file says of its neighbours is told by the policies; workloads go by it too.
+#[test]
+fn a_workload_that_is_removed_beside_an_unreadable_document_is_gone() {
+    let mut fixture = fixture();
+    let broken = "---\napiVersion: mesh-lite.io/v1\nkind: AuthorizationPolicy\n\
+                  metadata: {nmae: x, namespace: shop}\nspec: {}\n";
+    let both = [workload("a", "10.0.0.1"), workload("b", "10.0.0.2")].concat();
+    fixture.write("a.yaml", &format!("{both}{broken}"));
+    assert_eq!(fixture.read(), ["shop/a", "shop/b"]);
+    let one = workload("b", "10.0.0.2");
+    fixture.write("a.yaml", &format!("{one}{broken}"));
+    assert_eq!(fixture.read(), ["shop/b"]);
+    // of which nobody knows what it is, it may be b
+    fixture.write("a.yaml", "---\nkind: [\n");
+    assert_eq!(fixture.read(), ["shop/b"]);
+}
+
+#[test]
+fn an_edit_of_policies_publishes_no_workloads() {
+    let mut fixture = fixture();
+    fixture.write("w.yaml", &workload("a", "10.0.0.1"));
+    fixture.read();
+    fixture.workloads.mark_unchanged();
+    let policy = "apiVersion: mesh-lite.io/v1\nkind: AuthorizationPolicy\n\
+                  metadata: {name: p, namespace: shop}\nspec: {rules: [{}]}\n";
+    fixture.write("p.yaml", policy);
+    assert_eq!(fixture.read(), ["shop/a"]);
+    assert!(!fixture.workloads.has_changed().unwrap());
+    let policies = fixture.directory.published.policies.borrow();
+    assert_eq!(policies.workloads().workloads().count(), 1);
+}
+
+#[test]
 fn refuses_a_file_that_is_too_long_without_reading_it_all() {
     let mut fixture = fixture();
     fixture.write("a.yaml", &"# x\n".repeat(MAX_FILE));
