@@ -441,7 +441,10 @@ fn reviewed(workload: Workload, document: &RawDocument) -> ReviewedWorkload {
 }
 
 fn ports_at(document: &RawDocument) -> BTreeMap<u16, Position> {
-    let ports = document.spec_node().ok().and_then(|spec| spec.entry("ports"));
+    let ports = document
+        .spec_node()
+        .ok()
+        .and_then(|spec| spec.entry("ports"));
     let items = match ports.map(|entry| &entry.value.value) {
         Some(document::Value::List(items)) => items.as_slice(),
         _ => &[],

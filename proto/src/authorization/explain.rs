@@ -128,7 +128,9 @@ fn broken_in_words(policy: Option<&SourceRef>) -> String {
     };
     // several documents, each of which may be as it should
     if *line == 0 {
-        return format!("{named} can't be sent, so that all is denied; /policy of its sidecar says why");
+        return format!(
+            "{named} can't be sent, so that all is denied; /policy of its sidecar says why"
+        );
     }
     let where_to_look = if file.starts_with("kubernetes:") {
         "its status says what is wrong"
