@@ -71,6 +71,8 @@ impl Scene {
         command
             .current_dir(&self.directory)
             .env("HOME", &self.directory)
+            // mariadbd removes at its start what another one has in a common one
+            .env("TMPDIR", &self.directory)
             .env("LC_ALL", "C");
         command
     }
