@@ -264,7 +264,7 @@ fn a_record_that_only_the_shipped_default_contradicts_asks_whether_it_is_right()
         directory.path(),
         "\"direction\":\"inbound\",\"src.identity\":\"spiffe://cluster.local/ns/shop/sa/web\",\
          \"decision\":\"allow\",\"step\":\"mutual-tls-mode\",\
-         \"reason\":\"no policy selects this workload; PERMISSIVE allows by default\"",
+         \"reason\":\"no rule matches; PERMISSIVE allows by default\"",
     );
     let ask = |more: &[&str]| {
         let with = [

@@ -111,9 +111,7 @@ impl Decision {
                 Verdict::Deny => format!("no rule matches; denied by default, as {policy} says"),
             },
             Step::MutualTlsMode => match self.verdict {
-                Verdict::Allow => {
-                    "no policy selects this workload; PERMISSIVE allows by default".to_owned()
-                }
+                Verdict::Allow => "no rule matches; PERMISSIVE allows by default".to_owned(),
                 Verdict::Deny => "no policy allows this; STRICT denies by default".to_owned(),
             },
         }

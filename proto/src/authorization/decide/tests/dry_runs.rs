@@ -57,7 +57,11 @@ fn a_dry_run_of_an_allow_policy_without_rules_would_cut_everybody() {
     let snapshot = permissive(vec![dry(PolicyAction::Allow, 4, &[])]);
     for caller in [WEB, ODD, ""] {
         let cut = ("shop/dry-4 (p.yaml:4)".to_owned(), None, "would_deny");
-        assert_eq!(said(&judge(&snapshot, caller)), [cut]);
+        let decision = judge(&snapshot, caller);
+        assert_eq!(said(&decision), [cut]);
+        // a policy does select the workload: the reason must not say that none does
+        let reason = "no rule matches; PERMISSIVE allows by default";
+        assert_eq!(decision.reason(), reason);
     }
 }
 
